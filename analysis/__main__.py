@@ -1,0 +1,132 @@
+"""The command line of the studies: `python -m analysis list | run NAME | report | bench`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from analysis import output, report, runner
+from analysis.settings import check_names, read_assignments, read_toml, settings_of, unknown_study
+from analysis.study import discover
+from toyiwae.errors import InputError, ToyiwaeError
+from toyiwae.records import provenance
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+console = Console(highlight=False, markup=False)
+
+Quick = Annotated[bool, typer.Option("--quick", help="Small settings: seconds instead of minutes.")]
+File = Annotated[Path | None, typer.Option("--settings", help="TOML file with one table per study.")]
+Folder = Annotated[Path, typer.Option("--out", help="Folder for figures, data and report.")]
+Picture = Annotated[Path | None, typer.Option("--figure", help="Write the figure to this PNG file only.")]
+SET_HELP = "Override one setting; a value is TOML. May be given several times."
+
+
+@app.command("list")
+def list_() -> None:
+    """The studies and what they ask."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "question", "settings"):
+        table.add_column(heading, overflow="fold")
+    for study in discover():
+        table.add_row(study.name, study.question.replace("$", ""), ", ".join(study.settings.model_fields))
+    console.print(table)
+
+
+@app.command()
+def run(
+    name: Annotated[str, typer.Argument(help="The study; `list` shows them.")],
+    quick: Quick = False,
+    settings: File = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)
+    ] = None,
+    out: Folder = Path("results"),
+    figure: Picture = None,
+) -> None:
+    """Run one study: figure, data and verdicts. Exit code 1 if a claim fails."""
+    studies = {study.name: study for study in discover()}
+    if name not in studies:
+        raise InputError(unknown_study(name, studies))
+    overrides = [read_toml(settings) if settings else {}, read_assignments(assignments or [], name)]
+    check_names(studies.values(), *overrides)
+    if unused := [other for other in overrides[1] if other != name]:
+        raise InputError(f"--set {unused[0]}...: only {name} runs; use report, or run {unused[0]}")
+    chosen = settings_of(studies[name], *overrides, quick=quick)
+    (outcome,) = runner.run_all([(studies[name], chosen)], console)
+    _show_claims([outcome])
+    if outcome.files and figure is not None:
+        output.write_all(figure.parent, {figure.name: outcome.files[f"{name}.png"]})
+    elif outcome.files:
+        _write(out, outcome)
+    raise typer.Exit(0 if outcome.passed else 1)
+
+
+@app.command("report")
+def report_(
+    quick: Quick = False,
+    settings: File = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="STUDY.KEY=VALUE", help=SET_HELP)
+    ] = None,
+    out: Folder = Path("results"),
+) -> None:
+    """Run all studies and write report.html. Exit code 1 if a claim fails; the report is written even so."""
+    started = time.perf_counter()
+    studies = discover()
+    overrides = [read_toml(settings) if settings else {}, read_assignments(assignments or [])]
+    check_names(studies, *overrides)
+    cells = [(study, settings_of(study, *overrides, quick=quick)) for study in studies]
+    outcomes = runner.run_all(cells, console)
+    words = ["python -m analysis report", *(["--quick"] if quick else [])]
+    html = report.render(outcomes, provenance(), " ".join(words))
+    for outcome in outcomes:
+        _write(out, outcome)
+    output.write_all(out, {"report.html": html.encode("utf-8")})
+    _show_claims(outcomes)
+    console.print(f"{out / 'report.html'} ({time.perf_counter() - started:.0f} s)")
+    raise typer.Exit(0 if all(outcome.passed for outcome in outcomes) else 1)
+
+
+@app.command("bench")
+def bench_() -> None:
+    """Time the exact answers and the sampler on this machine; the same as `python -m analysis.benchmarks`."""
+    importlib.import_module("analysis.benchmarks.__main__").main()
+
+
+def _write(folder: Path, outcome: runner.Outcome) -> None:
+    output.write_all(folder, outcome.files)
+    for path in output.stale(folder, outcome.study.name, outcome.files):
+        path.unlink(missing_ok=True)
+
+
+def _show_claims(outcomes: list[runner.Outcome]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "claim", "measured", "must be"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("measured", "must be"))
+    for outcome in outcomes:
+        if outcome.error:
+            table.add_row("✗", f"{outcome.study.title}: {outcome.error}", "", "")
+        for claim in outcome.claims:
+            mark = "✓" if claim.passed else "✗"
+            table.add_row(mark, claim.text.replace("$", ""), report.measured(claim), report.tolerance(claim))
+    console.print(table)
+
+
+def main() -> None:
+    """Runs the command line; errors that are a message to the user take one line and exit code 2."""
+    try:
+        app()
+    except (ToyiwaeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

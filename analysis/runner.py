@@ -1,0 +1,134 @@
+"""Runs studies: compute, judge, draw; everything stays in memory until it is complete."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from analysis import mathml, output
+from analysis.study import Claim, Settings, Study, Table, watched_by
+from toyiwae.errors import ToyiwaeError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one study.
+
+    Args:
+        study: the study.
+        settings: the settings it ran with.
+        seconds: how long it took.
+        claims: what it found, in order.
+        caption: of the figure.
+        files: {file name: content} of figure and data; empty if the study broke down.
+        error: why it broke down, one line; empty if it did not.
+    """
+
+    study: Study
+    settings: Settings
+    seconds: float
+    claims: tuple[Claim, ...] = ()
+    caption: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the study ran to its end and every claim holds; one without claims shows nothing."""
+        return not self.error and bool(self.claims) and all(claim.passed for claim in self.claims)
+
+
+def run(study: Study, settings: Settings) -> Outcome:
+    """Runs one study; if it breaks down, the outcome carries the error and stderr the traceback."""
+    started = time.perf_counter()
+    try:
+        table = study.compute(settings)
+        claims = tuple(study.verdicts(table))
+        files, caption = _draw(study, table), study.caption(table)
+        _check_formulas([study.question, study.method, caption], claims)
+    except Exception as error:
+        if not isinstance(error, ToyiwaeError):
+            traceback.print_exc()
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        return Outcome(study, settings, time.perf_counter() - started, error=message)
+    return Outcome(study, settings, time.perf_counter() - started, claims, caption, files)
+
+
+def _check_formulas(texts: list[str], claims: tuple[Claim, ...]) -> None:
+    """Raises ValueError for a formula that the report could not show, while it is this study's fault alone."""
+    for claim in claims:
+        mathml.to_mathml(claim.formula)
+        texts += [claim.text, claim.note]
+    for text in texts:
+        mathml.prose(text)
+
+
+def _draw(study: Study, table: Table) -> dict[str, bytes]:
+    """The study's files: PNG, PDF and the data."""
+    from analysis.style import house_style  # matplotlib takes a second that `list` need not wait for
+
+    with house_style():
+        figure = study.draw(table)
+        images = {f"{study.name}.{kind}": output.figure_bytes(figure, kind) for kind in ("png", "pdf")}
+    return {**images, **output.csv_files(study.name, table)}
+
+
+def run_all(cells: Sequence[tuple[Study, Settings]], console: Console) -> list[Outcome]:
+    """Runs studies one after the other under a progress bar."""
+    outcomes = []
+    with _progress(console) as bar:
+        studies = bar.add_task("studies", total=len(cells))
+        for study, settings in cells:
+            bar.update(studies, description=study.title)
+            with _watching(bar):
+                outcomes.append(run(study, settings))
+            bar.advance(studies)
+            bar.console.print(_line(outcomes[-1]))
+    return outcomes
+
+
+def _progress(console: Console) -> Progress:
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=console, transient=True)
+
+
+@contextmanager
+def _watching(bar: Progress) -> Iterator[None]:
+    """Shows the cells of every `track` within the block as a bar, taken away at the end."""
+    tasks: list[TaskID] = []
+
+    def watcher(total: int) -> Callable[[str], None]:
+        task = bar.add_task("", total=total)
+        tasks.append(task)
+        done = -1
+
+        def announce(label: str) -> None:
+            nonlocal done
+            done += 1
+            bar.update(task, completed=done, description=f"  {label}")
+
+        return announce
+
+    try:
+        with watched_by(watcher):
+            yield
+    finally:
+        for task in tasks:
+            bar.remove_task(task)
+
+
+def _line(outcome: Outcome) -> str:
+    held = sum(claim.passed for claim in outcome.claims)
+    verdict = "broke down" if outcome.error else f"{held} of {len(outcome.claims)} claims hold"
+    return f"{'✓' if outcome.passed else '✗'} {outcome.study.title}: {verdict} ({outcome.seconds:.1f} s)"

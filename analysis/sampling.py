@@ -1,0 +1,51 @@
+"""Monte Carlo beside the exact answers: moments of replicates of the bound and of gradients."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from toyiwae import Problem, montecarlo
+from toyiwae.stats import Moments, Stream
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Moments over replicates of one (K, M).
+
+    Attributes:
+        bound: of log Ẑ, averaged over groups and rows.
+        gradients: estimator -> parameter -> of the gradient.
+    """
+
+    bound: Moments
+    gradients: dict[str, dict[str, Moments]]
+
+
+def sample(
+    problem: Problem,
+    *,
+    K: int,
+    M: int = 1,
+    replicates: int,
+    seed: int,
+    estimators: str | tuple[str, ...] = "elbo",
+    parameters: str | tuple[str, ...] = "prior_mean",
+) -> Sample:
+    """Draws replicates and keeps their moments; memory does not depend on how many.
+
+    Raises:
+        InputError: as `toyiwae.estimate` does.
+    """
+    bound, gradients = Stream(), defaultdict(lambda: defaultdict(Stream))
+    for chunk in montecarlo.replicates(
+        problem, estimators, K=K, M=M, replicates=replicates, seed=seed, parameters=parameters
+    ):
+        bound.add(chunk.values.numpy())
+        for name, parts in chunk.gradients.items():
+            for parameter, values in parts.items():
+                gradients[name][parameter].add(values.numpy())
+    found = {
+        name: {key: stream.moments for key, stream in parts.items()} for name, parts in gradients.items()
+    }
+    return Sample(bound.moments, found)

@@ -1,0 +1,118 @@
+"""Settings of the studies: defaults, `--quick`, a TOML file and `--set`, in this order, then checked."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from analysis.study import Settings, Study
+from toyiwae import files
+from toyiwae.errors import InputError
+
+
+def read_toml(path: Path) -> dict[str, dict[str, Any]]:
+    """Reads overrides from a file: one table per study, `[gap]`, `replicates = 1000`.
+
+    Raises:
+        InputError: if it cannot be read, is not TOML, or holds something other than tables.
+    """
+    found = files.read_toml(path)
+    for name, table in found.items():
+        if not isinstance(table, dict):
+            raise InputError(
+                f"{path.name}: {name} = {table!r} stands outside a table: expected it under [STUDY]"
+            )
+    return found
+
+
+def read_assignments(
+    assignments: Iterable[str], default_study: str | None = None
+) -> dict[str, dict[str, Any]]:
+    """Reads `--set` options: `STUDY.key=value`, or `key=value` where only one study runs.
+
+    A value is TOML (`[1, 8, 64]`, `0.5`, `true`); what is not is taken as text.
+
+    Raises:
+        InputError: if there is no `=`, or no study is named and none is implied.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        study, dot, key = name.strip().rpartition(".")
+        study = study if dot else (default_study or "")
+        if not equals or not key or not study:
+            expected = "STUDY.key=value" if default_study is None else "key=value"
+            raise InputError(f"--set {assignment}: expected {expected}")
+        found.setdefault(study, {})[key] = _value(text.strip())
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return parsed["value"] if set(parsed) == {"value"} else text
+
+
+def settings_of(study: Study, *overrides: Mapping[str, Mapping[str, Any]], quick: bool = False) -> Settings:
+    """The checked settings of a study.
+
+    Args:
+        study: whose settings.
+        overrides: {study: {key: value}}, later ones win.
+        quick: whether to start from the study's quick settings.
+
+    Raises:
+        InputError: one line that names the study, the key, the value and what would be right.
+    """
+    values: dict[str, Any] = dict(study.quick) if quick else {}
+    for override in overrides:
+        values |= override.get(study.name, {})
+
+    def refuse(value: object) -> object:
+        kind = type(value).__name__
+        raise InputError(
+            f"settings of {study.name}: a value is a {kind}: expected numbers, texts, lists and booleans"
+        )
+
+    try:  # as JSON, where a list may stand for a tuple and nothing else is converted
+        return study.settings.model_validate_json(json.dumps(values, default=refuse))
+    except ValidationError as error:
+        raise InputError(_explain(study, error)) from None
+
+
+def _explain(study: Study, error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = list(study.settings.model_fields)
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        return f"settings of {study.name}: no setting {key}; {hint}"
+    return f"settings of {study.name}: {key} = {first['input']!r}: {first['msg']}"
+
+
+def check_names(studies: Iterable[Study], *overrides: Mapping[str, Any]) -> None:
+    """Refuses settings for a study that does not exist.
+
+    Raises:
+        InputError: that names the nearest study.
+    """
+    known = [study.name for study in studies]
+    for name in [name for override in overrides for name in override]:
+        if name not in known:
+            raise InputError(unknown_study(name, known))
+
+
+def unknown_study(name: str, known: Iterable[str]) -> str:
+    """The message for a study that does not exist."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"no study {name!r}; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}")

@@ -1,0 +1,154 @@
+"""What a study is: a question, a computation, a figure, and claims that hold or fail.
+
+A study is one file in `analysis/studies/` that defines `STUDY`; nothing else lists it. To add one:
+
+1. a subclass of `Settings` with the report's values as defaults, and `quick` overrides (for seconds);
+2. `compute(settings) -> Table`: every number, and nothing drawn;
+3. `draw(table) -> Figure`: from the table alone, so nothing random;
+4. `verdicts(table) -> list[Claim]`: from the table alone, each a number with the range it must lie in;
+5. `STUDY = Study(...)` with its place in the report.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import pkgutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from toyiwae.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+Item = TypeVar("Item")
+Table = Mapping[str, "pd.DataFrame"]
+"""What a study computes: named data frames. The name becomes part of the CSV's name."""
+
+
+class Settings(BaseModel):
+    """Base of a study's settings: strict, closed, finite and frozen."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement of the theory, the number that measures it, and the range the number must lie in.
+
+    Args:
+        text: the statement, one sentence.
+        formula: the statement as the slides write it, in the TeX subset of `analysis.mathml`.
+        number: what was measured.
+        low: the least value that passes.
+        high: the largest value that passes.
+        expected: the value the theory gives, if it gives one.
+        note: what a reader needs to judge the number: how it was measured, what it would have seen.
+    """
+
+    text: str
+    formula: str
+    number: float
+    low: float = -math.inf
+    high: float = math.inf
+    note: str = ""
+    expected: float | None = None
+
+    @classmethod
+    def near(
+        cls, text: str, formula: str, number: float, *, expected: float, within: float, note: str = ""
+    ) -> Claim:
+        """A claim that `number` is `expected` up to `within`."""
+        return cls(text, formula, number, expected - within, expected + within, note, expected)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the number lies in its range; a number that does not exist fails."""
+        return bool(self.low <= self.number <= self.high)
+
+
+@dataclass(frozen=True)
+class Study:
+    """One question of the theory and the three functions that answer it.
+
+    Args:
+        name: how the command line asks for it.
+        order: its place in the report.
+        title: the section's heading.
+        question: what is asked, one sentence.
+        settings: the model of its settings; its defaults are those of the report.
+        quick: overrides for `--quick`.
+        compute: settings -> table.
+        draw: table -> figure, within the house style.
+        verdicts: table -> claims.
+        caption: table -> what the figure shows.
+        method: how the numbers were obtained, in a few sentences.
+    """
+
+    name: str
+    order: int
+    title: str
+    question: str
+    settings: type[Settings]
+    compute: Callable[[Any], Table]
+    draw: Callable[[Table], Figure]
+    verdicts: Callable[[Table], list[Claim]]
+    caption: Callable[[Table], str]
+    quick: Mapping[str, Any] = field(default_factory=dict)
+    method: str = ""
+
+
+def discover(package: str = "analysis.studies") -> tuple[Study, ...]:
+    """All studies of a package, in their declared order; a file whose name starts with an underscore is part of one.
+
+    Raises:
+        InputError: if a file defines no `STUDY`, or two studies share a name or a place.
+    """
+    home = importlib.import_module(package)
+    studies = []
+    for found in pkgutil.iter_modules(home.__path__):
+        if found.name.startswith("_"):
+            continue
+        study = getattr(importlib.import_module(f"{package}.{found.name}"), "STUDY", None)
+        if not isinstance(study, Study):
+            raise InputError(f"{package}.{found.name} defines no STUDY; every file there is one study")
+        studies.append(study)
+    for what in ("name", "order"):
+        values = [getattr(study, what) for study in studies]
+        twice = sorted({value for value in values if values.count(value) > 1})
+        if twice:
+            raise InputError(f"two studies in {package} have the same {what}: {twice[0]!r}")
+    return tuple(sorted(studies, key=lambda study: study.order))
+
+
+Watcher = Callable[[int], Callable[[str], None]]
+_watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+
+
+def track(cells: Collection[Item], label: Callable[[Item], str] = str) -> Iterator[Item]:
+    """Iterates over the cells of a computation and tells whoever watches which one is under way."""
+    watcher = _watcher.get()
+    announce = watcher(len(cells)) if watcher else None
+    for cell in cells:
+        if announce:
+            announce(label(cell))
+        yield cell
+
+
+@contextmanager
+def watched_by(watcher: Watcher) -> Iterator[None]:
+    """Within the block, `track` calls `watcher(number of cells)`, then what that returns with each label."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)

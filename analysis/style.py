@@ -1,0 +1,104 @@
+"""How figures look: sizes of a paper, one palette, one set of lines; no global state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from cycler import cycler
+from matplotlib.figure import Figure
+from tueplots import axes, figsizes, fontsizes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# P. Tol's "bright" qualitative scheme, which readers with the common colour-vision deficiencies tell apart
+BLUE, RED, GREEN, YELLOW, CYAN, PURPLE = "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377"
+INK, GREY, FAINT = "#222222", "#777777", "#bbbbbb"
+PALETTE = (BLUE, RED, GREEN, PURPLE, CYAN, YELLOW, GREY)
+DASHES = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+EXACT = {"color": INK, "linewidth": 1.3}
+SAMPLED: dict[str, Any] = {
+    "linestyle": "none", "marker": "o", "markersize": 3.2, "markeredgewidth": 0.7, "markerfacecolor": "white",
+    "elinewidth": 0.7, "capsize": 1.8, "capthick": 0.7, "zorder": 4,
+}  # fmt: skip
+GUIDE = {"color": GREY, "linewidth": 0.8, "linestyle": (0, (4, 2.5))}
+LIMIT = {"color": RED, "linewidth": 0.9, "linestyle": (0, (4, 2.5))}
+
+
+def rc_params() -> Any:
+    """The parameters of matplotlib for all figures: JMLR sizes, STIX type (bundled), thin lines."""
+    return {
+        **figsizes.jmlr2001(),
+        **fontsizes.jmlr2001(default_smaller=1),
+        **axes.lines(base_width=0.6),
+        **axes.spines(top=False, right=False),
+        "font.family": "STIXGeneral",
+        "mathtext.fontset": "stix",
+        "axes.prop_cycle": cycler(color=PALETTE),
+        "axes.edgecolor": INK,
+        "axes.labelcolor": INK,
+        "text.color": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "axes.titlelocation": "left",
+        "axes.titlepad": 5.0,
+        "legend.frameon": False,
+        "legend.handlelength": 2.0,
+        "legend.borderaxespad": 0.2,
+        "figure.dpi": 100,
+        "savefig.facecolor": "white",
+        "pdf.fonttype": 42,
+        "svg.fonttype": "none",
+    }
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Within the block, matplotlib draws and saves in the house style, whatever the user's own settings."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(rc_params())
+        yield
+
+
+def panels(rows: int, columns: int, *, aspect: float = 0.72, **options: Any) -> tuple[Figure, Any]:
+    """A figure as wide as the text of a paper, with `rows` × `columns` axes.
+
+    Args:
+        rows: of axes.
+        columns: of axes.
+        aspect: height of one axes over its width.
+        options: for `Figure.subplots` (`sharex`, `gridspec_kw`, ...).
+    """
+    width = figsizes.jmlr2001()["figure.figsize"][0]
+    figure = Figure(figsize=(width, width * aspect * rows / columns), layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
+
+
+def line_of(index: int) -> dict[str, Any]:
+    """Colour and dashes of the `index`-th curve of many: the palette, then the palette with other dashes."""
+    return {
+        "color": PALETTE[index % len(PALETTE)],
+        "linestyle": DASHES[(index // len(PALETTE)) % len(DASHES)],
+    }
+
+
+def label_panel(axes: Axes, letter: str, title: str) -> None:
+    """The heading of a panel: (a) what it shows."""
+    axes.set_title(f"({letter}) {title}", fontsize="medium")
+
+
+def ordinal(index: int, count: int) -> Any:
+    """A colour for the `index`-th of `count` ordered values, dark to light, legible on white and in grey."""
+    return mpl.colormaps["viridis"](0.85 * index / max(count - 1, 1))
+
+
+def log_ticks(axes: Axes, low: int, high: int) -> None:
+    """Labels a vertical axis that holds log10 of a quantity like a logarithmic one, from 10^low to 10^high."""
+    axes.set_yticks(range(low, high + 1), [f"$10^{{{power}}}$" for power in range(low, high + 1)])
+    minor = [power + np.log10(digit) for power in range(low, high) for digit in range(2, 10)]
+    axes.set_yticks(minor, minor=True)

@@ -1,0 +1,140 @@
+"""The large-K limits in plain NumPy, from the Gaussian densities alone: a witness that shares no code with the oracle.
+
+With posterior N(m, P) and proposal N(μ, S), the product p(z|x)^s q(z)^{1−s} is Gaussian wherever its precision
+`A_s = sP⁻¹ + (1−s)S⁻¹` is positive definite; its mass is the moment E[(w/Z)^s], and under it every polynomial in z
+has a closed mean. The limits of bounds, gradients and signal-to-noise ratios are such moments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from toyiwae.errors import MissingMomentError
+from toyiwae.problem import Problem
+
+
+@dataclass(frozen=True)
+class Tilted:
+    """The normalised p(z|x)^s q(z)^{1−s} of every row and its mass.
+
+    Attributes:
+        mass: E[(w/Z)^s] [N].
+        mean: of z [N, D_z].
+        cov: of z [D_z, D_z].
+    """
+
+    mass: np.ndarray
+    mean: np.ndarray
+    cov: np.ndarray
+
+
+class Witness:
+    """Posterior and weight moments of a problem's rows.
+
+    Args:
+        problem: model, proposal and data.
+    """
+
+    def __init__(self, problem: Problem):
+        """Conditions the model on the rows."""
+        model, rows = problem.model, problem.rows()
+        self.x, self.proposal_mean, self.proposal_cov = rows.x, rows.proposal_mean, problem.proposal.cov
+        self.prior_mean, self.prior_precision = model.prior_mean, np.linalg.inv(model.prior_cov)
+        noise_precision = np.linalg.inv(model.noise_cov)
+        self.precision = self.prior_precision + model.loading.T @ noise_precision @ model.loading
+        self.cov = np.linalg.inv(self.precision)
+        evidence = (rows.x - model.offset) @ noise_precision @ model.loading
+        self.mean = (evidence + self.prior_precision @ self.prior_mean) @ self.cov
+
+    def tilted(self, s: float) -> Tilted:
+        """The tilted law of order s.
+
+        Raises:
+            MissingMomentError: if E[w^s] is infinite.
+        """
+        proposal_precision = np.linalg.inv(self.proposal_cov)
+        precision = s * self.precision + (1 - s) * proposal_precision
+        if np.linalg.eigvalsh(precision).min() <= 0:
+            raise MissingMomentError(f"E[w^{s:g}] is infinite: sP⁻¹ + (1−s)S⁻¹ is not positive definite")
+        cov = np.linalg.inv(precision)
+        pull = s * self.mean @ self.precision + (1 - s) * self.proposal_mean @ proposal_precision
+        mean = pull @ cov
+        logdets = [np.linalg.slogdet(matrix)[1] for matrix in (self.precision, proposal_precision, precision)]
+        volume = 0.5 * (s * logdets[0] + (1 - s) * logdets[1] - logdets[2])
+        from_posterior = np.einsum("nd,de,ne->n", mean - self.mean, self.precision, mean - self.mean)
+        apart = mean - self.proposal_mean
+        from_proposal = np.einsum("nd,de,ne->n", apart, proposal_precision, apart)
+        return Tilted(np.exp(volume - 0.5 * (s * from_posterior + (1 - s) * from_proposal)), mean, cov)
+
+    def _moments(self, s: float, matrix: np.ndarray, shift: np.ndarray | float = 0.0):
+        """E[(w/Z)^s g] and E[(w/Z)^s g²] with `g = matrix (z − m) + shift` [N, D]."""
+        law = self.tilted(s)
+        mean = (law.mean - self.mean) @ matrix.T + shift
+        second = mean**2 + np.diag(matrix @ law.cov @ matrix.T)
+        return law.mass[:, None] * mean, law.mass[:, None] * second
+
+    def kl(self) -> np.ndarray:
+        """KL(q‖p(z|x)) of every row [N]."""
+        apart = self.mean - self.proposal_mean
+        far = np.einsum("nd,de,ne->n", apart, self.precision, apart)
+        ratio = self.precision @ self.proposal_cov
+        return 0.5 * (far + np.trace(ratio) - len(ratio) - np.linalg.slogdet(ratio)[1])
+
+    def least_beta(self) -> float:
+        """The smallest eigenvalue β of P⁻¹S − I; E[w²] is finite if and only if it exceeds −1/2."""
+        return float(np.linalg.eigvals(self.precision @ self.proposal_cov).real.min()) - 1
+
+    def weight_variance(self) -> np.ndarray:
+        """Var[w]/Z² of every row [N]."""
+        return self.tilted(2).mass - 1
+
+    def weight_skew(self) -> np.ndarray:
+        """The third central moment of w/Z of every row [N]."""
+        return self.tilted(3).mass - 3 * self.tilted(2).mass + 2
+
+    def inference_drift(self) -> np.ndarray:
+        """−∇Var[w]/(2Z²) in the proposal's mean, of every row [N, D_z]: the limit of K·E[Δ(φ)].
+
+        From `log E[(w/Z)²] = ... + dᵀ(2S − P)⁻¹d` with `d = m − μ`.
+        """
+        slope = np.linalg.inv(2 * self.proposal_cov - self.cov)
+        return self.tilted(2).mass[:, None] * ((self.mean - self.proposal_mean) @ slope)
+
+    def inference_noise(self) -> np.ndarray:
+        """E[(∂w)²]/Z², the limit of K·Var[Δ(φ)] of IWAE, of every row [N, D_z]; ∂ is total, at fixed noise."""
+        return self._moments(2, -self.precision)[1]
+
+    def inference_noise_dreg(self) -> np.ndarray:
+        """Var[w²g/Z² − 2aw/Z] with g the path part of ∂ log w and `a = E[w²g]/Z²`, of every row [N, D_z].
+
+        The limit of K³·Var[Δ(φ)] of DReG.
+        """
+        proposal_precision = np.linalg.inv(self.proposal_cov)
+        path = proposal_precision - self.precision
+        shift = (self.mean - self.proposal_mean) @ proposal_precision
+        a, third = (self._moments(s, path, shift)[0] for s in (2, 3))
+        fourth = self._moments(4, path, shift)[1]
+        return fourth - a**2 - 4 * a * (third - a) + 4 * a**2 * self.weight_variance()[:, None]
+
+    def evidence_slope(self) -> np.ndarray:
+        """∇ log Z in the prior's mean, of every row [N, D_z]: the limit of E[Δ(θ)]."""
+        return (self.mean - self.prior_mean) @ self.prior_precision
+
+    def generative_noise(self) -> np.ndarray:
+        """E[w²(∂ log p − ∂ log Z)²]/Z² in the prior's mean, the limit of K·Var[Δ(θ)], of every row [N, D_z]."""
+        return self._moments(2, self.prior_precision)[1]
+
+    def average(self, rows: np.ndarray, parameter: str, *, squared: bool = False) -> np.ndarray:
+        """The average over rows in a parameter's own shape.
+
+        Args:
+            rows: of every row [N, D_z], in the prior's or the proposal's mean.
+            parameter: prior_mean, proposal_mean, proposal_offset or proposal_weight.
+            squared: whether `rows` are variances, of which an average over N rows has the N-th part.
+        """
+        factor = self.x if parameter == "proposal_weight" else np.ones((len(self.x), 1))
+        total = np.einsum("nd,nj->dj", rows, factor**2 if squared else factor)
+        total = total if parameter == "proposal_weight" else total[:, 0]
+        return total / len(rows) ** (2 if squared else 1)

@@ -1,0 +1,241 @@
+# ruff: noqa: E501
+"""Certification: on random problems, no value of the oracle is further from the truth than it says.
+
+    python -m tests.certify [NUMBER [FIRST_SEED]]
+
+draws problems by seed, computes bounds, sample sizes and gradient moments in double precision, and the same with
+30 digits on an independent path (`toyiwae.oracle.precise`), and compares each error with the stated one. Every line of
+the output can be reproduced from its seed. The exit status is 1 if a single value is worse than it says, or if more
+than the tolerated share of values misses 1e-8 relative without being refused.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toyiwae.errors import PrecisionError
+from toyiwae.forms import Form
+from toyiwae.oracle import precise, solve
+from toyiwae.oracle.gradients import Whitened
+from toyiwae.oracle.precise_problem import coordinates
+from toyiwae.problem import Data, Model, Problem, Proposal
+
+DIGITS = 30
+_PARTICLES = (2, 3, 10, 100, 1000, 10**4, 10**6, 10**9, 10**12)
+_KINDS = ("narrow", "wide", "mixed", "near", "equal", "heavy")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A random problem and what is asked of it."""
+
+    seed: int
+    kind: str
+    problem: Problem
+    particles: tuple[int, ...]
+    exponent: float
+    jobs: dict[str, tuple[Form, str, tuple[tuple[int, ...], ...]]]
+
+    def __str__(self) -> str:
+        """The case in one line."""
+        size = f"D_z={self.problem.dim_z} D_x={self.problem.dim_x}"
+        beta = Whitened(self.problem).beta
+        return f"seed {self.seed} ({self.kind}, {size}, β {beta.min():.3g}…{beta.max():.3g}, e={self.exponent:g})"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One value: what the oracle said, the error that it stated, and the error that it made."""
+
+    name: str
+    value: float
+    stated: float
+    true: float
+
+    @property
+    def honest(self) -> bool:
+        """Whether the error made is within the stated one."""
+        return self.true <= self.stated
+
+    @property
+    def relative(self) -> float:
+        """The error made, relative to the value."""
+        return self.true / abs(self.value) if self.value else float(self.true > 0)
+
+
+# random problems -------------------------------------------------------------------------------------------------------
+
+
+def case(seed: int) -> Case:
+    """The random problem of a seed."""
+    rng = np.random.default_rng(seed)
+    kind = _KINDS[int(rng.integers(len(_KINDS)))]
+    dim = 20 if rng.random() < 0.05 else int(rng.integers(1, 9))
+    problem = _problem(rng, kind, dim)
+    particles = (1, *sorted(int(k) for k in rng.choice(_PARTICLES, 4, replace=False)))
+    exponent = 1.0 if rng.random() < 0.6 else float(rng.choice([0.1, 0.5, 0.9, 1.02]))
+    return Case(seed, kind, problem, particles, exponent, _jobs(rng, problem, exponent))
+
+
+def _problem(rng: np.random.Generator, kind: str, dim: int) -> Problem:
+    dim_x = int(rng.integers(1, dim + 4))
+    worst = 10.0 ** float(rng.choice([1, 2, 4, 7, 10], p=[0.4, 0.3, 0.1, 0.1, 0.1]))
+    prior = _spd(rng, dim, worst)
+    noise = _spd(rng, dim_x, float(rng.choice([10.0, worst])))
+    loading = rng.normal(size=(dim_x, dim)) * 10.0 ** rng.uniform(-1, 0.5)
+    model = Model(rng.normal(size=dim), prior, loading, rng.normal(size=dim_x), noise)
+    x = rng.normal(size=dim_x) * 2.0
+    precision = np.linalg.inv(prior) + loading.T @ np.linalg.solve(noise, loading)
+    cov = np.linalg.inv(precision)
+    cov = 0.5 * (cov + cov.T)
+    mean = cov @ (np.linalg.solve(prior, model.prior_mean) + loading.T @ np.linalg.solve(noise, x - model.offset))
+    root = np.linalg.cholesky(cov)
+    turn = np.linalg.qr(rng.normal(size=(dim, dim)))[0]
+    axes = root @ turn
+    proposal_cov = (axes * (1.0 + _spectrum(rng, kind, dim))) @ axes.T
+    direction = rng.normal(size=dim)
+    shift = axes @ direction * _distance(rng, kind) / np.linalg.norm(direction)
+    return Problem(model, Proposal(0.5 * (proposal_cov + proposal_cov.T), mean=mean + shift), Data(x))
+
+
+def _spd(rng: np.random.Generator, dim: int, condition: float) -> np.ndarray:
+    values = 10.0 ** rng.uniform(-np.log10(condition), 0, dim)
+    turn = np.linalg.qr(rng.normal(size=(dim, dim)))[0]
+    matrix = (turn * values * 10.0 ** rng.uniform(-0.5, 0.5)) @ turn.T
+    return 0.5 * (matrix + matrix.T)
+
+
+def _spectrum(rng: np.random.Generator, kind: str, dim: int) -> np.ndarray:
+    """Eigenvalues β."""
+    if kind == "narrow":
+        return rng.uniform(-0.7, 0.0, dim)
+    if kind == "heavy":
+        return np.r_[-rng.uniform(0.5, 0.95), rng.uniform(-0.4, 0.5, dim - 1)]
+    if kind == "wide":
+        return 10.0 ** rng.uniform(-2, rng.uniform(-1, 1.2), dim)
+    if kind == "mixed":
+        return np.where(rng.random(dim) < 0.5, rng.uniform(-0.6, 0, dim), 10.0 ** rng.uniform(-1, 0.7, dim))
+    if kind == "near":
+        return rng.normal(size=dim) * 10.0 ** rng.uniform(-12, -1.3)
+    return np.zeros(dim)
+
+
+def _distance(rng: np.random.Generator, kind: str) -> float:
+    """Shift of the proposal's mean in posterior standard deviations."""
+    if kind == "near":
+        return 10.0 ** rng.uniform(-12, -1)
+    if rng.random() < 0.15:
+        return float(rng.uniform(3, 24))
+    return float(rng.choice([0.0, 10.0 ** rng.uniform(-4, 0), rng.uniform(0, 3)], p=[0.1, 0.4, 0.5]))
+
+
+def _jobs(rng: np.random.Generator, problem: Problem, exponent: float) -> dict[str, Any]:
+    """Four forms at two coordinates of a parameter each."""
+    beta = float(rng.uniform(0.1, 0.9))
+    forms = {
+        "iwae": Form({1: 1.0}, {1: 1.0}, {1: -1.0}, exponent=exponent),
+        "stl": Form({1: 1.0}, {1: 1.0}, exponent=exponent),
+        "dreg": Form({1: 1.0}, {1: 1.0 - exponent, 2: exponent}, exponent=exponent),
+        "wake": Form({1: 1.0}, {}, {1: 1.0}, exponent=exponent),
+        "wake_dreg": Form({1: 1.0}, {1: 1.0, 2: -1.0}, exponent=exponent),
+        "ciwae": Form(
+            {0: beta, 1: 1 - beta}, {0: beta, 1: 1 - beta}, {0: -beta, 1: beta - 1}, exponent=exponent
+        ),
+    }
+    names = ["dreg", *rng.choice([name for name in forms if name != "dreg"], 3, replace=False)]
+    jobs = {}
+    for name in names:
+        parameters = ["proposal_mean", "proposal_chol"]
+        if name in ("iwae", "ciwae"):
+            parameters += ["prior_mean", "loading", "offset"]
+        parameter = str(rng.choice(parameters))
+        every = coordinates(problem, parameter)
+        chosen = rng.choice(len(every), min(2, len(every)), replace=False)
+        jobs[f"{name}/{parameter}"] = (forms[name], parameter, tuple(every[int(i)] for i in chosen))
+    return jobs
+
+
+# comparison ------------------------------------------------------------------------------------------------------------
+
+
+def compare(one: Case, digits: int = DIGITS) -> list[Comparison]:
+    """All values of a case, in double precision against `digits` digits."""
+    whitened = Whitened(one.problem)
+    quick = solve.bounds(whitened, one.particles, one.exponent)
+    truth = precise.bounds(one.problem, one.particles, digits=digits, exponent=one.exponent)
+    result = []
+    for i, k in enumerate(one.particles):
+        result.append(_comparison(f"gap K={k}", quick.gap.value[0, i], quick.gap.error[0, i], truth.gap[0, i]))
+        result.append(_comparison(f"ess K={k}", quick.ess.value[0, i], quick.ess.error[0, i], truth.ess[0, i]))
+    return result + list(_gradients(one, whitened, digits))
+
+
+def _gradients(one: Case, whitened: Whitened, digits: int) -> Iterator[Comparison]:
+    quick = solve.gradients(whitened, {key: job[:2] for key, job in one.jobs.items()}, one.particles)
+    truth = precise.gradients(one.problem, one.jobs, one.particles, digits=digits)
+    for key, (_, _, indices) in one.jobs.items():
+        mine, exact = quick[key], truth[key]
+        for i, k in enumerate(one.particles):
+            for f, index in enumerate(indices):
+                at, name = (i, *index), f"{key}{list(index)} K={k}"
+                for part, estimate, value in (
+                    ("shift", mine.shift, exact.shift[i, f]),
+                    ("mean", mine.mean, exact.mean[i, f]),
+                    ("var", mine.var, exact.var[i, f]),
+                ):
+                    yield _comparison(f"{part} {name}", estimate.value[at], estimate.error[at], value)
+
+
+def _comparison(name: str, value: Any, stated: Any, truth: Any) -> Comparison:
+    return Comparison(name, float(value), float(stated), float(abs(type(truth)(float(value)) - truth)))
+
+
+# command ---------------------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Certify, print what failed, and the distribution of stated over true errors."""
+    number, first = (int(a) for a in (*arguments, *("1000", "0")[len(arguments) :]))
+    found: list[Comparison] = []
+    dishonest, refused = 0, 0
+    for seed in range(first, first + number):
+        one, start = case(seed), time.perf_counter()
+        try:
+            values = compare(one)
+        except PrecisionError as error:
+            refused += 1
+            print(f"{one}: {error}", flush=True)
+            continue
+        found += values
+        for value in values:
+            if not value.honest or value.relative > 1e-8:
+                dishonest += not value.honest
+                word = "imprecise" if value.honest else "DISHONEST"
+                print(f"{one}: {word} {value}", flush=True)
+        print(f"{one}: {len(values)} values, {time.perf_counter() - start:.1f} s", flush=True)
+    print(summary(found, refused))
+    return int(dishonest > 0)
+
+
+def summary(found: Sequence[Comparison], refused: int) -> str:
+    """The distribution of stated over true errors, and of relative errors."""
+    ratios = np.array([np.log10(c.stated / c.true) for c in found if c.true > 0 and c.stated > 0])
+    relative = np.array([c.relative for c in found])
+    shares = np.quantile(ratios, [0.0, 0.001, 0.01, 0.1, 0.5, 0.9, 1.0])
+    return "\n".join(
+        [
+            f"{len(found)} values, {sum(not c.honest for c in found)} beyond their stated error, {refused} refused",
+            "log10(stated/true), quantiles 0 0.1% 1% 10% 50% 90% 100%: " + " ".join(f"{q:.2f}" for q in shares),
+            f"relative error above 1e-8: {np.mean(relative > 1e-8):.3%}, above 1e-10: {np.mean(relative > 1e-10):.3%}",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

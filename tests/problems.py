@@ -1,0 +1,58 @@
+"""Asymmetric problems for the tests: no unit scales, no zero means, full covariances, D_x ≠ D_z."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from toyiwae.problem import Data, Model, Problem, Proposal
+
+REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference" / "exact.json"
+
+
+def reference() -> dict:
+    """The reference values, where they stand beside the clone; skips otherwise."""
+    if not REFERENCE.is_file():
+        pytest.skip("no reference values beside this clone")
+    return json.loads(REFERENCE.read_text(encoding="utf-8"))
+
+
+def symmetric(matrix: np.ndarray) -> np.ndarray:
+    """The symmetric part."""
+    return (matrix + matrix.T) / 2
+
+
+def random_cov(rng: np.random.Generator, dim: int, size: float = 1.0) -> np.ndarray:
+    """A full covariance of moderate condition with variances around `size`."""
+    root = rng.normal(size=(dim, dim + 2)) * 0.4 / np.sqrt(dim)
+    return size * (root @ root.T + np.diag(rng.uniform(0.5, 1.3, dim)))
+
+
+def random_problem(
+    seed: int, dim_z: int = 2, dim_x: int = 3, rows: int | None = None, *, amortised: bool = False
+) -> Problem:
+    """A random problem whose proposal is near enough to the posterior for second moments to exist, mostly."""
+    rng = np.random.default_rng([seed, dim_z, dim_x])
+    model = Model(
+        prior_mean=rng.normal(size=dim_z),
+        prior_cov=random_cov(rng, dim_z, 1.3),
+        loading=rng.normal(size=(dim_x, dim_z)) * 0.6,
+        offset=rng.normal(size=dim_x),
+        noise_cov=random_cov(rng, dim_x, 0.8),
+    )
+    x = rng.normal(size=(rows, dim_x) if rows else dim_x) * 1.2
+    noise_precision = np.linalg.inv(model.noise_cov)
+    cov = np.linalg.inv(np.linalg.inv(model.prior_cov) + model.loading.T @ noise_precision @ model.loading)
+    gain = cov @ model.loading.T @ noise_precision
+    stretch = np.eye(dim_z) + rng.normal(size=(dim_z, dim_z)) * 0.12
+    proposal_cov = symmetric(1.1 * stretch @ cov @ stretch.T)
+    shift = 0.2 * rng.normal(size=dim_z)
+    intercept = model.prior_mean - gain @ (model.loading @ model.prior_mean + model.offset) + shift
+    if amortised:
+        weight = gain + 0.05 * rng.normal(size=gain.shape)
+        proposal = Proposal(cov=proposal_cov, weight=weight, offset=intercept)
+    else:
+        mean = gain @ np.mean(np.atleast_2d(x), axis=0) + intercept
+        proposal = Proposal(cov=proposal_cov, mean=mean)
+    return Problem(model, proposal, Data(x))

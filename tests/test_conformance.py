@@ -1,0 +1,262 @@
+"""The conformance suite judged in turn: correct estimators pass, planted bugs are killed, nothing crashes it."""
+
+import json
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import toyiwae
+from toyiwae import cli, estimators
+from toyiwae.conformance import particles, sequential, targets
+from toyiwae.conformance.bank import bank
+from toyiwae.conformance.bugs import catalogue
+from toyiwae.conformance.evidence import compare
+
+ROOT = Path(__file__).resolve().parents[1]
+BUGS = catalogue()
+LIGHT = {"K": 3, "M": (1, 2), "shift": 0.12}
+
+
+def correct(name):
+    """The registered estimator as a NumPy estimator of the contract."""
+    claimed = estimators.get(name)
+
+    def replicates(problem, *, K, M, replicates, seed):
+        drawn = particles.draw(problem, K, M, replicates, seed)
+        log_w = drawn.log_w
+        return claimed.value_of(log_w).mean(1), drawn.gradients(claimed(log_w))
+
+    return replicates
+
+
+def example():
+    """The estimator that the documentation shows."""
+    text = (ROOT / "docs/conformance.md").read_text(encoding="utf-8")
+    return text.split("```python\n")[1].split("```")[0]
+
+
+# correct estimators --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("claimed", estimators.all(), ids=lambda claimed: claimed.name)
+def test_the_library_conforms_to_itself(claimed):
+    report = toyiwae.check(correct(claimed.name), claimed.name, **LIGHT)
+    assert report.verdict == "conforms", report.failures
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("claimed", estimators.all(), ids=lambda claimed: claimed.name)
+def test_the_library_conforms_to_itself_on_the_whole_bank(claimed):
+    report = toyiwae.check(correct(claimed.name), claimed.name, rows=True)
+    assert report.verdict == "conforms", report.failures
+    assert report.smallest_detectable == pytest.approx(0.05, rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dreg", "vimco_arithmetic"])
+def test_false_alarms_keep_to_the_family_rate(name):
+    runs, rate = 100, 0.05
+    reports = [toyiwae.check(correct(name), name, rate=rate, shift=0.08, seed=seed) for seed in range(runs)]
+    failed = sum(report.verdict != "conforms" for report in reports)
+    tails = [math.comb(runs, k) * rate**k * (1 - rate) ** (runs - k) for k in range(failed)]
+    assert 1.0 - sum(tails) > 1e-3, [report.failures for report in reports if report.failures]
+
+
+def test_the_same_seed_gives_the_same_report_and_another_seed_another():
+    one, again, other = (toyiwae.check(correct("iwae"), "iwae", seed=s, **LIGHT) for s in (1, 1, 2))
+    assert one.checks == again.checks
+    assert one.checks != other.checks
+
+
+def test_the_value_has_its_exact_variance():
+    compared = []
+    for entry in bank():
+        K, M = entry.cells[0]
+        for exponent in (1.0, 0.4):
+            bound = toyiwae.Bound.vr_iwae(1 - exponent, K)
+            var = targets.value_variance(entry.problem, bound, K, M)
+            log_w = exponent * particles.draw(entry.problem, K, M, 20_000, 5).log_w
+            values = (np.log(np.mean(np.exp(log_w - log_w.max()), -1)) / exponent).mean((1, 2))
+            squares = (values - values.mean()) ** 2 / var
+            compared.append(compare(squares, np.ones(())))
+    assert min(c.p_value for c in compared) > 1e-6 / len(compared)
+
+
+# planted bugs --------------------------------------------------------------------------------------------
+
+
+def killed(bug, **options):
+    report = toyiwae.check(bug.estimator, bug.target, rows=bug.rows, **options)
+    assert report.verdict == "does not conform"
+    tiers = {failure.tier for failure in report.failures}
+    assert min(tiers) <= bug.tier
+    assert bug.tier < 3 or 2 not in tiers, "it is unbiased"
+
+
+every_bug = pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+
+
+@every_bug
+def test_every_planted_bug_is_killed(bug):
+    killed(bug, **LIGHT)
+
+
+@pytest.mark.slow
+@every_bug
+def test_every_planted_bug_is_killed_at_default_settings(bug):
+    killed(bug)
+
+
+def test_sequential_mode_rejects_gross_bugs_within_200_replicates():
+    gross = [b for b in BUGS if b.name in ("log K missing", "score term dropped", "log p(z) missing")]
+    for bug in gross:
+        report = toyiwae.check(bug.estimator, bug.target, sequential=True)
+        assert report.verdict == "does not conform"
+        assert max(f.n or 0 for f in report.failures if f.tier == 2) <= 200
+
+
+def test_an_e_process_of_the_truth_stays_below_its_bar():
+    rng = np.random.default_rng(0)
+    process = sequential.EProcess(np.zeros(4000), np.ones(4000))
+    for _ in range(4):
+        process.add(rng.standard_t(5, (100, 4000)) / np.sqrt(5 / 3))
+    crossed = int((process.peak > np.log(20)).sum())
+    assert crossed <= 4000 / 20  # Ville: in expectation at most this, in truth far fewer
+    shifted = sequential.EProcess(np.zeros(200), np.ones(200))
+    shifted.add(rng.standard_normal((200, 200)) + 0.7)
+    assert (shifted.peak > np.log(200 / 1e-6)).mean() > 0.95
+
+
+# what must not crash the suite ---------------------------------------------------------------------------
+
+BROKEN = {
+    "no exception": lambda problem, **options: 1 / 0,
+    "shapes": lambda problem, **options: np.zeros(3),
+    "finite": lambda problem, *, replicates, **options: (np.full(replicates, np.nan), {}),
+    "no hang": lambda problem, **options: time.sleep(60),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_what_is_broken_is_found_and_reproducible(kind):
+    report = toyiwae.check(BROKEN[kind], "iwae", timeout=0.5 if kind == "no hang" else None)
+    assert report.verdict == "does not conform"
+    assert report.failures[0].name == kind
+    assert report.failures[0].seed is not None
+    assert report.failures[0].problem == "wide"
+
+
+def test_a_dying_process_is_a_finding():
+    import os
+
+    report = toyiwae.check(lambda problem, **options: os._exit(3), "iwae", timeout=30)
+    assert report.failures[0].name == "no crash"
+    assert "exit code 3" in (report.failures[0].reason or "")
+
+
+def test_changed_inputs_and_moved_generators_are_found():
+    def moves(problem, **options):
+        np.random.normal()  # noqa: NPY002
+        return correct("iwae")(problem, **options)
+
+    assert "global generators untouched" in {f.name for f in toyiwae.check(moves, "iwae").failures}
+
+
+def test_what_is_left_out_is_not_judged():
+    def part(problem, **options):
+        return None, {"proposal_mean": correct("iwae")(problem, **options)[1]["proposal_mean"]}
+
+    report = toyiwae.check(part, "bound:iwae", **LIGHT)
+    assert report.verdict == "conforms"
+    assert {c.parameter for c in report.checks if c.tier == 2} == {"proposal_mean"}
+
+
+# formulas ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["dreg", "ciwae:0.3"])
+def test_formulas_are_judged_on_log_weights_and_on_the_bank(name):
+    report = toyiwae.check(estimators.get(name).function, name, form="coefficients", **LIGHT)
+    assert report.verdict == "conforms", report.failures
+    careless = toyiwae.check(
+        lambda w: (np.exp(w) / np.exp(w).sum(-1, keepdims=True) / w.shape[-2],) * 3,
+        name,
+        form="coefficients",
+        **LIGHT,
+    )
+    assert "rows at ±1e4" in {failure.name for failure in careless.failures}
+
+
+# command line and plugin ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mine(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        example() + "\n\ndef wrong(problem, **o):\n    v, g = dreg(problem, **o)\n    return v + 1, g\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "verdict"), [("dreg", 0, "conforms"), ("wrong", 1, "does not conform")]
+)
+def test_the_command_line(name, code, verdict, mine, capsys):
+    start = time.perf_counter()
+    assert cli.main(["check", f"{mine}:{name}", "--target", "dreg", "--json"]) == code
+    assert time.perf_counter() - start < 60  # 20 s on a machine of its own
+    document = json.loads(capsys.readouterr().out)
+    assert document["verdict"] == verdict
+    keys = "name tier problem K M parameter n estimate truth truth_error shift_in_sd p_value smallest_detectable passed"
+    assert all(set(keys.split()) <= set(check) for check in document["checks"])
+
+
+def test_what_cannot_be_judged_exits_2(mine, capsys):
+    assert cli.main(["check", f"{mine}:nothing", "--target", "dreg"]) == 2
+    assert "defines no function 'nothing'" in capsys.readouterr().err
+    assert cli.main(["check", f"{mine}:dreg", "--target", "bound:iwae", "--sequential"]) == 2
+    assert "no bound on the variance" in capsys.readouterr().out
+
+
+def test_the_plugin_loads_nothing_until_it_is_asked():
+    code = "import toyiwae.conformance.plugin, sys; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"numpy", "scipy", "sympy", "torch", "rich"} & set(run.stdout.split())
+
+
+def plugged(*argv, cwd):
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "toyiwae.conformance.plugin",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        *argv,
+    ]
+    environment = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT), "PATH": ""}
+    return subprocess.run(
+        [*command, *argv], cwd=cwd, capture_output=True, text=True, timeout=300, check=False, env=environment
+    )
+
+
+def test_the_plugin_judges_and_its_expected_failures_are_strict(mine, tmp_path):
+    (tmp_path / "listed.txt").write_text(
+        "deterministic-value_is_log_p(x)_at_the_posterior-posterior-K=4-M=3-value\n"
+    )
+    options = ["--toyiwae-estimator", f"{mine}:wrong", "--toyiwae-target", "dreg"]
+    done = plugged(*options, "--toyiwae-expected-failures", "listed.txt", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "1 xfailed" in done.stdout
+    options[1] = f"{mine}:dreg"
+    done = plugged(*options, "--toyiwae-expected-failures", "listed.txt", "-v", cwd=tmp_path)
+    assert "it passes: take it off the list" in done.stdout
+    assert "smallest detectable bias 0.05" in done.stdout

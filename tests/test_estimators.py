@@ -1,0 +1,209 @@
+"""Every registered estimator against the exact gradient of its target, and against its other claims.
+
+Nothing here lists estimators: tests run over the registry, each family at several values of its parameter.
+"""
+
+import functools
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from tests import quadrature
+from tests.members import MEMBERS, PARTS, assert_same, every_family, every_member, sample_log_weights
+from tests.quadrature import MODEL, PROPOSAL, Toy
+from toyiwae.errors import InputError
+from toyiwae.estimators import get
+from toyiwae.forms import Bound
+
+EXACT, MARGIN = 1e-9, 1e-3
+"""What the mean of an unbiased estimator may differ by, and what that of a biased one must."""
+
+CELLS = [(1, 1), (1, 2), (1, 3), (2, 1), (3, 1)]
+every_member_and_cell = pytest.mark.parametrize(
+    ("member", "groups", "particles"),
+    [
+        pytest.param(member, *cell, id=f"{member.name}-M{cell[0]}-K{cell[1]}")
+        for member, cell in itertools.product(MEMBERS, CELLS)
+        if cell[1] >= member.min_particles
+    ],
+)
+every_toy = pytest.mark.parametrize("toy", [Toy(), Toy.wide()], ids=["narrow", "wide"])
+
+
+@functools.cache
+def bound_gradient(toy: Toy, bound: Bound) -> dict[str, float]:
+    """The derivatives of a bound, each computed once."""
+    return quadrature.bound_gradient(toy, bound)
+
+
+def worst(mean, truth, names):
+    """Largest difference over some parameters, relative to entries above 1."""
+    return max(abs(mean[name] - truth[name]) / max(1.0, abs(truth[name])) for name in names)
+
+
+# what it is unbiased for ------------------------------------------------------------------------------------
+
+
+@every_toy
+@every_member_and_cell
+def test_mean_is_the_gradient_of_the_target(member, toy, groups, particles):
+    mean = quadrature.mean_gradient(toy, member, groups, particles)
+    for target, names in ((member.target.model, MODEL), (member.target.proposal, PROPOSAL)):
+        if target is not None:
+            truth = bound_gradient(toy, target(particles, groups))
+            assert worst(mean, truth, names) < EXACT
+
+
+@every_family
+def test_mean_is_the_gradient_of_the_target_with_several_groups_of_several_particles(member):
+    mean = quadrature.mean_gradient(Toy(), member, 2, 2)
+    for target, names in ((member.target.model, MODEL), (member.target.proposal, PROPOSAL)):
+        if target is not None:
+            assert worst(mean, bound_gradient(Toy(), target(2, 2)), names) < EXACT
+
+
+@every_toy
+@every_member
+def test_what_has_no_target_is_biased(member, toy):
+    """Unbiased for neither its own value, nor the ELBO, nor the IWAE bounds of up to 3 particles."""
+    for target, names in ((member.target.model, MODEL), (member.target.proposal, PROPOSAL)):
+        if target is None:
+            mean = quadrature.mean_gradient(toy, member, 1, 3)
+            for bound in {member.value(3, 1), *map(Bound.iwae, (1, 2, 3))}:
+                assert worst(mean, bound_gradient(toy, bound), names) > MARGIN
+
+
+@every_family
+def test_networks_of_different_targets_are_told_apart(member):
+    """Where model and proposal climb different bounds, a swap of the two would be seen."""
+    particles, (model, proposal) = member.min_particles, (member.target.model, member.target.proposal)
+    groups = 3 if particles == 1 else 1
+    if None in (model, proposal) or model(particles, groups) == proposal(particles, groups):
+        pytest.skip("one bound for both")
+    mean = quadrature.mean_gradient(Toy(), member, groups, particles)
+    assert worst(mean, bound_gradient(Toy(), proposal(particles, groups)), MODEL) > MARGIN
+    assert worst(mean, bound_gradient(Toy(), model(particles, groups)), PROPOSAL) > MARGIN
+
+
+@every_toy
+@every_member_and_cell
+def test_value_is_unbiased_for_its_bound(member, toy, groups, particles):
+    _, log_w, weights = quadrature.log_weights(toy, groups, particles)
+    truth = quadrature.bound_value(toy, member.value(particles, groups)).real
+    assert abs(np.dot(weights, member.value_of(log_w)) - truth) < EXACT
+
+
+@every_member
+def test_the_value_is_a_bound_whose_gradient_is_used(member):
+    """What is reported is what the model or the proposal climbs, at any K and M."""
+    for particles, groups in ((5, 1), (5, 3), (9, 2)):
+        targets = [target for target in (member.target.model, member.target.proposal) if target is not None]
+        climbed = {target(particles, groups) for target in targets}
+        assert member.value(particles, groups) in climbed
+
+
+def test_the_quadrature_has_converged(monkeypatch):
+    """Its own error, by comparison with a finer rule, is far below what the tests above allow."""
+    coarse = [bound_gradient(toy, Bound.iwae(3)) for toy in (Toy(), Toy.wide())]
+    monkeypatch.setitem(quadrature.STEPS, 3, 0.24)
+    for cached in (quadrature.nodes, quadrature.term):
+        cached.cache_clear()
+    fine = [quadrature.bound_gradient(toy, Bound.iwae(3)) for toy in (Toy(), Toy.wide())]
+    for cached in (quadrature.nodes, quadrature.term):
+        cached.cache_clear()
+    assert max(worst(a, b, a) for a, b in zip(coarse, fine, strict=True)) < EXACT / 10
+
+
+# identities between estimators ------------------------------------------------------------------------------
+
+
+def mean(name, particles=3, toy=None, groups=1):
+    return quadrature.mean_gradient(toy or Toy(), get(name), groups, particles)
+
+
+def test_sticking_the_landing_adds_the_mean_of_wake_phi():
+    truth, wake = bound_gradient(Toy(), Bound.iwae(3)), mean("rws_wake_phi")
+    expected = {parameter: truth[parameter] + wake[parameter] for parameter in PROPOSAL}
+    assert worst(mean("iwae_stl"), expected, PROPOSAL) < EXACT
+    assert worst(mean("ovis:1"), expected, PROPOSAL) < EXACT
+
+
+@every_toy
+def test_both_forms_of_wake_phi_agree_in_mean(toy):
+    assert worst(mean("rws_wake_phi", toy=toy), mean("rws_wake_phi_dreg", toy=toy), PROPOSAL) < EXACT
+
+
+def test_one_particle_leaves_no_weights():
+    log_w = sample_log_weights(3, 1)
+    assert_same(get("dreg")(log_w), get("elbo_stl")(log_w))
+    assert_same(get("iwae")(log_w), get("elbo")(log_w))
+
+
+def test_both_baselines_of_vimco_coincide_for_two_particles():
+    log_w = sample_log_weights(3, 2)
+    assert_same(get("vimco_arithmetic")(log_w), get("vimco_geometric")(log_w))
+
+
+def test_order_alpha_at_its_ends():
+    log_w = sample_log_weights(3, 5)
+    assert_same(get("vr_iwae:0")(log_w), get("iwae")(log_w))
+    assert_same(get("vr_iwae:1")(log_w), get("elbo")(log_w))
+
+
+def test_order_alpha_doubly_reparameterised_at_its_ends():
+    log_w = sample_log_weights(3, 5)
+    assert_same(get("vr_iwae_dreg:0")(log_w), get("dreg")(log_w))
+    assert_same(get("vr_iwae_dreg:1")(log_w), get("elbo_stl")(log_w))
+
+
+def test_nothing_added_to_iwae_leaves_iwae():
+    log_w = sample_log_weights(3, 5)
+    assert_same(get("jackknife:0")(log_w), get("iwae")(log_w))
+    assert_same(get("ciwae:0")(log_w), get("iwae")(log_w))
+
+
+def test_order_alpha_is_continuous_at_both_ends():
+    log_w = sample_log_weights(2, 4)
+    assert_same(get("vr_iwae:1e-9")(log_w), get("vr_iwae:0")(log_w), 1e-6)
+    assert_same(get("vr_iwae:0.999999999")(log_w), get("vr_iwae:1")(log_w), 1e-6)
+
+
+def test_optimal_baseline_at_gamma_zero_is_vimco_less_a_constant():
+    log_w = sample_log_weights(3, 4)
+    first, second = get("ovis:0")(log_w), get("vimco_arithmetic")(log_w)
+    np.testing.assert_allclose(first.score, second.score - math.log1p(-1 / 4) / 3, rtol=0, atol=1e-14)
+
+
+# claims -----------------------------------------------------------------------------------------------------
+
+
+@every_member
+def test_vanishes_at_the_posterior_as_claimed_and_only_so(member):
+    toy, particles = Toy.at_posterior(), 3
+    noise = np.random.default_rng(1).normal(size=(20, 2, particles))
+    made = member(toy.log_weight(toy.mean + toy.std * noise))
+    factors = toy.gradients(noise)
+    gradient = [(made.path * factors[p][0] + made.score * factors[p][1]).sum((-2, -1)) for p in PROPOSAL]
+    assert (np.max(np.abs(gradient)) < 1e-12) == member.vanishes_at_posterior
+    assert member.vanishes_at_posterior or np.min(np.abs(gradient)) > 1e-6
+
+
+@every_member
+def test_shift_invariance_as_claimed_and_only_so(member):
+    log_w = np.round(sample_log_weights(3, 4) * 2**20) / 2**20  # so that the shift itself does not round
+    for shift in (-8192.0, 8192.0):
+        if member.shift_invariant:
+            assert_same(member(log_w + shift), member(log_w), 1e-12)
+        else:
+            assert np.abs(member(log_w + shift).score - member(log_w).score).max() > 1.0
+
+
+@every_member
+def test_too_few_particles_are_refused(member):
+    with pytest.raises(InputError, match=f"K is {member.min_particles - 1}|M and K ≥ 1"):
+        member(np.zeros((2, member.min_particles - 1)))
+    assert all(
+        np.isfinite(getattr(member(np.zeros((2, member.min_particles))), part)).all() for part in PARTS
+    )

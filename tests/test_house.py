@@ -1,0 +1,230 @@
+"""The rules of the house: which module may import which, what an import costs, what stands where."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import toyiwae
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "toyiwae"
+
+FLOORS = {
+    0: "arguments checks errors extras factors files forms frozen gaussian records weights",
+    1: "discrete estimators makers problem stats",
+    2: "oracle",
+    3: "montecarlo surrogate truth",
+    4: "conformance deep listing tables",
+    5: "cli __main__",
+}
+FLOOR = {unit: floor for floor, units in FLOORS.items() for unit in units.split()}
+TORCH = {"montecarlo", "surrogate", "deep", "cli"}  # these alone may import it; cli to say it is missing
+LATE = {"scipy", "sympy", "mpmath", "rich", "importlib"}  # always there, but slow to import
+TOP_LEVEL = set(
+    """
+    toyiwae analysis tests docs .ci pyproject.toml constraints.txt Makefile README.md CHANGELOG.md
+    CITATION.cff LICENSE .gitignore .gitattributes .editorconfig .pre-commit-config.yaml
+    """.split()
+)
+
+
+def modules() -> dict[str, Path]:
+    """Name -> file of every module of the package."""
+    files = [file.relative_to(ROOT) for file in sorted(PACKAGE.rglob("*.py"))]
+    return {".".join(file.with_suffix("").parts).removesuffix(".__init__"): ROOT / file for file in files}
+
+
+def unit(module: str) -> str:
+    """The module or sub-package directly below toyiwae that a module belongs to."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def type_checking_only(tree: ast.AST) -> set[ast.AST]:
+    """The nodes below `if TYPE_CHECKING:`."""
+    guards = [n for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.unparse(n.test)]
+    return {node for guard in guards for statement in guard.body for node in ast.walk(statement)}
+
+
+def imports(source: str, names: set[str], package: str) -> Iterator[tuple[str, bool]]:
+    """Every import in a source: the module imported, and whether that happens inside a function.
+
+    `from toyiwae import problem` counts as toyiwae.problem, so does a relative import, and
+    `import_extra("torch")` as torch; what is for type checkers only does not count.
+    """
+    tree = ast.parse(source)
+    ignored = type_checking_only(tree)
+    functions = [
+        n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+    ]
+    inside = {node for function in functions for node in ast.walk(function)}
+    for node in ast.walk(tree):
+        if node in ignored:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node in inside) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                yield (full if full in names else base), node in inside
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_extra"):
+            yield ast.literal_eval(node.args[0]), node in inside
+
+
+def imported_by(module: str) -> list[tuple[str, bool]]:
+    """What a module of the package imports, and whether inside a function."""
+    file = modules()[module]
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    return list(imports(file.read_text(encoding="utf-8"), set(modules()), package))
+
+
+def optional_packages() -> set[str]:
+    """Import names of what the extras install."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [item for items in project["optional-dependencies"].values() for item in items]
+    names = {re.split(r"[\[<>=~! ]", item)[0].replace("-", "_") for item in wanted}
+    return names | {"sklearn", "pyro", "jax"}
+
+
+def test_every_module_stands_on_a_floor():
+    homeless = {unit(module) for module in modules() if module != "toyiwae"} - set(FLOOR)
+    assert not homeless, f"give these a floor in FLOORS: {sorted(homeless)}"
+
+
+def test_every_folder_of_modules_is_a_package():
+    assert not {file.parent for file in PACKAGE.rglob("*.py") if not (file.parent / "__init__.py").is_file()}
+
+
+@pytest.mark.parametrize("module", sorted(set(modules()) - {"toyiwae"}))
+def test_imports_point_down(module):
+    targets = {target for target, _ in imported_by(module) if target.startswith("toyiwae.")}
+    upward = {target for target in targets if FLOOR[unit(target)] > FLOOR[unit(module)]}
+    assert not upward, f"{module} (floor {FLOOR[unit(module)]}) imports {upward} from above"
+    assert module.endswith("__main__") or "toyiwae.cli" not in targets
+
+
+def test_no_import_cycle():
+    graph = {m: {t for t, _ in imported_by(m) if t in modules() and t != m} for m in modules()}
+    while leaves := {module for module, targets in graph.items() if not targets}:
+        graph = {module: targets - leaves for module, targets in graph.items() if module not in leaves}
+    assert not graph, f"these modules import each other: {sorted(graph)}"
+
+
+@pytest.mark.parametrize("module", sorted(set(modules()) - {"toyiwae"}))
+def test_torch_stays_where_it_belongs(module):
+    roots = {target.split(".")[0] for target, _ in imported_by(module)}
+    assert unit(module) in TORCH or "torch" not in roots
+
+
+@pytest.mark.parametrize("module", sorted(m for m in modules() if unit(m) == "oracle"))
+def test_the_oracle_knows_no_estimator(module):
+    targets = {target for target, _ in imported_by(module)}
+    assert not {target for target in targets if unit(target) == "estimators"}
+
+
+@pytest.mark.parametrize("module", sorted(set(modules()) - {"toyiwae"}))
+def test_imports_inside_functions_are_of_optional_or_slow_packages(module):
+    allowed = optional_packages() | LATE | ({"toyiwae"} if unit(module) == "cli" else set())
+    late = {target for target, inside in imported_by(module) if inside}
+    assert not {target for target in late if target.split(".")[0] not in allowed}
+
+
+def test_the_import_reader_sees_every_spelling():
+    source = """
+import toyiwae.problem
+from toyiwae import truth
+from . import laws
+from .. import montecarlo
+from ..estimators import registry
+def f():
+    import torch.nn as nn
+    pandas = import_extra("pandas", extra="analysis")
+if TYPE_CHECKING:
+    import xarray
+"""
+    names = {"toyiwae.truth", "toyiwae.oracle.laws", "toyiwae.montecarlo", "toyiwae.estimators.registry"}
+    assert set(imports(source, names, "toyiwae.oracle")) == {
+        ("toyiwae.problem", False),
+        *((name, False) for name in names),
+        ("torch.nn", True),
+        ("pandas", True),
+    }
+
+
+def loaded_by(code: str) -> set[str]:
+    """Root packages, and modules of toyiwae, that a fresh interpreter has loaded after running some code."""
+    command = [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    return {name if name.startswith("toyiwae") else name.split(".")[0] for name in run.stdout.split()}
+
+
+@pytest.mark.parametrize("code", ["import toyiwae", "import toyiwae; dir(toyiwae); toyiwae.ToyiwaeError"])
+def test_import_is_light(code):
+    assert not loaded_by(code) & {"numpy", "scipy", "torch", "sympy", "matplotlib", "pandas", "typer", "rich"}
+
+
+def test_the_oracle_loads_neither_torch_nor_estimators():
+    oracle = [module for module in modules() if unit(module) == "oracle"]
+    loaded = loaded_by("\n".join(f"import {module}" for module in oracle))
+    assert set(oracle) <= loaded
+    assert "torch" not in loaded
+    assert not {module for module in loaded if unit(module) == "estimators"}
+
+
+def test_exact_answers_need_no_torch():
+    code = "import toyiwae; toyiwae.exact, toyiwae.load, toyiwae.estimators.names()"
+    assert not loaded_by(code) & {"torch", "matplotlib", "pandas", "sympy"}
+
+
+@pytest.mark.parametrize("name", toyiwae.__all__)
+def test_public_names_exist_and_are_documented(name):
+    documentation = getattr(toyiwae, name).__doc__
+    assert documentation
+    assert documentation.strip()
+    assert name in dir(toyiwae)
+
+
+def test_an_unknown_public_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'exactly'"):
+        toyiwae.exactly  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def docstrings(tree: ast.AST) -> Iterator[str]:
+    """All docstrings of a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield ast.get_docstring(node) or ""
+
+
+def bibliography() -> set[str]:
+    """Keys of docs/references.bib."""
+    text = (ROOT / "docs/references.bib").read_text(encoding="utf-8")
+    return set(re.findall(r"^@\w+\{([^,\s]+),", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_references_in_docstrings_exist(module):
+    """A reference key is a surname, the year and a word of the title, such as burda2016iwae."""
+    text = "\n".join(docstrings(ast.parse(modules()[module].read_text(encoding="utf-8"))))
+    cited = set(re.findall(r"\b[a-z]{3,}(?:19|20)\d\d[a-z]*\b", text))
+    assert cited <= bibliography(), f"add to docs/references.bib: {sorted(cited - bibliography())}"
+
+
+def test_what_the_estimators_cite_exists():
+    cited = {key for estimator in toyiwae.estimators.all() for key in estimator.cite}
+    assert cited
+    assert cited <= bibliography(), f"add to docs/references.bib: {sorted(cited - bibliography())}"
+
+
+def test_the_top_level_holds_only_what_was_agreed():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git clone")
+    assert {line.split("/")[0] for line in listed.stdout.splitlines()} <= TOP_LEVEL

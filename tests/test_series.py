@@ -1,0 +1,380 @@
+"""Expansions in 1/K against the finite-K oracle, closed forms, and themselves in more digits."""
+
+import re
+from dataclasses import replace
+
+import mpmath
+import numpy as np
+import pytest
+
+from tests.members import MEMBERS
+from tests.problems import random_problem, symmetric
+from toyiwae import estimators
+from toyiwae.errors import InputError, MissingMomentError
+from toyiwae.forms import Form
+from toyiwae.gaussian import condition
+from toyiwae.makers import paper_problem
+from toyiwae.oracle import precise, series
+from toyiwae.oracle.closed import ClosedForms, averaged
+from toyiwae.oracle.gradients import Whitened
+from toyiwae.oracle.solve import bounds, gradients
+from toyiwae.problem import Data, Model, Problem, Proposal
+
+IWAE = Form({1: 1.0}, {1: 1.0}, {1: -1.0})
+
+
+def near(problem, factor, seed=0):
+    """The problem with a proposal not far from the posterior and wider, so that high moments of w exist."""
+    rng, dim = np.random.default_rng(seed), problem.dim_z
+    turn = np.eye(dim) + 0.3 / dim * rng.normal(size=(dim, dim))
+    cov = condition(problem.model, problem.rows().x).cov
+    proposal = replace(problem.proposal, cov=symmetric(factor * turn @ cov @ turn.T))
+    if proposal.mean is not None:
+        proposal = replace(
+            proposal, mean=(proposal.mean + condition(problem.model, problem.data.x).mean[0]) / 2
+        )
+    return replace(problem, proposal=proposal)
+
+
+SMALL = near(random_problem(1, 2, 3), 1.3)
+MANY = near(random_problem(3, 2, 3, rows=2, amortised=True), 1.4)
+LARGE = near(random_problem(0, 20, 23), 1.3)
+
+
+def with_beta(*beta, shift=0.0):
+    """A problem whose posterior is N(0.4, 2/3) in every coordinate, and S = (1 + β) P."""
+    dim = len(beta)
+    ones, eye = np.ones(dim), np.eye(dim)
+    model = Model(0.4 * ones, 2 * eye, eye, 0.1 * ones, eye)
+    cov = np.diag(1 + np.array(beta)) * 2 / 3
+    return Problem(model, Proposal(cov, mean=(0.4 + shift) * ones), Data(0.5 * ones))
+
+
+# the bound -----------------------------------------------------------------------------------------------------------
+
+
+def test_first_terms_by_hand():
+    law = Whitened(SMALL).law()
+    m = [float(np.exp(law.log_moment(float(s)))[0, 0]) for s in range(5)]
+    mu2, mu3 = m[2] - 1, m[3] - 3 * m[2] + 2
+    mu4 = m[4] - 4 * m[3] + 6 * m[2] - 3
+    third = -(mu4 - 3 * mu2**2) / 4 + 2 * mu2 * mu3 - 2.5 * mu2**3
+    expected = [0.0, -mu2 / 2, mu3 / 3 - 0.75 * mu2**2, third]
+    np.testing.assert_allclose(series.bound(Whitened(SMALL), 3).value, expected, rtol=1e-12)
+
+
+def local_slopes(problem, particles, last, digits):
+    """Slopes on a log-log plot of what the partial sums leave of L_K, between K and 2K."""
+    expansion = series.bound(Whitened(problem), last, digits=digits)
+    gap = precise.bounds(problem, [particles, 2 * particles], digits=digits, with_ess=False).gap[0]
+    slopes = []
+    for n in range(1, last + 1):
+        left = [
+            -g - expansion.at(mpmath.mpf(k), n) for g, k in zip(gap, (particles, 2 * particles), strict=True)
+        ]
+        slopes.append(float(mpmath.log(abs(left[1] / left[0]), 2)))
+    return slopes
+
+
+def test_the_remainder_falls_with_the_slope_of_the_next_term():
+    slopes = local_slopes(SMALL, 10**6, last=5, digits=42)
+    np.testing.assert_allclose(slopes, [-2, -3, -4, -5, -6], rtol=0, atol=1e-3)
+
+
+def test_double_precision_carries_the_first_remainders():
+    expansion = series.bound(Whitened(SMALL), 2)
+    for order, k in ((1, 10**5), (2, 10**4)):
+        gap = bounds(Whitened(SMALL), [k, 2 * k]).gap
+        left = [-gap.value[0, i] - expansion.at(k * (i + 1), order) for i in range(2)]
+        assert np.log2(left[1] / left[0]) == pytest.approx(-(order + 1), abs=5e-3)
+        assert gap.error[0, 1] < 1e-3 * abs(left[1])
+
+
+def test_two_heavy_tailed_directions_make_the_remainder_a_pure_power():
+    """β = -0.4 twice: w is Pareto with index 2.5, and after the only term there is K^-(1/0.4 - 1) is left."""
+    whitened = Whitened(with_beta(-0.4, -0.4))
+    k = [10**8, 10**9, 2 * 10**9]
+    gap = bounds(whitened, k).gap.value[0]
+    left = -gap - np.array([series.bound(whitened, 1).at(n) for n in k])
+    assert np.log2(left[2] / left[1]) == pytest.approx(-1.5, abs=1e-4)
+    assert left[0] / left[1] == pytest.approx(10**1.5, rel=1e-3)
+
+
+def test_one_heavy_tailed_direction_adds_a_logarithm():
+    """β = -0.4 once: the tail is x^-2.5/√log x, and so the slope is -1.5 - 1/(2 log K) to leading order."""
+    whitened = Whitened(with_beta(-0.4))
+    for k in (10**8, 10**12):
+        gap = bounds(whitened, [k, 2 * k]).gap.value[0]
+        left = [-gap[i] - series.bound(whitened, 1).at(n) for i, n in enumerate((k, 2 * k))]
+        assert np.log2(left[1] / left[0]) == pytest.approx(-1.5 - 0.5 / np.log(k), abs=1e-3)
+
+
+def test_a_term_without_its_moment_is_refused_by_name():
+    whitened = Whitened(with_beta(-0.4, 0.2))
+    message = (
+        "the expansion of the bound in 1/K has no term of order 2: E[w^3] is infinite: it exists only where"
+        " every β > -0.333333, and the smallest β is -0.4"
+    )
+    for digits in (None, 20):
+        with pytest.raises(MissingMomentError, match=re.escape(message)):
+            series.bound(whitened, 2, digits=digits)
+    with pytest.raises(MissingMomentError, match=r"no term of order 1: E\[w\^2\] is infinite"):
+        series.bound(Whitened(with_beta(-0.6)), 1)
+    with pytest.raises(MissingMomentError, match=r"largest β is 0.7"):
+        series.bound(Whitened(with_beta(0.7)), 2, -0.5)
+
+
+def test_tempered_bound():
+    """VR-IWAE: the expansion of the bound itself, its limit included, for tempered and for inverse weights."""
+    whitened, k = Whitened(MANY), 10**4
+    for exponent in (0.6, -0.2):
+        expansion, found = series.bound(whitened, 4, exponent), bounds(whitened, [k], exponent)
+        truth = float(np.mean(found.log_mean - found.gap.value[:, 0])) / exponent
+        assert expansion.at(k) == pytest.approx(truth, rel=1e-13)
+
+
+def test_round_off_in_high_orders_is_avoided():
+    """Coefficients that float64 would lose to cancellation come from multiprecision."""
+    whitened = Whitened(SMALL)
+    expansion, digits = series.bound(whitened, 14), series.bound(whitened, 14, digits=30)
+    np.testing.assert_allclose(expansion.value, digits.value.astype(float), rtol=1e-12)
+
+
+def test_a_proposal_equal_to_the_posterior_has_no_terms():
+    expansion = series.bound(Whitened(with_beta(0.0, 0.0)), 3)
+    assert not expansion.value.any()
+    assert not expansion.error.any()
+
+
+def test_expansions_answer_only_for_their_orders():
+    expansion = series.bound(Whitened(SMALL), 2)
+    assert expansion.term(2).value == expansion.value[2]
+    assert expansion.at(100.0, 0) == 0.0
+    with pytest.raises(InputError, match="orders 0 to 2"):
+        expansion.term(3)
+    with pytest.raises(InputError, match="ELBO"):
+        series.bound(Whitened(SMALL), 1, 0.0)
+    with pytest.raises(InputError, match="digits is 0"):
+        series.bound(Whitened(SMALL), 1, digits=0)
+
+
+# gradients -----------------------------------------------------------------------------------------------------------
+
+
+def moved(problem, parameter, index, step):
+    """The problem with one entry of a parameter moved."""
+    part = "model" if parameter in ("prior_mean", "loading", "offset") else "proposal"
+    field = parameter.removeprefix("proposal_")
+    old = getattr(problem, part)
+    if field == "chol":
+        chol = np.linalg.cholesky(old.cov)
+        chol[index] += step
+        return replace(problem, proposal=replace(old, cov=chol @ chol.T))
+    values = np.array(getattr(old, field))
+    values[index] += step
+    return replace(problem, **{part: replace(old, **{field: values})})
+
+
+@pytest.mark.parametrize("problem", [SMALL, MANY], ids=["one_row", "amortised"])
+def test_the_mean_gradient_is_the_derivative_of_the_bound(problem):
+    """∂ of the coefficients of K^-1 … K^-3, by fourth-order differences of the bound in 30 digits."""
+    whitened, step = Whitened(problem), 2.0**-14
+    for parameter, shape in problem.parameters.items():
+        found = series.gradient_mean(whitened, IWAE, parameter, 3).value[1:]
+        index = tuple(n - 1 for n in shape)
+        ends = [
+            series.bound(Whitened(moved(problem, parameter, index, n * step)), 3, digits=30).value[1:]
+            for n in (-2, -1, 1, 2)
+        ]
+        slope = ((ends[0] - ends[3]) / 12 + (ends[2] - ends[1]) * 2 / 3) / step
+        np.testing.assert_allclose(found[(..., *index)], slope.astype(float), rtol=1e-7)
+
+
+def test_the_bias_of_the_gradient_is_the_slope_of_the_variance():
+    """E[Δ(φ)] = -∇φ Var[w]/(2KZ²) + O(K⁻²), to 10 digits in 20 dimensions, and E[Δ(θ)] likewise."""
+    whitened, k = Whitened(LARGE), 10**12
+    expected = averaged(ClosedForms(LARGE).variance_gradients())
+    names = ("prior_mean", "offset", "proposal_mean")
+    found = gradients(whitened, {name: (IWAE, name) for name in names}, [k])
+    for name in (*names, "proposal_chol"):
+        first = series.gradient_mean(whitened, IWAE, name, 1).term(1).value
+        np.testing.assert_allclose(first, -0.5 * expected[name], rtol=1e-10, atol=1e-12 * abs(first).max())
+    for name in names:
+        shift = k * found[name].shift.value[0]
+        np.testing.assert_allclose(shift, -0.5 * expected[name], rtol=1e-10)
+
+
+def forms():
+    """The distinct forms of all estimators at several parameters, by name."""
+    named = {}
+    for member in MEMBERS:
+        form = member.form
+        if form is not None and form.exponent != 0.0 and form not in named.values():
+            named[member.name] = form
+    return named
+
+
+FORMS = forms()
+
+
+def form_of(name):
+    form = estimators.get(name).form
+    assert form is not None
+    return form
+
+
+def reparameterised(form):
+    return not form.has_log_terms and form.constant == 0.0
+
+
+@pytest.mark.parametrize("name", [name for name, form in FORMS.items() if reparameterised(form)])
+def test_mean_and_variance_against_the_oracle(name):
+    """Partial sums at K = 3000: what they leave is of the size of the next term."""
+    form, whitened, k = FORMS[name], Whitened(SMALL), 3000
+    jobs = {p: (form, p) for p in SMALL.parameters}
+    for parameter, truth in gradients(whitened, jobs, [k]).items():
+        for expand, value in ((series.gradient_mean, truth.mean), (series.gradient_var, truth.var)):
+            expansion = expand(whitened, form, parameter, 4 if form.exponent > 0 else 2)
+            scale = max(abs(expansion.at(k)).max(), 1e-300)
+            next_term = abs(expansion.value[-1]).max() / k**expansion.last
+            atol = value.error[0].max() + 0.1 * next_term + 1e-13 * scale
+            np.testing.assert_allclose(expansion.at(k), value.value[0], rtol=0, atol=atol)
+
+
+def confirmed(problem, form, parameter):
+    for expand in (series.gradient_mean, series.gradient_var):
+        plain = expand(Whitened(problem), form, parameter, 2)
+        digits = expand(Whitened(problem), form, parameter, 2, digits=20)
+        assert plain.first == digits.first
+        assert (abs(plain.value - digits.value.astype(float)) <= plain.error).all()
+
+
+@pytest.mark.parametrize("name", [name for name, form in FORMS.items() if not form.leave_one_out_geometric])
+def test_digits_confirm_double_precision_and_its_error(name):
+    confirmed(SMALL, FORMS[name], "proposal_mean")
+
+
+@pytest.mark.parametrize("parameter", MANY.parameters)
+def test_digits_confirm_every_parameter(parameter):
+    confirmed(MANY, IWAE, parameter)
+
+
+@pytest.mark.parametrize(
+    "member", [m for m in MEMBERS if m.form and m.form.has_log_terms], ids=lambda m: m.name
+)
+def test_unbiased_scores_have_the_expansion_of_their_target(member):
+    form = member.form
+    if form.leave_one_out_geometric:
+        with pytest.raises(InputError, match="geometric"):
+            series.gradient_mean(Whitened(SMALL), form, "proposal_mean", 2)
+        return
+    found = series.gradient_mean(Whitened(SMALL), form, "proposal_chol", 2)
+    target = series.gradient_mean(Whitened(SMALL), IWAE, "proposal_chol", 2)
+    unbiased = member.target.proposal is not None
+    for order in (0, 1, 2):
+        one = found.term(order).value if order >= found.first else 0 * target.value[0]
+        same = np.allclose(one, target.term(order).value, rtol=1e-9, atol=1e-11)
+        assert same or not unbiased
+    assert unbiased or not same
+
+
+def test_log_terms_at_another_exponent_are_refused():
+    form = Form({1: 1.0}, {}, {1: -1.0}, log_evidence=1.0, exponent=0.5)
+    for digits in (None, 15):
+        with pytest.raises(InputError, match=r"exponent 0\.5"):
+            series.gradient_mean(Whitened(SMALL), form, "proposal_mean", 1, digits=digits)
+    assert series.gradient_mean(Whitened(SMALL), form, "prior_mean", 1).value.any()
+
+
+# signal-to-noise ratios ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name, form in FORMS.items() if reparameterised(form)])
+def test_every_form_reaches_its_constant(name):
+    """SNR/limit - 1 at K = 10⁶ and four times as many: it is small, and falls like 1/K."""
+    form, whitened, k = FORMS[name], Whitened(SMALL), 10**6
+    found = gradients(whitened, {p: (form, p) for p in SMALL.parameters}, [k, 4 * k])
+    for parameter, truth in found.items():
+        limit = series.snr_constant(whitened, form, parameter)
+        if not np.nan_to_num(limit.constant).any():
+            continue
+        with np.errstate(divide="ignore", invalid="ignore"):
+            snr = np.abs(truth.mean.value) / np.sqrt(truth.var.value)
+            off = np.array([snr[i] / limit.at(n) - 1 for i, n in enumerate((k, 4 * k))])
+        free = np.isfinite(limit.constant) & (limit.constant > 0)
+        assert (abs(off[0][free]) < 1e-3).all()
+        np.testing.assert_allclose(off[1][free], off[0][free] / 4, rtol=0.02, atol=1e-8)
+
+
+SCORE = Form({1: 1.0}, {}, {1: -1.0}, log_evidence=1.0)
+RATES = [
+    (IWAE, -0.5, 2),
+    (Form({1: 1.0}, {1: 1.0}), 0.5, 2),  # sticking the landing: biased, and so not without signal
+    (Form({1: 1.0}, {2: 1.0}), 0.5, 4),  # doubly reparameterised
+    (SCORE, -1.5, 2),
+    (replace(SCORE, leave_one_out=-1.0), -0.5, 2),
+    (replace(SCORE, leave_one_out=-1.0, constant=-1.0), 0.5, 4),
+]
+
+
+@pytest.mark.parametrize(("form", "exponent", "moment"), RATES)
+def test_rates_and_the_moments_they_stand_on(form, exponent, moment):
+    limit = series.snr_constant(Whitened(SMALL), form, "proposal_mean")
+    np.testing.assert_array_equal(limit.exponent, exponent)
+    assert limit.max_power == moment
+    np.testing.assert_array_equal(series.snr_constant(Whitened(SMALL), form, "prior_mean").exponent, 0.5)
+
+
+def test_a_constant_without_its_moment_is_refused_by_name():
+    whitened = Whitened(with_beta(-0.3, 0.2, shift=0.3))
+    assert (series.snr_constant(whitened, IWAE, "proposal_mean").constant > 0).all()
+    with pytest.raises(
+        MissingMomentError, match=r"variance of the gradient of proposal_mean.*E\[w\^4\].*β > -0.25"
+    ):
+        series.snr_constant(whitened, form_of("dreg"), "proposal_mean")
+    with pytest.raises(MissingMomentError, match=r"E\[w\^2\]"):
+        series.snr_constant(Whitened(with_beta(-0.6, shift=0.3)), IWAE, "proposal_mean")
+
+
+def test_coordinates_that_carry_no_signal():
+    """With equal means the gradient of the mean vanishes at every order; above the diagonal there is nothing."""
+    whitened = Whitened(with_beta(0.3, 0.2))
+    limit = series.snr_constant(whitened, IWAE, "proposal_mean")
+    np.testing.assert_array_equal(limit.constant, 0.0)
+    chol = series.snr_constant(whitened, IWAE, "proposal_chol")
+    assert np.isnan(chol.constant[0, 1])
+    assert np.isnan(chol.exponent[0, 1])
+    np.testing.assert_array_equal(np.diag(chol.exponent), -0.5)
+    posterior = series.snr_constant(Whitened(with_beta(0.0, 0.0)), form_of("dreg"), "proposal_mean")
+    assert np.isnan(posterior.constant).all()
+
+
+def test_groups_and_pooled_weights():
+    whitened = Whitened(SMALL)
+    plain = series.snr_constant(whitened, IWAE, "prior_mean")
+    np.testing.assert_allclose(plain.at(100, 9), 3 * plain.constant * 10)
+    pooled = series.snr_constant(whitened, form_of("piwae"), "prior_mean")
+    assert pooled.pooled
+    np.testing.assert_allclose(pooled.at(100, 9), plain.at(900))
+    assert not series.snr_constant(whitened, form_of("piwae"), "proposal_mean").pooled
+
+
+def reaches_its_constants(problem, tolerance):
+    whitened, k = Whitened(problem), 10**9
+    jobs = {(name, p): (form_of(name), p) for name in ("iwae", "dreg") for p in problem.mean_parameters}
+    found = gradients(whitened, jobs, [k])
+    for (name, parameter), truth in found.items():
+        limit = series.snr_constant(whitened, form_of(name), parameter)
+        snr = np.abs(truth.mean.value[0]) / np.sqrt(truth.var.value[0])
+        signal = parameter == "prior_mean" or name == "dreg"
+        np.testing.assert_array_equal(limit.exponent, 0.5 if signal else -0.5)
+        np.testing.assert_allclose(snr, limit.at(k), rtol=tolerance)
+
+
+def test_the_paper_s_problem_reaches_its_constants():
+    reaches_its_constants(paper_problem(N=8), 1e-6)
+
+
+@pytest.mark.slow
+def test_the_default_problem_reaches_its_constants():
+    reaches_its_constants(paper_problem(), 1e-6)

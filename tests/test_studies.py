@@ -1,0 +1,109 @@
+"""The studies themselves at their quick settings, and the witness their limits come from."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportOptionalSubscript=false
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import toyiwae
+from analysis import measures, runner
+from analysis.settings import settings_of
+from analysis.studies import snr
+from analysis.study import discover
+from analysis.witness import Witness
+from tests.problems import random_problem
+from toyiwae import estimators
+from toyiwae.errors import MissingMomentError
+from toyiwae.problem import Proposal
+
+STUDIES = {study.name: study for study in discover()}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_quick_studies_hold_their_claims(name):
+    study = STUDIES[name]
+    outcome = runner.run(study, settings_of(study, quick=True))
+    assert not outcome.error
+    assert [claim for claim in outcome.claims if not claim.passed] == []
+    assert outcome.caption
+
+
+def test_the_snr_study_takes_its_estimators_from_the_registry():
+    study = STUDIES["snr"]
+    settings = settings_of(study, {"snr": {"largest_k": 10, "replicates": 2}}, quick=True)
+    found = set(study.compute(settings)["estimators"].estimator)
+    problem = toyiwae.paper_problem(settings.dimension, settings.rows)
+    expected = set()
+    for estimator in estimators.all():
+        if estimator.form is not None and estimator.min_particles <= 2:
+            cell = toyiwae.exact(problem, K=2, estimators=estimator.name).results[0]
+            parameters = cell.gradients[estimator.name].parameters
+            if all(parameters[name].var is not None for name in snr.INFERENCE):
+                expected.add(estimator.name)
+    assert found == expected
+    assert {"iwae", "dreg"} <= found
+
+
+def test_a_wrong_gap_fails_its_claims():
+    study = STUDIES["gap"]
+    table = dict(study.compute(settings_of(study, quick=True)))
+    curve = table["curve"]
+    table["curve"] = curve.assign(
+        gap=curve.gap * (1 + 1e-5), departure=(1 + curve.departure) * (1 + 1e-5) - 1
+    )
+    assert [claim.passed for claim in study.verdicts(table)] == [True, True, False, False, True]
+
+
+@pytest.mark.parametrize("amortised", [False, True])
+def test_the_witness_gives_the_limits_of_the_exact_answers(amortised):
+    problem = random_problem(3, dim_z=3, dim_x=4, rows=5, amortised=amortised)
+    cov = problem.proposal.cov * 1.6
+    problem = dataclasses.replace(problem, proposal=dataclasses.replace(problem.proposal, cov=cov))
+    witness, k = Witness(problem), 10**7
+    truth = toyiwae.exact(problem, K=k, estimators=("iwae", "dreg"))
+    cell = truth.results[0]
+    rows = cell.per_row["gap"]
+    np.testing.assert_allclose(k * rows, witness.weight_variance() / 2, rtol=1e-4)
+    np.testing.assert_allclose(
+        toyiwae.exact(problem, K=1).results[0].per_row["gap"], witness.kl(), rtol=1e-10
+    )
+    name = "proposal_weight" if amortised else "proposal_mean"
+    iwae, dreg = (cell.gradients[which].parameters for which in ("iwae", "dreg"))
+    drift, slope = witness.inference_drift(), witness.evidence_slope()
+    for moments, rows_mean, rows_var, power, parameter in [
+        (iwae, drift, witness.inference_noise(), 1, name),
+        (dreg, drift, witness.inference_noise_dreg(), 3, name),
+        (iwae, slope, witness.generative_noise(), 1, "prior_mean"),
+    ]:
+        mean = witness.average(rows_mean, parameter) / k ** (parameter == name)
+        var = witness.average(rows_var, parameter, squared=True) / float(k) ** power
+        np.testing.assert_allclose(moments[parameter].mean, mean, rtol=1e-3, atol=1e-4 * np.abs(mean).max())
+        np.testing.assert_allclose(moments[parameter].var, var, rtol=1e-3)
+
+
+def test_the_witness_refuses_moments_that_do_not_exist():
+    problem = random_problem(4, rows=2)
+    narrow = dataclasses.replace(
+        problem, proposal=Proposal(Witness(problem).cov * 0.4, mean=problem.proposal.mean)
+    )
+    assert Witness(narrow).least_beta() == pytest.approx(-0.6)
+    with pytest.raises(MissingMomentError, match=r"E\[w\^2\] is infinite"):
+        Witness(narrow).weight_variance()
+
+
+def test_measures():
+    assert measures.counts(1000, 1) == [1, 10, 100, 1000]
+    assert measures.counts(10, 4) == [1, 2, 3, 6, 10]
+    x = np.array([1.0, 2.0, 8.0])
+    np.testing.assert_allclose(measures.slopes(x, np.stack([x**-0.5, -(x**2)], axis=1)), [[-0.5, 2.0]] * 2)
+    assert measures.farthest([0.9, 1.2, 1.05], 1.0) == 1.2
+    assert np.isnan(measures.farthest([1.0, np.nan], 1.0))
+    assert np.isnan(measures.farthest([], 1.0))
+    largest, limit, tests = measures.agreement([0.5, -2.0], replicates=1000)
+    assert (largest, tests) == (2.0, 2)
+    assert 5 < limit < 5.3
+    assert np.isnan(measures.agreement([np.nan, 1.0], 10)[0])
+    assert measures.detectable(2.0, 1) == 2 * measures.detectable(1.0, 1)

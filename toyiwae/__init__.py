@@ -1,0 +1,38 @@
+"""Importance-weighted bounds and their gradient estimators, confronted with exact answers.
+
+The public names and the modules they live in stand in the stub beside this file, `__init__.pyi`, which is the
+only list of them: type checkers read it, and so does this module, which imports a name when it is first used
+(PEP 562). So `import toyiwae` loads neither NumPy nor SciPy, and torch only when something samples.
+"""
+
+import ast
+import importlib
+from pathlib import Path
+
+__version__ = "0.1.0"
+
+
+def _public_names() -> dict[str, str]:
+    """Public name -> module that defines it, read from the stub."""
+    stub = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    return {alias.asname or alias.name: str(node.module) for node in imports for alias in node.names}
+
+
+_HOME = _public_names()
+__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'toyiwae' has no attribute {name!r}")
+    if _HOME[name] == __name__:
+        return importlib.import_module(f"{__name__}.{name}")
+    value = globals()[name] = getattr(importlib.import_module(_HOME[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return [*__all__, "__version__"]

@@ -1,0 +1,8 @@
+"""`python -m toyiwae`: the command line."""
+
+import sys
+
+from toyiwae.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,21 @@
+"""The errors toyiwae raises. Each message says what is wrong, where, and what would be right."""
+
+
+class ToyiwaeError(Exception):
+    """Base of all errors that are a message to the user; the command line prints them in one line."""
+
+
+class InputError(ToyiwaeError, ValueError):
+    """Bad input: names the field, the value, and what would be right."""
+
+
+class MissingMomentError(ToyiwaeError, ArithmeticError):
+    """A moment of the importance weight that the answer needs does not exist; the message names it."""
+
+
+class PrecisionError(ToyiwaeError, ArithmeticError):
+    """A value cannot be computed to the promised accuracy; the message names the range at fault."""
+
+
+class MissingExtraError(ToyiwaeError, ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""

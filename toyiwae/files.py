@@ -1,0 +1,77 @@
+"""Files: read TOML with errors in one line, write text all or nothing, arrays as readable TOML."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toyiwae.errors import InputError
+
+
+def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        InputError: if the file is missing, a directory, unreadable, not UTF-8, or not TOML (with the line).
+    """
+    path = Path(path)
+    name = repr(str(path))
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise InputError(f"no such file: {name}") from None
+    except IsADirectoryError:
+        raise InputError(f"{name} is a directory: expected a TOML file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is not UTF-8 text (byte {error.start}): expected a TOML file") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name} is not valid TOML: {' '.join(str(error).split())}") from None
+
+
+def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Writes a file (text as UTF-8) all or nothing: into a new file beside it, which then takes its name.
+
+    A reader sees the old file or the new one, also after a crash; a symbolic link stays one.
+
+    Raises:
+        InputError: if `path` is a directory.
+        OSError: if the folder does not exist, is not writable, or is full; the old file is then untouched.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise InputError(f"{str(path)!r} is a directory: expected a file name")
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        with open(part, "xb") as stream:
+            stream.write(content.encode("utf-8") if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def toml_text(tables: Mapping[str, Mapping[str, Any]]) -> str:
+    """Tables of vectors and matrices as TOML, one row per line; floats are exact (`repr`)."""
+    lines: list[str] = []
+    for table, entries in tables.items():
+        lines += ["", f"[{table}]"] if lines else [f"[{table}]"]
+        lines += [f"{key} = {_array_text(np.asarray(value))}" for key, value in entries.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _array_text(array: np.ndarray) -> str:
+    if array.ndim == 1:
+        return f"[{', '.join(map(repr, array.tolist()))}]"
+    return "[\n" + "".join(f"    {_array_text(row)},\n" for row in array) + "]"

@@ -1,0 +1,216 @@
+"""Estimators and bounds as data: what the oracle takes, and what nothing is computed in.
+
+Notation: `w_mk` are the importance weights of `M` groups of `K` particles, `ℓ = log w`,
+`Ẑ_m = (1/K) Σ_k w_mk` and `w̃_mk = w_mk^e / Σ_j w_mj^e` with the exponent `e` of the form (1 for most).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
+from types import MappingProxyType
+from typing import Any
+
+from toyiwae.errors import InputError
+
+PARTS = ("model", "path", "score")
+
+
+@dataclass(frozen=True, eq=False)
+class Coefficients:
+    """The three coefficients of each particle, shaped `[..., M, K]` like the log-weights they came from.
+
+        Δθ = Σ_mk model_mk · ∇θ log p_θ(x, z_mk)
+        Δφ = Σ_mk path_mk · (∂ log w/∂z)(∂z/∂φ) + score_mk · ∇φ log q_φ(z_mk|x)
+
+    Attributes:
+        model: factors of the generative gradient, `z` held fixed.
+        path: factors of the derivative of `log w` through the reparameterised particle.
+        score: factors of the proposal's score, `z` held fixed.
+    """
+
+    model: Any
+    path: Any
+    score: Any
+
+
+@dataclass(frozen=True)
+class Form:
+    """An estimator's coefficients as polynomials in the normalised weights.
+
+    The coefficient of particle `(m, k)` is `(1/M) Σ_r factor_r · w̃_mk^r`; the power `r = 0` stands for
+    `1/K`. The score coefficient gets in addition `1/M` times
+
+        log_evidence              · log Ẑ_m
+        leave_one_out             · log Ẑ_m[-k],      Ẑ_m[-k] the mean of the other K−1 weights
+        leave_one_out_geometric   · log (1/K)( Σ_{i≠k} w_mi + their geometric mean )
+        constant                  · log(1 − 1/K)
+
+    Equal forms compare equal however they were written: zero factors are dropped, and a first power at
+    exponent 0 is the power 0.
+
+    Attributes:
+        model: {power: factor} of the generative coefficient.
+        path: {power: factor} of the path coefficient.
+        score: {power: factor} of the score coefficient.
+        exponent: `e` of `w̃`; `1−α` for VR-IWAE.
+        pooled: the parts whose `w̃` is normalised over all `M·K` particles, and which have no `1/M` then.
+        log_evidence: factor of `log Ẑ_m` in the score coefficient.
+        leave_one_out: factor of the arithmetic leave-one-out evidence.
+        leave_one_out_geometric: factor of VIMCO's geometric leave-one-out evidence.
+        constant: factor of `log(1 − 1/K)`.
+
+    Raises:
+        InputError: a power that is not a whole number ≥ 0, a factor that is not finite, an unknown part.
+    """
+
+    model: Mapping[int, float]
+    path: Mapping[int, float] = field(default_factory=dict)
+    score: Mapping[int, float] = field(default_factory=dict)
+    exponent: float = 1.0
+    pooled: tuple[str, ...] = ()
+    log_evidence: float = 0.0
+    leave_one_out: float = 0.0
+    leave_one_out_geometric: float = 0.0
+    constant: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the fields and bring them to the one way of writing them."""
+        for name in ("exponent", "log_evidence", "leave_one_out", "leave_one_out_geometric", "constant"):
+            object.__setattr__(self, name, _finite(f"Form.{name}", getattr(self, name)))
+        polynomials = {part: _polynomial(f"Form.{part}", getattr(self, part)) for part in PARTS}
+        if self.exponent == 0.0:
+            polynomials = {part: _fold_first_power(terms) for part, terms in polynomials.items()}
+            if all(power == 0 for terms in polynomials.values() for power in terms):
+                object.__setattr__(self, "exponent", 1.0)
+        for part, terms in polynomials.items():
+            object.__setattr__(self, part, MappingProxyType(terms))
+        unknown = set(self.pooled) - set(PARTS)
+        if unknown:
+            raise InputError(f"Form.pooled: {sorted(unknown)} is not among {', '.join(PARTS)}")
+        object.__setattr__(self, "pooled", tuple(part for part in PARTS if part in self.pooled))
+
+    @property
+    def shift_invariant(self) -> bool:
+        """Whether a constant added to all log-weights leaves every coefficient as it is."""
+        return self.log_evidence + self.leave_one_out + self.leave_one_out_geometric == 0.0
+
+    @property
+    def has_log_terms(self) -> bool:
+        """Whether the score coefficient carries the logarithm of a sum of weights."""
+        return any((self.log_evidence, self.leave_one_out, self.leave_one_out_geometric))
+
+    def __hash__(self) -> int:
+        """Hash consistent with equality."""
+        return hash(tuple(self._plain().items()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by value, since read-only mappings do not pickle by themselves."""
+        plain = {name: dict(value) if name in PARTS else value for name, value in self._plain().items()}
+        return _restore, (plain,)
+
+    def _plain(self) -> dict[str, Any]:
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: tuple(value.items()) if name in PARTS else value for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A bound on the log-evidence: `B = Σ_t weight_t · (1/e) E log[(1/k_t) Σ_{i≤k_t} w_i^e]`.
+
+    Equal bounds compare equal however they were written: terms are sorted and merged, and what is the ELBO
+    (every `k_t = 1`, or the limit `e = 0`) is stored with `k = 1` and `e = 1`.
+
+    Attributes:
+        terms: pairs (particles `k_t`, weight).
+        exponent: `e`; 1 for the evidence itself, `1−α` for VR-IWAE.
+
+    Raises:
+        InputError: a number of particles that is not whole and positive, a weight that is not finite.
+    """
+
+    terms: tuple[tuple[int, float], ...]
+    exponent: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the fields and bring them to the one way of writing them."""
+        object.__setattr__(self, "exponent", _finite("Bound.exponent", self.exponent))
+        merged: dict[int, float] = {}
+        for particles, weight in self.terms:
+            count = 1 if self.exponent == 0.0 else _whole("Bound.terms: particles", particles, 1)
+            merged[count] = merged.get(count, 0.0) + _finite("Bound.terms: weight", weight)
+        terms = tuple(sorted((count, weight) for count, weight in merged.items() if weight != 0.0))
+        if not terms:
+            raise InputError(
+                "Bound.terms is empty: give at least one (particles, weight) pair of weight not 0"
+            )
+        if all(count == 1 for count, _ in terms):
+            object.__setattr__(self, "exponent", 1.0)
+        object.__setattr__(self, "terms", terms)
+
+    @classmethod
+    def elbo(cls) -> Bound:
+        """The evidence lower bound `L_1 = E[ℓ]`."""
+        return cls(((1, 1.0),))
+
+    @classmethod
+    def iwae(cls, particles: int) -> Bound:
+        """The IWAE bound `L_K = E[log Ẑ]`."""
+        return cls(((particles, 1.0),))
+
+    @classmethod
+    def ciwae(cls, beta: float, particles: int) -> Bound:
+        """The mixture `β L_1 + (1−β) L_K`."""
+        return cls(((1, beta), (particles, 1.0 - beta)))
+
+    @classmethod
+    def vr_iwae(cls, alpha: float, particles: int) -> Bound:
+        """The VR-IWAE bound `1/(1−α) E log[(1/K) Σ w^(1−α)]`; the ELBO at α = 1."""
+        return cls(((particles, 1.0),), exponent=1.0 - alpha)
+
+    @classmethod
+    def jackknife(cls, order: int, particles: int) -> Bound:
+        """Nowozin's jackknife `Σ_j c_j L_{K−j}`, `c_j = (−1)^j (K−j)^m / ((m−j)! j!)`, of bias `O(K^{−m−1})`.
+
+        Raises:
+            InputError: the order is not a whole number from 0 to K−1.
+        """
+        order = _whole("jackknife order", order, 0)
+        if order >= particles:
+            raise InputError(
+                f"jackknife order {order} needs more than {order} particles, not K = {particles}"
+            )
+        signs = ((-1) ** j / (math.factorial(order - j) * math.factorial(j)) for j in range(order + 1))
+        return cls(tuple((particles - j, sign * (particles - j) ** order) for j, sign in enumerate(signs)))
+
+
+def _restore(plain: dict[str, Any]) -> Form:
+    return Form(**plain)
+
+
+def _finite(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise InputError(f"{name} is {value!r}: it must be a finite number")
+    return float(value)
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise InputError(f"{name} is {value!r}: it must be a whole number of at least {least}")
+    return int(value)
+
+
+def _polynomial(name: str, terms: Mapping[int, float]) -> dict[int, float]:
+    checked = {
+        _whole(f"{name}: power", power, 0): _finite(f"{name}: factor of power {power}", factor)
+        for power, factor in terms.items()
+    }
+    return {power: checked[power] for power in sorted(checked) if checked[power] != 0.0}
+
+
+def _fold_first_power(terms: dict[int, float]) -> dict[int, float]:
+    folded = {power: factor for power, factor in terms.items() if power != 1}
+    folded[0] = folded.get(0, 0.0) + terms.get(1, 0.0)
+    return {power: folded[power] for power in sorted(folded) if folded[power] != 0.0}

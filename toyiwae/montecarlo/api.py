@@ -1,0 +1,196 @@
+"""The functions that users call: `estimate`, and below it `replicates` and `gradients_of`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from toyiwae import arguments, records
+from toyiwae.checks import shown
+from toyiwae.errors import InputError, MissingMomentError, PrecisionError
+from toyiwae.estimators import select
+from toyiwae.montecarlo.results import EstimateResult
+from toyiwae.montecarlo.sampler import Chunk, Sampler
+from toyiwae.montecarlo.summaries import CellSummary, exact_directions, part_of, pilot_directions
+from toyiwae.problem import Problem
+from toyiwae.truth import Cell, ExactResult, exact
+
+SAMPLES, PILOT = 0, 1
+
+
+def estimate(
+    problem: Problem,
+    *,
+    K: Any,
+    M: Any = 1,
+    estimators: Any = ("iwae",),
+    replicates: Any,
+    seed: Any,
+    parameters: Any = None,
+    device: Any = "cpu",
+    budget: int | None = None,
+) -> EstimateResult:
+    """Monte Carlo estimates of the bound and of every gradient's moments, each beside its exact value.
+
+    Values and gradients are those of the average over the rows of data, with independent noise for each row.
+    All estimators of a cell (K, M) see the same noise: their difference is less noisy than either, and the
+    z-scores of a cell are dependent. Cells are independent of each other, and a cell's numbers depend on the
+    problem, K, M, the seed and the device's type alone.
+
+    Args:
+        problem: model, proposal and data.
+        K: particles inside the log, one or several.
+        M: groups averaged outside, one or several.
+        estimators: names such as "iwae", "ciwae:0.5", "FILE.py:name", or estimators.
+        replicates: how many per cell, at least 2.
+        seed: a whole number from 0.
+        parameters: whose gradients; by default those of the prior's and the proposal's mean, "all" for all.
+        device: "cpu", "cuda" or "cuda:N".
+        budget: bytes of noise to hold at once; changes numbers in round-off only.
+
+    Raises:
+        InputError: for a count that is not whole or too small, K below an estimator's minimum, an unknown
+            estimator, parameter or device, and more particles than an estimator without a Form can hold.
+    """
+    counts, groups = arguments.whole_numbers(K, "K"), arguments.whole_numbers(M, "M")
+    total, start = arguments.whole_number(replicates, "replicates", minimum=2), _seed(seed)
+    chosen = select(estimators)
+    wanted = arguments.parameter_names(parameters, problem.parameters, problem.mean_parameters)
+    sampler = Sampler(problem, chosen, wanted, _device(device), budget)
+    for k in counts:
+        for m in groups:
+            sampler.check(k, m)
+    truth = _truth(problem, counts, groups, chosen, wanted)
+    cells = []
+    for k in counts:
+        for m in groups:
+            known = truth if isinstance(truth, str) else truth.cell(k, m)
+            summary = CellSummary(known, _directions(sampler, known, k, m, total, start))
+            for chunk in sampler.chunks(k, m, total, start, SAMPLES):
+                summary.add(chunk)
+            cells.append(summary.cell(k, m, [estimator.name for estimator in chosen]))
+    asked = {
+        "K": counts,
+        "M": groups,
+        "estimators": [estimator.name for estimator in chosen],
+        "replicates": total,
+        "seed": start,
+        "parameters": list(wanted),
+        "device": str(device),
+        "problem_sha256": problem.content_hash,
+    }
+    return EstimateResult(tuple(cells), records.provenance(asked))
+
+
+def replicates(
+    problem: Problem,
+    estimators: Any,
+    *,
+    K: Any,
+    M: Any = 1,
+    replicates: Any,
+    seed: Any,
+    parameters: Any = None,
+    device: Any = "cpu",
+    budget: int | None = None,
+) -> Iterator[Chunk]:
+    """Raw replicates of one cell, in order, in chunks of no particular size, for histograms and tests.
+
+    Args:
+        problem: model, proposal and data.
+        estimators: one or several, as for `estimate`; all see the same noise.
+        K: particles inside the log.
+        M: groups averaged outside.
+        replicates: how many in all. The first ones do not depend on it.
+        seed: a whole number from 0.
+        parameters: as for `estimate`.
+        device: as for `estimate`.
+        budget: as for `estimate`.
+
+    Returns:
+        Chunks of `values` `[R]`, `ess` `[R]` and `gradients[estimator][parameter]` `[R, *shape]`, as float64
+        tensors on the device.
+
+    Raises:
+        InputError: as `estimate`; at once, before the first chunk.
+    """
+    particles, groups = arguments.whole_number(K, "K"), arguments.whole_number(M, "M")
+    total, start = arguments.whole_number(replicates, "replicates"), _seed(seed)
+    chosen = select(estimators)
+    wanted = arguments.parameter_names(parameters, problem.parameters, problem.mean_parameters)
+    sampler = Sampler(problem, chosen, wanted, _device(device), budget)
+    sampler.check(particles, groups)
+    return sampler.chunks(particles, groups, total, start, SAMPLES)
+
+
+def gradients_of(noise: Any, problem: Problem, estimators: Any, *, parameters: Any = None) -> Chunk:
+    """What given noise gives: a pure function, the same for whoever draws the noise.
+
+    Args:
+        noise: ε `[R, N, M, K, D]` (NumPy or torch), with particles `z = μ_q + Lε`, `cov = LLᵀ`.
+        problem: model, proposal and data of N rows.
+        estimators: one or several, as for `estimate`.
+        parameters: as for `estimate`.
+
+    Returns:
+        One chunk of R replicates, on the noise's device.
+
+    Raises:
+        InputError: for noise of another shape, and as `estimate`.
+    """
+    tensor = torch.as_tensor(noise, dtype=torch.float64)
+    expected = (problem.n_rows, problem.dim_z)
+    if tensor.ndim != 5 or (tensor.shape[1], tensor.shape[4]) != expected or 0 in tensor.shape:
+        raise InputError(
+            f"noise has shape {tuple(tensor.shape)}: expected [R, {expected[0]}, M, K, {expected[1]}]"
+        )
+    chosen = select(estimators)
+    wanted = arguments.parameter_names(parameters, problem.parameters, problem.mean_parameters)
+    sampler = Sampler(problem, chosen, wanted, tensor.device)
+    return sampler.one_pass(tensor @ sampler.whitened.rotation, slice(None))
+
+
+def _directions(sampler: Sampler, truth: Cell | str, k: int, m: int, total: int, seed: int) -> Any:
+    """Directions of all means: exact where they are known, else from a pilot of as many replicates."""
+    found = exact_directions(truth, sampler.parameters)
+    parts = {part_of(parameter) for parameter in sampler.parameters}
+    missing = [e for e in sampler.estimators if any((e.name, part) not in found for part in parts)]
+    if missing:
+        pilot = sampler.only(missing).chunks(k, m, total, seed, PILOT)
+        found = pilot_directions(pilot, sampler.parameters) | found
+    return found
+
+
+def _truth(
+    problem: Problem,
+    counts: Sequence[int],
+    groups: Sequence[int],
+    chosen: Sequence[Any],
+    wanted: Sequence[str],
+) -> ExactResult | str:
+    """The exact answers, or why there are none."""
+    try:
+        return exact(problem, K=counts, M=groups, estimators=chosen, parameters=wanted)
+    except (MissingMomentError, PrecisionError) as error:
+        return str(error)
+
+
+def _seed(value: Any) -> int:
+    return arguments.whole_number(value, "seed", minimum=0)
+
+
+def _device(value: Any) -> torch.device:
+    """A device that is there."""
+    try:
+        device = torch.device(value)
+    except (RuntimeError, TypeError):
+        raise InputError(f"device is {shown(value)}: expected cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device is {shown(value)}: expected cpu, cuda or cuda:N")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not 0 <= (device.index or 0) < count:  # torch wraps an index above 127
+            raise InputError(f"device is {shown(value)}: this machine has {count} CUDA devices, use cpu")
+    return device

@@ -1,0 +1,103 @@
+"""One row of data whose noise is too large to hold: coefficients from a first pass over its log-weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from toyiwae.errors import InputError
+from toyiwae.estimators import Estimator
+from toyiwae.estimators.evaluate import Summary, coefficients
+from toyiwae.forms import Coefficients, Form
+from toyiwae.weights import LogSum
+
+HELD = 2**24
+"""Most particles M·K of which all log-weights are held, for an estimator without a Form (128 MiB)."""
+
+Where = tuple[slice, slice]
+"""The groups and the particles that a block holds: all groups' particles, or some particles of one group."""
+
+
+class Streamed:
+    """The first pass observes blocks of log-weights, the second gets their coefficients.
+
+    Estimators with a Form need a summary per group, whatever K; the others need all log-weights of the row.
+
+    Args:
+        estimators: whose coefficients.
+        groups: M.
+        particles: K.
+    """
+
+    def __init__(self, estimators: Sequence[Estimator], groups: int, particles: int):
+        """Starts with nothing observed."""
+        refuse_formless(estimators, groups, particles)
+        self._estimators, self._groups, self._particles = tuple(estimators), groups, particles
+        self._exponents = (2.0, *(e.form.exponent for e in self._estimators if e.form is not None))
+        self._summaries: dict[int, Summary] = {}
+        self._pooled: dict[float, LogSum] = {}
+        self._log_w: torch.Tensor | None = None
+        self._whole: dict[str, Coefficients] = {}
+
+    def observe(self, where: Where, log_w: torch.Tensor) -> None:
+        """Takes in log-weights `[1, 1, m, k]` of a block; blocks come in order."""
+        first, summary = where[0].start, Summary.of(log_w, self._exponents)
+        known = self._summaries.get(first)
+        self._summaries[first] = summary if known is None else known.merge(summary)
+        if any(estimator.form is None for estimator in self._estimators):
+            if self._log_w is None:
+                self._log_w = log_w.new_empty((1, 1, self._groups, self._particles))
+            self._log_w[:, :, *where] = log_w
+
+    def coefficients(self, where: Where, log_w: torch.Tensor) -> list[Coefficients]:
+        """Each estimator's coefficients `[1, 1, m, k]` of a block, after all blocks were observed."""
+        return [self._of(estimator, where, log_w) for estimator in self._estimators]
+
+    @property
+    def log_evidence(self) -> torch.Tensor:
+        """`log Ẑ` of each group `[1, 1, M]`."""
+        return torch.cat([summary.log_evidence for summary in self._ordered()], dim=-1)
+
+    @property
+    def ess(self) -> torch.Tensor:
+        """Effective sample size of each group `[1, 1, M]`."""
+        return torch.cat([summary.ess for summary in self._ordered()], dim=-1)
+
+    def _of(self, estimator: Estimator, where: Where, log_w: torch.Tensor) -> Coefficients:
+        if estimator.form is None:
+            if estimator.name not in self._whole:
+                self._whole[estimator.name] = estimator(self._log_w)
+            whole = self._whole[estimator.name]
+            index = (slice(None), slice(None), *where)
+            return Coefficients(whole.model[index], whole.path[index], whole.score[index])
+        pooled = self._pool(estimator.form) if estimator.form.pooled else None
+        summary = self._summaries[where[0].start]
+        return coefficients(estimator.form, log_w, summary, pooled=pooled, groups=self._groups)
+
+    def _pool(self, form: Form) -> LogSum:
+        """The sum over all groups."""
+        if form.exponent not in self._pooled:
+            parts = [summary.sums[form.exponent].pool() for summary in self._ordered()]
+            total = parts[0]
+            for part in parts[1:]:
+                total = total.merge(part)
+            self._pooled[form.exponent] = total
+        return self._pooled[form.exponent]
+
+    def _ordered(self) -> Iterator[Summary]:
+        return (self._summaries[first] for first in sorted(self._summaries))
+
+
+def refuse_formless(estimators: Sequence[Estimator], groups: int, particles: int) -> None:
+    """Refuses more particles than may be held for an estimator without a Form.
+
+    Raises:
+        InputError: naming the estimator.
+    """
+    for estimator in estimators:
+        if estimator.form is None and groups * particles > HELD:
+            raise InputError(
+                f"{estimator.name} has no Form, so all M·K log-weights of a row are held at once:"
+                f" {groups}·{particles} is more than {HELD}; declare a Form, or lower K or M"
+            )

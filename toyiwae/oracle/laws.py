@@ -1,0 +1,358 @@
+"""Laws of the importance weight: its moments and Laplace transforms, with polynomials in the noise inside.
+
+A Law answers, for `w` in units of the evidence (E[w] = 1), N rows of data and functions `g` of the noise:
+
+* `moment(power, factors)`             -> E[w^power Π g]: [N, F]
+* `transform(power, requests, grid)`   -> E[w^power Π g · e^{-t w^p}] on a grid of t, with an error
+* `excess(power, grid)`                -> the transform for g = 1 less that of w = 1, without cancellation
+
+All finite-K truth is computed from these and from nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from scipy.special import gammaln, loggamma
+
+from toyiwae.errors import MissingMomentError
+from toyiwae.oracle import mellin
+from toyiwae.oracle.polynomials import Polynomial, Tilt
+
+EPS = mellin.EPS
+_POLES = 4  # how many Taylor terms may be taken out where the moments exist
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A uniform grid in log t, shared by all transforms of one computation."""
+
+    log_t: np.ndarray
+    step: float
+    kernel: mellin.Kernel = field(repr=False)
+
+    @classmethod
+    def spanning(cls, low: float, high: float, step: float = 0.22) -> Grid:
+        """Grid of multiples of `step` that covers [low, high]."""
+        log_t = np.arange(np.floor(low / step), np.ceil(high / step) + 1) * step
+        return cls(log_t, step, mellin.Kernel(log_t))
+
+
+@dataclass(frozen=True)
+class Transform:
+    """`t^{a/p} E[w^a g e^{-t w^p}]` on a grid, split into a remainder and its value for t → 0.
+
+    `remainder` [N, T, F] lacks the first Taylor term `leading` (the scaled moment of order a) where `split` [T] is
+    true. Scaling by t^{a/p} keeps every number within the range of double precision.
+    """
+
+    remainder: np.ndarray
+    split: np.ndarray
+    leading: np.ndarray  # [N, T, F]; zeros where the moment does not exist (then nothing is split off)
+    error: np.ndarray  # [N, T, F], of the remainder
+
+    @property
+    def value(self) -> np.ndarray:
+        """The transform itself."""
+        return self.remainder + np.where(self.split[:, None], self.leading, 0.0)
+
+
+def log1pmx(y: np.ndarray) -> np.ndarray:
+    """log(1+y) - y without cancellation, for real or complex y with Re(1+y) > 0."""
+    small = np.abs(y) < 0.2
+    plain = np.log1p(y) - y
+    if not small.any():
+        return plain
+    z = y[small]
+    series = np.zeros_like(z)
+    for n in range(26, 1, -1):
+        series = z * series + (-1.0 if n % 2 == 0 else 1.0) / n
+    plain[small] = z * z * series
+    return plain
+
+
+class Spectrum:
+    """What depends on β alone, cached for the rows that share it: logarithms and coefficients on lines."""
+
+    def __init__(self, beta: np.ndarray):
+        self.beta = beta
+        self._tables: dict = {}
+        self._lines: dict = {}
+        self._tilts: dict = {}
+
+    def limit(self, sign: int) -> float:
+        """Largest |s| with 1 + sβ > 0, for s of the opposite sign of the β whose sign is `sign`."""
+        worst = float(np.max(sign * self.beta, initial=0.0))
+        return np.inf if worst <= 0.0 else 1.0 / worst
+
+    def parts(self, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The constant part [S] and the coefficients of h² [S, D] of log M(s)."""
+        beta = self.beta
+        sb = np.multiply.outer(s, beta)
+        constant = 0.5 * (s[:, None] * log1pmx(beta)[None, :] - log1pmx(sb)).sum(axis=1)
+        weight = (s * (s - 1.0))[:, None] / (2.0 * (1.0 + sb) * (1.0 + beta))
+        return constant, weight
+
+    def table(self, power: float, p: float, excess: bool, spread: float):
+        """Candidate lines of a transform, with log Γ and the parts of log M on them."""
+        key = (power, p, excess, spread)
+        if key not in self._tables:
+            low = (power - self.limit(-1)) / p
+            high = (power + self.limit(+1)) / p
+            floor = power - 2.0 if excess else 0.0
+            abscissa, order = mellin.candidates(low, high, floor=floor, poles=_POLES, spread=spread)
+            self._tables[key] = (abscissa, order, gammaln(abscissa), *self.parts(power - p * abscissa))
+        return self._tables[key]
+
+    def line(self, power: float, p: float, abscissa: float, step: float, reach: float):
+        """Heights, s, log Γ, the argument of M and its parts on the nodes of a line, up to a reach."""
+        key = (power, p, abscissa, step)
+        y = mellin.heights(step, reach)
+        known = self._lines.get(key)
+        if known is None or len(known[0]) < len(y):
+            s = abscissa + 1j * y
+            known = (y, loggamma(s), power - p * s, *self.parts(power - p * s))
+            if len(y) <= 4096:
+                self._lines[key] = known
+        return tuple(part[: len(y)] for part in known)
+
+    def ladder(self, power: float, p: float, abscissa: float):
+        """Log |Γ| and the parts of log M on the heights at which an integrand's reach is looked for."""
+        key = (power, p, abscissa, "ladder")
+        if key not in self._lines:
+            s = abscissa + 1j * mellin.LADDER
+            self._lines[key] = (loggamma(s).real, *self.parts(power - p * s))
+        return self._lines[key]
+
+
+@dataclass(frozen=True)
+class GaussianLaw:
+    """The weights of a Gaussian proposal against Gaussian posteriors of N rows, by their common spectrum.
+
+    In rotated whitened noise `log w = const + Σ_i (-β_i ε_i²/2 - h_i ε_i)`, normalised to E[w] = 1, so that
+    `log M(s) = ½Σ [s log(1+β) - log(1+sβ)] + Σ h² s(s-1) / (2(1+sβ)(1+β))` wherever 1 + Re(s) β_i > 0.
+
+    Args:
+        beta: `[D]`, eigenvalues of LᵀP⁻¹L - I, each above -1.
+        h: `[N, D]`, UᵀLᵀP⁻¹(μ_q - m) of each row.
+        beta_error, h_error: absolute bounds on the round-off in them, shaped like them or for all entries.
+    """
+
+    beta: np.ndarray
+    h: np.ndarray
+    beta_error: float | np.ndarray = 0.0
+    h_error: float | np.ndarray = 0.0
+    spectrum: Spectrum = field(default=None, repr=False, compare=False)  # type: ignore[assignment]
+
+    def __post_init__(self):
+        """Share or build the cache."""
+        if self.spectrum is None:
+            object.__setattr__(self, "spectrum", Spectrum(self.beta))
+
+    def take(self, rows: Sequence[int] | np.ndarray | slice) -> GaussianLaw:
+        """The law of some of the rows."""
+        h_error = self.h_error[rows] if isinstance(self.h_error, np.ndarray) else self.h_error
+        return GaussianLaw(self.beta, self.h[rows], self.beta_error, h_error, self.spectrum)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.h)
+
+    @property
+    def max_power(self) -> float:
+        """E[w^s] exists for s below this power (infinite when the weight is bounded or log-normal)."""
+        return self.spectrum.limit(-1)
+
+    @property
+    def min_power(self) -> float:
+        """E[w^s] exists for s above this (negative) power."""
+        return -self.spectrum.limit(+1)
+
+    def log_moment(self, s: float | np.ndarray) -> np.ndarray:
+        """Log E[w^s] for s [S], real or complex, in the strip (min_power, max_power): [N, S]."""
+        constant, weight = self.spectrum.parts(np.atleast_1d(np.asarray(s)))
+        return constant + self.h**2 @ weight.T
+
+    def moment(self, power: float, factors: tuple[Polynomial, ...] = ()) -> np.ndarray:
+        """E[w^power Π g]: [N, F], F = 1 without factors.
+
+        Raises:
+            MissingMomentError: if E[w^power] does not exist.
+        """
+        if not self.min_power < power < self.max_power:
+            raise MissingMomentError(
+                f"E[w^{power:g}] does not exist: the weight has moments of order s only for"
+                f" {self.min_power:.6g} < s < {self.max_power:.6g}"
+            )
+        moment = np.exp(self.log_moment(float(power)))
+        if not factors:
+            return moment
+        return moment * np.real(Tilt(self.beta, self.h, np.array([float(power)])).expectation(factors)[:, 0])
+
+    def upper_log_t(self, decay: float, p: float = 1.0) -> float:
+        """Log t beyond which E[e^{-t w^p}] < e^-decay for every row: Chernoff, (c/e)^c t^{-c} E[w^{-pc}] for any c."""
+        c = 2.0 ** np.arange(-8, 8.1, 0.25)
+        c = c[-c * p > 0.98 * self.min_power] if self.min_power > -np.inf else c
+        c = c if len(c) else np.array([-0.5 * self.min_power / p])
+        with np.errstate(over="ignore", invalid="ignore"):
+            need = (decay + c * (np.log(c) - 1.0) + self.log_moment(-p * c)) / c
+        return float(np.min(np.where(np.isfinite(need), need, np.inf), axis=1).max())
+
+    def excess(self, power: int, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+        """`t^a (E[w^a e^{-tw}] - e^{-t})` for a = 0 or 1, what the weight's spread adds, and its error: [N, T]."""
+        value, _, error = self._integrate(power, 1.0, [()], grid, excess=True)[0]
+        return value[..., 0], error[..., 0]
+
+    def transform(
+        self, power: float, requests: Sequence[tuple[Polynomial, ...]], grid: Grid, p: float = 1.0
+    ) -> list[Transform]:
+        """`t^{a/p} E[w^a Π g e^{-t w^p}]` for each tuple of factors `g`: see `Transform`."""
+        exists = self.min_power < power < self.max_power
+        with np.errstate(over="ignore"):
+            scaled = np.exp(power / p * grid.log_t)[:, None]
+        result = []
+        for (value, split, error), factors in zip(
+            self._integrate(power, p, requests, grid, excess=False), requests, strict=True
+        ):
+            leading = np.zeros_like(value)
+            if exists:
+                with np.errstate(over="ignore", invalid="ignore"):
+                    leading = np.nan_to_num(
+                        scaled * self.moment(power, factors)[:, None, :], posinf=1e300, neginf=-1e300
+                    )
+            result.append(Transform(value, split, leading, error))
+        return result
+
+    @cached_property
+    def _spread(self) -> float:
+        """Largest of the `spreads`: a power of 2, 64 at most."""
+        return float(min(2.0 ** np.ceil(np.log2(max(float(self.spreads.max()), 1e-15))), 64.0))
+
+    @cached_property
+    def spreads(self) -> np.ndarray:
+        """Standard deviation of log w of each row, under the tilt w^½: [N]."""
+        at = 1.0 + 0.5 * self.beta
+        return np.sqrt((0.5 * (self.beta / at) ** 2 + self.h**2 / at**3).sum(axis=1))
+
+    # the contour -----------------------------------------------------------------------------------------------------
+
+    def _integrate(self, power, p, requests, grid, *, excess):
+        abscissa, order, log_gamma, constant, weight = self.spectrum.table(power, p, excess, p * self._spread)
+        log_moment = constant + self.h**2 @ weight.T
+        size = log_gamma + (_log_abs_expm1(log_moment) if excess else log_moment)
+        good = np.isfinite(size).all(axis=0)
+        if not good.any():  # w = 1: nothing is added
+            shape = (len(self), len(grid.log_t), 1)
+            return [
+                (np.zeros(shape), np.zeros(len(grid.log_t), bool), np.broadcast_to(self._unseen(grid), shape))
+            ]
+        table = mellin.Lines(abscissa[good], order[good], size[:, good], plain=0 if excess else 1)
+        values: list[list[np.ndarray]] = [[] for _ in requests]
+        errors: list[list[np.ndarray]] = [[] for _ in requests]
+        splits = []
+        for line, step, start, stop in table.choose(grid.log_t):
+            segment = _Segment(self, table, line, step, grid, start, stop, power, p, excess)
+            splits.append(np.full(stop - start, not excess and table.order[line] > 0))
+            for i, factors in enumerate(requests):
+                value, error = segment.sum(factors)
+                values[i].append(value)
+                errors[i].append(error)
+        split = np.concatenate(splits)
+        return [
+            (np.concatenate(v, axis=1), split, np.concatenate(e, axis=1))
+            for v, e in zip(values, errors, strict=True)
+        ]
+
+    def _unseen(self, grid: Grid) -> np.ndarray:
+        """What round-off in β and h can hide where both are zero: ½t²(E[w²] - 1) to second order: [T, 1]."""
+        hidden = np.broadcast_to(self.beta_error, self.beta.shape) ** 2
+        hidden = hidden + np.broadcast_to(self.h_error, self.h.shape).max(axis=0) ** 2
+        t = np.exp(np.minimum(grid.log_t, 6.5))
+        return (0.5 * t**2 * np.exp(-t) * hidden.sum())[:, None]
+
+    def relative_wobble(self, s: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Relative change of M(s) under the stated round-off in β and h, to first order: [N, S]."""
+        tilt = 1.0 / np.abs(1.0 + np.multiply.outer(s, self.beta)) / (1.0 + self.beta)
+        size, moved = np.abs(weight), np.abs(self.beta) * self.beta_error
+        from_beta = 0.5 * np.abs(s * (s - 1.0)) * (tilt @ moved)
+        by_h = size * np.abs(s + 1.0)[:, None] * tilt * ((2 + self.beta) * self.beta_error)
+        return from_beta + self.h**2 @ by_h.T + 2.0 * (np.abs(self.h) * self.h_error) @ size.T
+
+
+class _Segment:
+    """One line of one transform on one part of the grid."""
+
+    def __init__(self, law, table, line, step, grid, start, stop, power, p, excess):
+        self.law, self.grid, self.start, self.stop, self.step = law, grid, start, stop, step
+        self.power, self.p, self.excess = power, p, excess
+        c, self.order = float(table.abscissa[line]), int(table.order[line])
+        peak = table.log_size[:, line]  # [N]
+        log_gamma, constant, weight = law.spectrum.ladder(power, p, c)
+        log_moment = constant + law.h**2 @ weight.T
+        reach = mellin.reach(log_gamma + (_log_abs_expm1(log_moment) if excess else log_moment.real))
+        y, log_gamma, argument, constant, weight = law.spectrum.line(power, p, c, step, reach)
+        log_moment = constant + law.h**2 @ weight.T  # [N, S]
+        log_base = log_gamma - peak[:, None]
+        base = np.exp(log_base + log_moment)
+        if excess:
+            small = np.where(log_moment.real < 1.0, log_moment, 0.0)
+            base = np.where(
+                log_moment.real < 1.0, np.exp(log_base) * np.expm1(small), base - np.exp(log_base)
+            )
+        self.y, self.base = y, base
+        self.tilt = Tilt(law.beta, law.h, argument)
+        size = 4.0 + np.abs(log_gamma) + np.abs(constant) + law.h**2 @ np.abs(weight).T
+        with np.errstate(over="ignore"):
+            moved = np.exp((log_gamma + log_moment).real - peak[:, None]) if excess else np.abs(base)
+        self.noise = EPS * size * np.abs(base) + law.relative_wobble(argument, weight) * moved  # [N, S]
+        self.log_t = grid.log_t[start:stop]
+        self.scale = np.exp(peak[:, None] + (power / p - c) * self.log_t) * (step / np.pi)  # [N, T']
+
+    def sum(self, factors: tuple[Polynomial, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """The remainder and its error: [N, T', F] each."""
+        mean = self.tilt.expectation(factors) if factors else np.ones((1, len(self.y), 1))
+        inner, f = np.abs(mean), self.base[:, :, None] * mean
+        n, s, count = f.shape
+        columns = np.ascontiguousarray(f.transpose(1, 0, 2)).reshape(s, n * count)
+        value = self.grid.kernel.sum(self.step, self.y, columns, self.start, self.stop)
+        value = value.reshape(len(self.log_t), n, count).transpose(1, 0, 2) * self.scale[:, :, None]
+        dropped = (
+            EPS
+            * (np.abs(self.base).max(axis=1) / self.step)[:, None, None]
+            * inner.max(axis=1, keepdims=True)
+        )
+        fixed = self.noise[:, None, :] @ inner + dropped
+        moving = EPS * ((self.y * np.abs(self.base))[:, None, :] @ inner)
+        error = self.scale[:, :, None] * (fixed + np.abs(self.log_t)[:, None] * moving)
+        for j in range(self.order):
+            taylor, slack = self._taylor(j, factors)
+            value, error = value + taylor, error + slack
+        return value, error
+
+    def _taylor(self, j: int, factors: tuple[Polynomial, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """The j-th Taylor term that the line leaves out; for plain transforms the 0-th stays split off."""
+        if self.excess:
+            j = j + 2 - int(self.power)
+        elif j == 0:
+            return np.zeros(1), np.zeros(1)
+        power = self.power + self.p * j
+        s = np.array([power])
+        constant, weight = self.law.spectrum.parts(s)
+        log_moment = constant + self.law.h**2 @ weight.T
+        moment = np.expm1(log_moment) if self.excess else np.exp(log_moment)
+        if factors:
+            moment = moment * np.real(Tilt(self.law.beta, self.law.h, s).expectation(factors)[:, 0])
+        scale = (-1.0) ** j * np.exp((power / self.p) * self.log_t - gammaln(j + 1.0))
+        value = scale[:, None] * moment[:, None, :]
+        wobble = self.law.relative_wobble(s, weight)[:, :, None]
+        inner = EPS * (8.0 + np.abs(constant)[0] + np.abs(log_moment)[:, :, None]) + wobble
+        return value, np.abs(value) * inner
+
+
+def _log_abs_expm1(x: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        large = np.real(x) > 30.0
+        return np.where(large, np.real(x), np.log(np.abs(np.expm1(np.where(large, 30.0, x)))))

@@ -1,0 +1,231 @@
+"""Exact variance of gradients whose score coefficient carries the logarithm of a sum of weights.
+
+With `T = Σ s_k` the sum of scores (E[s] = 0), `W = Σ w̃_k s_k`, `Ẑ = S/K` and `Ẑ_-k` the mean of the other weights:
+
+    plain            Δ = λ T log Ẑ + κ T + θ W
+    leave one out    Δ = η Σ s_k D_k + κ T + θ W,      log Ẑ - log Ẑ_-k = D_k + log(1 - 1/K),  D_k = log S/S_-k
+
+`log y = ∫ (e^{-t} - e^{-ty}) dt/t` and `log² y = 2∫ (e^{-ty} - e^{-t})(log t + γ) dt/t` turn the plain form into sums
+over the grid of the other integrals. In the second, `D_k = ∫ e^{-t S_-k} (1 - e^{-t w_k}) dt/t`, whose square is a
+double integral; see `toyiwae.oracle.double`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toyiwae.forms import Form
+from toyiwae.oracle.atoms import AtomicLaw
+from toyiwae.oracle.double import DoubleIntegral, less_limit
+from toyiwae.oracle.finite_k import Estimate, rule_error
+from toyiwae.oracle.laws import EPS, GaussianLaw
+from toyiwae.oracle.moments import GradientEngine
+from toyiwae.oracle.polynomials import Tilt
+
+_EULER = float(np.euler_gamma)
+
+
+@dataclass(frozen=True)
+class LogForm:
+    """What a form's score coefficient amounts to: `λ log Ẑ + η D_k + κ + θ w̃`, one of λ and η zero.
+
+    Attributes:
+        evidence: λ.
+        others: η.
+        weight: θ.
+        uniform: factor of 1/K in κ.
+        constant: factor of log(1 - 1/K) in κ.
+    """
+
+    evidence: float
+    others: float
+    weight: float
+    uniform: float
+    constant: float
+
+    @classmethod
+    def of(cls, form: Form) -> LogForm:
+        """The reduced form, of one for which `refusal` is None."""
+        loo, score = form.leave_one_out, form.score
+        constant = form.constant - loo
+        evidence = form.log_evidence + loo
+        return cls(evidence, -loo, score.get(1, 0.0), score.get(0, 0.0), constant)
+
+    def shift(self, k: np.ndarray) -> np.ndarray:
+        """κ for each number of particles."""
+        if self.constant == 0.0:
+            return self.uniform / k
+        with np.errstate(divide="ignore"):
+            return self.uniform / k + self.constant * np.log1p(-1.0 / k)
+
+
+def refusal(form: Form) -> str | None:
+    """Why the variance of a form with log terms is not known in closed form; None where it is."""
+    if form.leave_one_out_geometric:
+        return "the geometric baseline needs the joint law of Σ w and Σ log w"
+    if form.leave_one_out and form.log_evidence + form.leave_one_out != 0.0:
+        return "log Ẑ and the leave-one-out terms have factors that do not cancel"
+    if form.exponent != 1.0 or "score" in form.pooled:
+        return "its weights are not those of the group's log Ẑ"
+    if form.path or any(power > 1 for power in form.score):
+        return "beside log terms only powers 0 and 1 of the weight on the score are derived"
+    return None
+
+
+class LogEngine(GradientEngine):
+    """The integrals of gradients with log terms, for a list of K ≥ 2."""
+
+    def log_mean(self, s: Any, form: LogForm) -> Estimate:
+        """E[Δ] from transforms of the score alone, no path derivative needed: [N, nK, F]."""
+        score = self._centred({0: s})[0]
+        first, _, slack, _ = self.weights
+        zero, one = (
+            self.law.transform(0, [(score,)], self.grid)[0],
+            self.law.transform(1, [(s,)], self.grid)[0],
+        )
+        log_part = _integral(first, slack, *less_limit(zero), self._rule)
+        weighed = _integral(first, slack, one.value, one.error, self._rule)
+        factor = form.evidence + form.others
+        value = -factor * log_part.value + form.weight * weighed.value
+        return Estimate(value, abs(factor) * log_part.error + abs(form.weight) * weighed.error)
+
+    def log_variance(self, s: Any, form: LogForm, log_evidence: np.ndarray) -> Estimate:
+        """Var[Δ] of one group for each K: [N, nK, F].
+
+        Args:
+            s: the score of the coordinates.
+            form: the coefficients.
+            log_evidence: log Z of each row [N], on which only the plain form depends.
+        """
+        score = self._centred({0: s})[0]
+        kappa, k = form.shift(self.particles)[:, None], self.particles[:, None]
+        sigma2 = self.law.moment(0, (score, score))[:, None, :]
+        value, error = kappa**2 * k * sigma2, 16 * EPS * kappa**2 * k * sigma2
+        terms: list[tuple[Any, Estimate]]
+        if form.others:
+            parts = DoubleIntegral(self, score, form.others, form.weight).moments()
+            terms = [(1.0, parts.var), (2.0 * kappa, parts.with_scores)]
+        else:
+            share, scores = {1: s}, {0: s}
+            terms = [(form.weight**2, self.covariance(share, share))]
+            cross = self.covariance(share, scores)
+            terms.append((2.0 * kappa * k * form.weight, cross))
+            if form.evidence:
+                terms += self._plain(s, sigma2, form, kappa, log_evidence[:, None, None])
+        for factor, term in terms:
+            value, error = value + factor * term.value, error + np.abs(factor) * term.error
+        return Estimate(value, error + 4 * EPS * np.abs(value))
+
+    @property
+    def _rule(self) -> float:
+        return 10.0 * rule_error(1, self.grid.step) + 4 * EPS
+
+    def _plain(self, s, sigma2, form: LogForm, kappa, a) -> list[tuple[Any, Estimate]]:
+        """The terms that `λ T log Ẑ`, log Ẑ = a + log y, adds to the variance, with their factors."""
+        zero, one = self._centred({0: s})[0], self._centred({1: s})[1]
+        lam, k = form.evidence, self.particles[:, None]
+        log_kt = np.log(k) + self.grid.log_t
+        squares = [
+            self._scores_squared(zero, sigma2, weight) for weight in (np.ones(1), -2.0 * (log_kt + _EULER))
+        ]
+        first, second, slack1, slack2 = self.weights
+        scores, share, both = self._get(0, zero), self._get(1, one), self._get(1, one, zero)
+        value, error = less_limit(scores)
+        mean = _integral(first, slack1, -value, error, self._rule)  # E[T log y]
+        products = []  # E[W T log^j y]
+        for weight in (np.ones(1), -_EULER - log_kt):
+            size = np.abs(weight)
+            alone = _integral(first * weight, slack1 * size, both.value, both.error, self._rule)
+            pair = share.value * value
+            pair_error = share.error * np.abs(value) + np.abs(share.value) * error
+            mixed = _integral(second * weight, slack2 * size, pair, pair_error, self._rule)
+            products.append(Estimate(alone.value + mixed.value, alone.error + mixed.error))
+        weighed = self._single(1, one)
+        off = Estimate(
+            mean.value * weighed.value,
+            mean.error * np.abs(weighed.value) + weighed.error * np.abs(mean.value),
+        )
+        square = Estimate(mean.value**2, 2 * np.abs(mean.value) * mean.error)
+        size = Estimate(k * sigma2, 16 * EPS * k * sigma2)
+        theta = form.weight
+        return [
+            (lam**2 * a**2 + 2 * lam * kappa * a, size),
+            (2 * lam**2 * a + 2 * lam * kappa, squares[0]),
+            (lam**2, squares[1]),
+            (-(lam**2), square),
+            (2 * lam * theta * a, products[0]),
+            (2 * lam * theta, products[1]),
+            (-2 * lam * theta, off),
+        ]
+
+    def _scores_squared(self, zero: Any, sigma2: np.ndarray, weight: np.ndarray) -> Estimate:
+        """∫ weight · (C(0)e^{-Kt} - C(t)) dt/t with C(t) = E[T² e^{-tS}], free of cancellation at large K."""
+        first, second, slack1, slack2 = self.weights
+        size = np.abs(weight)
+        difference, difference_error = self.difference
+        k, step = self.particles[:, None], self.grid.step
+        base, scores, square = self.law.transform(0, [(), (zero,), (zero, zero)], self.grid)
+        (b, b_error), (v, v_error), (r, r_error) = map(less_limit, (base, scores, square))
+        near = sigma2 * b - r
+        near_error = sigma2 * b_error + r_error + 2 * EPS * (sigma2 * np.abs(b) + np.abs(r))
+        whole = -step * (weight * difference).sum(axis=-1, keepdims=True) * k * sigma2
+        moved = step * (size * (difference_error + self._rule * np.abs(difference))).sum(
+            axis=-1, keepdims=True
+        )
+        alone = _integral(first * weight, slack1 * size, near, near_error, self._rule)
+        pairs = _integral(second * weight, slack2 * size, v**2, 2 * np.abs(v) * v_error, self._rule)
+        error = moved * k * sigma2 + alone.error + pairs.error
+        return Estimate(whole + alone.value - pairs.value, error)
+
+
+def variance_of_one(law: Any, s: Any, form: LogForm, log_evidence: np.ndarray) -> Estimate:
+    """Var[s (λ log w + κ + θ)] at K = 1, where Ẑ = w: [N, 1, F]."""
+    score = s.less(law.moment(0, (s,)))
+    known = form.evidence * log_evidence[:, None] + form.uniform + form.weight
+    squares, single = _with_logs(law, (score, score)), _with_logs(law, (score,))
+    lam = form.evidence
+    terms = [
+        known**2 * squares[0],
+        2 * lam * known * squares[1],
+        lam**2 * squares[2],
+        -((lam * single[1]) ** 2),
+    ]
+    size = np.abs(np.stack(terms)).sum(axis=0) + lam**2 * squares[0]
+    return Estimate(np.stack(terms).sum(axis=0)[:, None, :], 1e-13 * size[:, None, :])
+
+
+def mean_of_one(law: Any, s: Any, form: LogForm) -> Estimate:
+    """E[s λ log w] at K = 1: [N, 1, F]."""
+    score = s.less(law.moment(0, (s,)))
+    single = form.evidence * _with_logs(law, (score,))[1]
+    size = abs(form.evidence) * np.sqrt(law.moment(0, (score, score)))
+    return Estimate(single[:, None, :], 1e-13 * (size + np.abs(single))[:, None, :])
+
+
+def _with_logs(law: Any, factors: tuple[Any, ...]) -> list[np.ndarray]:
+    """E[Π g log^j w] for j = 0, 1, 2: derivatives of E[w^p Π g] at p = 0, by Cauchy's integral: [N, F] each."""
+    if isinstance(law, AtomicLaw):
+        return law.log_moments(factors, 2)
+    assert isinstance(law, GaussianLaw)
+    spread = np.sqrt((0.5 * law.beta**2 + law.h**2).sum(axis=1).max())
+    offset = np.abs(
+        (-0.5 * law.beta + 0.5 * np.log1p(law.beta) - law.h**2 / (2 + 2 * law.beta)).sum(axis=1)
+    ).max()
+    radius = min(0.4 * law.max_power, -0.4 * law.min_power, 1.0 / max(spread + offset, 0.1))
+    count = 64
+    power = radius * np.exp(2j * np.pi * np.arange(count) / count)
+    moment = np.exp(law.log_moment(power))[:, :, None]
+    values = moment * Tilt(law.beta, law.h, power).expectation(factors)  # [N, S, F]
+    turns = [np.exp(-2j * np.pi * j * np.arange(count) / count) / (count * radius**j) for j in range(3)]
+    return [
+        factorial * np.real(turn @ values) for factorial, turn in zip((1.0, 1.0, 2.0), turns, strict=True)
+    ]
+
+
+def _integral(weight, slack, value, error, rule) -> Estimate:
+    """Σ_t weight · value, with the errors of both: [N, nK, F]."""
+    size = np.abs(value)
+    return Estimate(weight @ value, np.abs(weight) @ (error + rule * size) + slack @ size)

@@ -1,0 +1,194 @@
+"""What `exact` asks of a problem: one interface over linear-Gaussian problems and those given by tables of states.
+
+A Source answers for all rows of a problem, averaged over the data:
+
+* `log_evidence` [N], `posterior` {"mean", "cov"}, `model_parameters`
+* `bounds(particles, exponent)`        -> Bounds
+* `gradients(jobs, particles)`         -> {key: Averaged}, of one group's gradient; means include log terms
+* `log_variances(jobs, particles)`     -> {key: LogVariance}, of gradients with log terms
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from toyiwae.errors import InputError
+from toyiwae.forms import Form
+from toyiwae.oracle import covariance
+from toyiwae.oracle.finite_k import Estimate, Grids
+from toyiwae.oracle.gradients import MODEL_PARAMETERS, Whitened
+from toyiwae.oracle.logarithms import LogEngine, LogForm, refusal, variance_of_one
+from toyiwae.oracle.moments import GradientMoments
+from toyiwae.oracle.solve import Average, Averaged, Bounds, bounds, gradients, insert_single, row_batches
+from toyiwae.problem import Problem
+
+MOST_DOUBLE = 500
+"""Most coordinates, counted over all rows, whose leave-one-out variances are computed: each is a double integral."""
+
+Jobs = Mapping[Any, tuple[Form, str]]
+
+
+@dataclass(frozen=True)
+class LogVariance:
+    """Variance of one group's gradient with log terms, `[nK, *shape]`; or why there is none."""
+
+    var: Estimate | None
+    reason: str | None = None
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A problem whose truths can be computed; see the module's text."""
+
+    @property
+    def problem(self) -> Any:
+        """The problem itself."""
+        ...
+
+    @property
+    def model_parameters(self) -> tuple[str, ...]:
+        """Names of the parameters of the model; all others are the proposal's."""
+        ...
+
+    @property
+    def log_evidence(self) -> np.ndarray:
+        """Log p(x) of each row: [N]."""
+        ...
+
+    @property
+    def posterior(self) -> dict[str, np.ndarray]:
+        """Mean and covariance of the latents given the data."""
+        ...
+
+    @property
+    def many_rows(self) -> bool:
+        """Whether the data were given as rows."""
+        ...
+
+    def check(self, estimators: Sequence[Any], parameters: Sequence[str]) -> None:
+        """Refuse estimators that cannot be answered for, by an InputError."""
+        ...
+
+    def bounds(self, particles: Sequence[int], exponent: float) -> Bounds:
+        """Bounds of w^exponent."""
+        ...
+
+    def gradients(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, Averaged]:
+        """Means with all terms, and variances without log terms."""
+        ...
+
+    def log_variances(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, LogVariance]:
+        """Variances of gradients of the proposal with log terms."""
+        ...
+
+    def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> np.ndarray:
+        """Covariance between all coordinates."""
+        ...
+
+
+class GaussianSource:
+    """The truths of a linear-Gaussian problem."""
+
+    model_parameters = MODEL_PARAMETERS
+
+    def __init__(self, problem: Problem):
+        self.problem, self.whitened = problem, Whitened(problem)
+
+    @property
+    def log_evidence(self) -> np.ndarray:
+        """Log p(x) of each row: [N]."""
+        return self.whitened.log_evidence
+
+    @property
+    def posterior(self) -> dict[str, np.ndarray]:
+        """Mean of each row, and the covariance that all share."""
+        mean = self.whitened.posterior_mean
+        return {"mean": mean if self.many_rows else mean[0], "cov": self.whitened.posterior_cov}
+
+    @property
+    def many_rows(self) -> bool:
+        """Whether the data were given as rows."""
+        return self.problem.data.x.ndim == 2
+
+    def check(self, estimators: Sequence[Any], parameters: Sequence[str]) -> None:
+        """Every estimator has an answer, if only an empty one."""
+
+    def bounds(self, particles: Sequence[int], exponent: float) -> Bounds:
+        """Bounds of w^exponent."""
+        return bounds(self.whitened, particles, exponent)
+
+    def gradients(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, Averaged]:
+        """Means with all terms, and variances without log terms."""
+        forms = {key: (form_of_mean(form), name) for key, (form, name) in jobs.items()}
+        found = gradients(self.whitened, {job: job for job in forms.values()}, particles)
+        return {key: found[job] for key, job in forms.items()}
+
+    def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> np.ndarray:
+        """Covariance between all coordinates."""
+        return covariance.covariance(self.whitened, form, parameters, particles)
+
+    def log_variances(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, LogVariance]:
+        """Variances of gradients of the proposal with log terms."""
+        law, many = self.whitened.law(), [k for k in particles if k > 1]
+        result = {key: self._refused(form, name) for key, (form, name) in jobs.items()}
+        jobs = {key: job for key, job in jobs.items() if result[key] is None}
+        sums = {key: Average(self.whitened, name, len(particles)) for key, (_, name) in jobs.items()}
+        grids = Grids(particles)
+        width = max((int(np.prod(self.problem.parameters[name])) for _, name in jobs.values()), default=1)
+        for batch in row_batches(law, min(width, 2 * law.beta.size**2)) if jobs else ():
+            part = self.whitened.gradients(law, batch, 1.0)
+            grid = grids(part.law)
+            engine = LogEngine(part.law, many, grid) if grid is not None else None
+            known: dict[Any, Estimate] = {}
+            for key, (form, name) in jobs.items():
+                kind = "chol" if name == "proposal_chol" else "mean"
+                reduced = LogForm.of(form)
+                if (reduced, kind) not in known:
+                    args = (part.law, engine, part.score[kind], reduced, self.log_evidence[batch], particles)
+                    known[reduced, kind] = log_variance(*args)
+                var = known[reduced, kind]
+                none = np.zeros_like(var.value)
+                sums[key].add(batch, GradientMoments(none[:, 0], Estimate(none, none), var))
+        averaged = {key: LogVariance(average.result().var) for key, average in sums.items()}
+        return {key: averaged[key] if known is None else known for key, known in result.items()}
+
+    def _refused(self, form: Form, name: str) -> LogVariance | None:
+        reason = refusal(form)
+        count = len(self.whitened.x) * int(np.prod(self.problem.parameters[name]))
+        if reason is None and form.leave_one_out and count > MOST_DOUBLE:
+            reason = f"a double integral for each coordinate of each row, computed for at most {MOST_DOUBLE} of them"
+        return None if reason is None else LogVariance(None, reason)
+
+
+def log_variance(
+    law: Any,
+    engine: LogEngine | None,
+    score: Any,
+    form: LogForm,
+    log_evidence: np.ndarray,
+    particles: Sequence[int],
+) -> Estimate:
+    """Variance for every K; at K = 1 with leave-one-out terms an infinite error says that there is none: [N, nK, F]."""
+    many = engine.log_variance(score, form, log_evidence) if engine is not None else None
+    one = variance_of_one(law, score, form, log_evidence)
+    if form.others or form.constant:
+        one = Estimate(np.zeros_like(one.value), np.full_like(one.value, np.inf))
+    return insert_single(particles, many, one)
+
+
+def form_of_mean(form: Form) -> Form:
+    """The form with the same mean and no log terms: E[log Ẑ Σ ∇ log q] = E[Σ w̃ path]; baselines have mean zero."""
+    if not form.has_log_terms and form.constant == 0.0:
+        return form
+    path = dict(form.path)
+    path[1] = path.get(1, 0.0) + form.log_evidence
+    return Form(form.model, path, form.score, exponent=form.exponent, pooled=form.pooled)
+
+
+def no_covariance() -> InputError:
+    """The refusal of what only linear-Gaussian problems have."""
+    return InputError("covariance between coordinates: it is computed for linear-Gaussian problems only")
