@@ -94,7 +94,9 @@ def _problem(rng: np.random.Generator, kind: str, dim: int) -> Problem:
     precision = np.linalg.inv(prior) + loading.T @ np.linalg.solve(noise, loading)
     cov = np.linalg.inv(precision)
     cov = 0.5 * (cov + cov.T)
-    mean = cov @ (np.linalg.solve(prior, model.prior_mean) + loading.T @ np.linalg.solve(noise, x - model.offset))
+    mean = cov @ (
+        np.linalg.solve(prior, model.prior_mean) + loading.T @ np.linalg.solve(noise, x - model.offset)
+    )
     root = np.linalg.cholesky(cov)
     turn = np.linalg.qr(rng.normal(size=(dim, dim)))[0]
     axes = root @ turn
@@ -171,8 +173,12 @@ def compare(one: Case, digits: int = DIGITS) -> list[Comparison]:
     truth = precise.bounds(one.problem, one.particles, digits=digits, exponent=one.exponent)
     result = []
     for i, k in enumerate(one.particles):
-        result.append(_comparison(f"gap K={k}", quick.gap.value[0, i], quick.gap.error[0, i], truth.gap[0, i]))
-        result.append(_comparison(f"ess K={k}", quick.ess.value[0, i], quick.ess.error[0, i], truth.ess[0, i]))
+        result.append(
+            _comparison(f"gap K={k}", quick.gap.value[0, i], quick.gap.error[0, i], truth.gap[0, i])
+        )
+        result.append(
+            _comparison(f"ess K={k}", quick.ess.value[0, i], quick.ess.error[0, i], truth.ess[0, i])
+        )
     return result + list(_gradients(one, whitened, digits))
 
 
@@ -231,7 +237,8 @@ def summary(found: Sequence[Comparison], refused: int) -> str:
     return "\n".join(
         [
             f"{len(found)} values, {sum(not c.honest for c in found)} beyond their stated error, {refused} refused",
-            "log10(stated/true), quantiles 0 0.1% 1% 10% 50% 90% 100%: " + " ".join(f"{q:.2f}" for q in shares),
+            "log10(stated/true), quantiles 0 0.1% 1% 10% 50% 90% 100%: "
+            + " ".join(f"{q:.2f}" for q in shares),
             f"relative error above 1e-8: {np.mean(relative > 1e-8):.3%}, above 1e-10: {np.mean(relative > 1e-10):.3%}",
         ]
     )

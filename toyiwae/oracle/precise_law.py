@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from mpmath import MPContext
-from numpy.typing import NDArray
 
 from toyiwae.oracle.fixed_point import Arithmetic, Complex, Objects, as_float, objects, real_transforms
 
@@ -75,8 +74,8 @@ class PreciseLaw:
             total += (s * log(1 + b) - log(1 + s * b)) / 2 + h**2 * s * (s - 1) / (2 * (1 + s * b) * (1 + b))
         return total
 
-    def log_moments(self, s: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Log E[w^s] in double precision, for planning."""
+    def log_moments(self, s: np.ndarray) -> np.ndarray:
+        """Log E[w^s] in double precision at each of many s, real or complex, for planning."""
         beta, h = np.array(self.beta, float), np.array(self.h, float)
         sb = 1.0 + np.multiply.outer(s, beta)
         square = s[:, None] * (s[:, None] - 1.0) / (2.0 * sb * (1.0 + beta)) * h**2
