@@ -38,20 +38,23 @@ def as_problem(toy: Toy) -> Problem:
     )
 
 
+LABELS = {  # a parameter's coordinates, by the quadrature's names
+    "prior_mean": ["prior_mean"],
+    "loading": ["loading_0", "loading_1"],
+    "offset": ["offset_0", "offset_1"],
+    "proposal_mean": ["mean"],
+    "proposal_chol": ["std"],
+}
+
+
 def flat(truth: GradientTruth, field: str) -> dict[str, float]:
     """A field of the exact moments, by the quadrature's parameter names, where there is a closed form."""
     found = {name: getattr(moments, field) for name, moments in truth.parameters.items()}
-    names = {
-        "prior_mean": ["prior_mean"],
-        "loading": ["loading_0", "loading_1"],
-        "offset": ["offset_0", "offset_1"],
-    }
-    names |= {"proposal_mean": ["mean"], "proposal_chol": ["std"]}
     return {
         label: value
         for parameter, array in found.items()
         if array is not None
-        for label, value in zip(names[parameter], np.ravel(array), strict=True)
+        for label, value in zip(LABELS[parameter], np.ravel(array), strict=True)
     }
 
 

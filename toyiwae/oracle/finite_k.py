@@ -124,10 +124,10 @@ class FiniteK:
         )
 
     def _power(self, drop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Λ^(K-drop) and its relative error for each K: [N, nK, T]."""
+        """Λ^(K-drop) and its relative error for each K, 1 where none are left: [N, nK, T]."""
         log_value = self.log_base[0]
-        exponent = (self.particles - drop)[:, None]
-        power = np.where(exponent > 0, np.exp(exponent * log_value.value[:, None, :]), 1.0)
+        exponent = np.maximum(self.particles - drop, 0.0)[:, None]
+        power = np.exp(exponent * log_value.value[:, None, :])
         return power, np.minimum(exponent * log_value.error[:, None, :], 1.0)
 
     @cached_property

@@ -9,6 +9,9 @@ N rows of data share the linear parts; constants are per row.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
+from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -69,13 +72,16 @@ class Tilt:
         change = (s - 1.0)[:, None] * inverse / (1.0 + beta)
         self.variance = inverse
         self.variance_change = -beta * change  # V(s) - V(1), without cancellation
-        self._per_shift, self._h = -change, h  # E_s[δ] = -h (s-1) / ((1+sβ)(1+β))
+        self._beta, self._per_shift, self._h = beta, -change, h  # E_s[δ] = -h (s-1) / ((1+sβ)(1+β))
 
     def expectation(self, factors: tuple[Polynomial, ...]) -> np.ndarray:
-        """E_s of the product of one or two polynomials: [N, S, F]."""
-        if len(factors) == 1:
-            return self._mean(factors[0])
-        f, g = factors
+        """E_s of the product of one or more polynomials: [N, S, F]; of one or two without cancellation near s = 1."""
+        f, *others = factors
+        if not others:
+            return self._mean(f)
+        if len(others) > 1:
+            return self._product(factors)
+        g = others[0]
         mean = self._mean(f)
         return mean * (mean if f is g else self._mean(g)) + self._covariance(f, g)
 
@@ -117,3 +123,77 @@ class Tilt:
         lr = self._spread(f.left.linear, g.right.linear)
         rr = self._spread(f.right.linear, g.right.linear)
         return ll * fr * gr + lr * fr * gl + rl * fl * gr + rr * fl * gl + ll * rr + lr * rl
+
+    def _product(self, factors: tuple[Polynomial, ...]) -> np.ndarray:
+        """E_s of a product of many: every polynomial is a constant plus a product of affine functions."""
+        found = _AffineMoments(self)
+        parts = [(self._level(g), found.add(g.left, g.right)) for g in factors]
+        total: Any = 0.0
+        for chosen in product((False, True), repeat=len(parts)):
+            pairs = list(zip(chosen, parts, strict=True))
+            constants = prod((level for affine, (level, _) in pairs if not affine), start=1.0)
+            names = [name for affine, (_, part) in pairs if affine for name in part]
+            total = total + constants * found.moment(names)
+        return total
+
+    def _level(self, g: Polynomial) -> np.ndarray:
+        """`g - left·right`, a constant: [N, 1, F]."""
+        level = g.base - g.left.constant
+        if g.right is not None:
+            unit = 1.0 / (1.0 + self._beta)
+            spread = (g.left.linear * g.right.linear) @ unit
+            level = g.base - g.left.constant * g.right.constant - spread
+        return level[:, None, :]
+
+
+class _AffineMoments:
+    """E_s of products of affine functions of the tilted noise, by Isserlis' recursion over how often each occurs."""
+
+    def __init__(self, tilt: Tilt):
+        self._tilt = tilt
+        self._affine: list[Affine] = []
+        self._known: dict[tuple[int, ...], Any] = {}
+
+    def add(self, *functions: Affine | None) -> list[int]:
+        """The numbers of some functions; equal ones (the same arrays) share a number. None stands for 1."""
+        numbers = []
+        for function in functions:
+            if function is None:
+                continue
+            same = [i for i, known in enumerate(self._affine) if _same(known, function)]
+            if not same:
+                self._affine.append(function)
+            numbers.append(same[0] if same else len(self._affine) - 1)
+        return numbers
+
+    def moment(self, numbers: list[int]) -> Any:
+        """E_s[Π of the functions with these numbers]: [N, S, F], or 1.0 of none."""
+        return self._of(tuple(sorted(numbers)))
+
+    def _of(self, numbers: tuple[int, ...]) -> Any:
+        if not numbers:
+            return 1.0
+        if numbers not in self._known:
+            first, rest = numbers[0], numbers[1:]
+            total = self._mean(first) * self._of(rest)
+            for position, other in enumerate(rest):
+                left = rest[:position] + rest[position + 1 :]
+                total = total + self._spread(first, other) * self._of(left)
+            self._known[numbers] = total
+        return self._known[numbers]
+
+    def _mean(self, i: int) -> np.ndarray:
+        key = (-1, i)
+        if key not in self._known:
+            self._known[key] = self._tilt._affine(self._affine[i])
+        return self._known[key]
+
+    def _spread(self, i: int, j: int) -> np.ndarray:
+        key = (-2, i, j)
+        if key not in self._known:
+            self._known[key] = self._tilt._spread(self._affine[i].linear, self._affine[j].linear)
+        return self._known[key]
+
+
+def _same(one: Affine, other: Affine) -> bool:
+    return one is other or (one.constant is other.constant and one.linear is other.linear)

@@ -197,10 +197,10 @@ class Average:
         x = self._x[rows]
         arrays = (moments.shift.value, moments.shift.error, moments.var.value, moments.var.error)
         for total_so_far, array, factor in zip(self._parts, arrays, (x, np.abs(x), x**2, x**2), strict=True):
-            total_so_far += self._summed(array, factor)
-        self._limit += self._summed(moments.limit[:, None, :], x)[0]
+            total_so_far += self.summed(array, factor)
+        self._limit += self.summed(moments.limit[:, None, :], x)[0]
 
-    def _summed(self, array: np.ndarray, x: np.ndarray) -> np.ndarray:
+    def summed(self, array: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Sum over rows of an array [N, nK, F]."""
         if self._parameter == "proposal_weight":
             return np.einsum("nkd,nx->kdx", array, x)

@@ -1,0 +1,127 @@
+"""Exact fourth moments against quadrature over the noise, enumeration of states, and sampling."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from tests import quadrature
+from tests.quadrature import Toy
+from tests.test_truth import LABELS, as_problem
+from toyiwae import estimators
+from toyiwae.conformance import particles
+from toyiwae.conformance.bank import bank
+from toyiwae.conformance.evidence import compare
+from toyiwae.estimators import evaluate
+from toyiwae.forms import Form
+from toyiwae.oracle import fourth
+from toyiwae.oracle.atoms import AtomicLaw
+from toyiwae.oracle.finite_k import common_grid
+from toyiwae.oracle.gradients import Whitened
+
+FORMS = [(e.form, e.min_particles) for e in estimators.all() if e.form is not None and not e.form.pooled]
+
+
+def form_of(name: str) -> Form:
+    """The form of a registered estimator."""
+    form = estimators.get(name).form
+    assert form is not None
+    return form
+
+
+def drawn_at_nodes(toy: Toy, form: Form, count: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The gradient of one group at every node of a tensor rule, and the weights of the nodes."""
+    noise, log_w, weights = quadrature.log_weights(toy, 1, count)
+    made = evaluate.coefficients(form, log_w)
+    result = {}
+    for name, (first, second) in toy.gradients(noise).items():
+        parts = (made.model, 0.0) if name in quadrature.MODEL else (made.path, made.score)
+        result[name] = (parts[0] * first + parts[1] * second).sum(axis=(-2, -1))
+    return result, weights
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("toy", [Toy(), Toy.wide()], ids=["narrow", "wide"])
+def test_fourth_moments_agree_with_tensor_quadrature(toy: Toy, count: int) -> None:
+    whitened, judged, seen = Whitened(as_problem(toy)), 0, set()
+    for form, least in FORMS:
+        if least > count:
+            continue
+        drawn, weights = drawn_at_nodes(toy, form, count)
+        for parameter in whitened.problem.parameters:
+            parts = (form.path, form.score) if parameter.startswith("proposal") else (form.model,)
+            key = (parameter, form.exponent, form.has_log_terms, str(parts))
+            if key in seen:  # the same integrals for another estimator
+                continue
+            seen.add(key)
+            spread = fourth.gradients(whitened, form, parameter, [count])
+            if spread is None:
+                assert form.has_log_terms or form.constant
+                continue
+            columns = (array.reshape(1, -1)[0] for array in (spread.var, spread.excess, spread.error))
+            for name, var, excess, error in zip(LABELS[parameter], *columns, strict=True):
+                centred = drawn[name] - weights @ drawn[name]
+                second, expected = weights @ centred**2, weights @ centred**4
+                assert var == pytest.approx(second, rel=1e-9, abs=1e-12)
+                assert excess + 3 * var**2 == pytest.approx(expected, rel=1e-8, abs=1e-12)
+                assert error <= 1e-4 * expected + 1e-12  # tests that it serves need it to 1 %
+                judged += 1
+    assert judged > 20
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_fourth_moments_agree_with_enumeration(count: int) -> None:
+    rng = np.random.default_rng(4)
+    law = AtomicLaw(np.log([0.2, 0.5, 0.3]), np.array([0.4, -1.1, 0.9]))
+    functions = {r: law.table(rng.normal(size=(2, 3))) for r in (0, 1, 2)}
+    engine = fourth.FourthEngine(law, [count], common_grid(law, [count]))
+    second, last = engine.central(functions)
+    states = np.array(list(product(range(3), repeat=count)))
+    prob, w = np.exp(law.log_prob)[states].prod(axis=1), np.exp(law.log_w)[states]
+    shares = w / w.sum(axis=1, keepdims=True)
+    parts = [(shares**r if r else 1.0 / count) * g.plain[:, states] for r, g in functions.items()]
+    drawn = sum(part.sum(axis=-1) for part in parts)
+    centred = drawn - (drawn @ prob)[:, None]
+    np.testing.assert_allclose(second.value[0, 0], centred**2 @ prob, rtol=1e-11)
+    np.testing.assert_allclose(last.value[0, 0], centred**4 @ prob, rtol=1e-10)
+    assert (np.abs(last.value[0, 0] - centred**4 @ prob) <= last.error[0, 0]).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("exponent", [1.0, 0.4])
+def test_the_value_agrees_with_tensor_quadrature(count: int, exponent: float) -> None:
+    toy = Toy()
+    _, log_w, weights = quadrature.log_weights(toy, 1, count)
+    values = np.log(np.mean(np.exp(exponent * log_w[:, 0]), axis=-1)) / exponent
+    centred = values - weights @ values
+    spread = fourth.value(Whitened(as_problem(toy)), count, exponent)
+    assert spread.var == pytest.approx(weights @ centred**2, rel=1e-9)
+    assert spread.excess + 3 * spread.var**2 == pytest.approx(weights @ centred**4, rel=1e-8)
+    assert spread.error <= 1e-8 * (weights @ centred**4)
+
+
+def test_sampled_fourth_moments_on_the_bank() -> None:
+    """Family-wise at 1e-6: the mean of the fourth power of the distance from the mean."""
+    p_values = []
+    for entry in (e for e in bank() if e.name in ("far", "rows")):
+        (K, M), whitened = entry.cells[0], Whitened(entry.problem)
+        drawn = particles.draw(entry.problem, K, M, 20_000, 7)
+        for name in ("ciwae:0.3", "vr_iwae_dreg:0.4"):
+            estimator = estimators.get(name)
+            gradients = drawn.gradients(estimator(drawn.log_w))
+            for parameter, samples in gradients.items():
+                spread = fourth.gradients(whitened, form_of(name), parameter, [K])
+                assert spread is not None
+                exact = spread.kurtosis(M)[0] * (spread.var[0] / M) ** 2
+                found = (samples - samples.mean(axis=0)) ** 4
+                free = exact > 0
+                p_values.append(compare(found[:, free], exact[free]).p_value)
+    p = np.concatenate(p_values)
+    assert len(p) > 50
+    assert p.min() > 1e-6 / len(p)
+
+
+def test_what_has_logarithms_has_no_exact_fourth_moment() -> None:
+    form = form_of("score_function")
+    assert fourth.gradients(Whitened(as_problem(Toy())), form, "proposal_mean", [2]) is None
+    assert fourth.gradients(Whitened(as_problem(Toy())), form, "prior_mean", [2]) is not None
