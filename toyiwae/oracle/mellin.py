@@ -16,8 +16,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from toyiwae.errors import PrecisionError
+
 EPS = float(np.finfo(np.float64).eps)
 DIGITS = 39.0  # natural logarithm of the relative size at which aliases and tails are dropped (e^-39 = 1e-17)
+_MOST_NODES = 2**18
 _SLACK = 3.0  # natural logarithm of the accuracy given up for a line with a longer step
 _SHARES = np.array([0.02, 0.06, 0.12, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.88, 0.94, 0.98])
 _RAY = np.concatenate([[0.04, 0.1, 0.2, 0.35], 2.0 ** np.arange(-1, 9.1, 0.5)])
@@ -48,8 +51,9 @@ def _between(low: float, high: float, spread: float) -> np.ndarray:
     if high - low <= 2.5:
         coarse = low + (high - low) * _SHARES
     else:
+        # a line at the far end of a strip much longer than the ladder would leave the ladder's last without a neighbour
         ray = low + _RAY
-        coarse = ray if not np.isfinite(high) else np.r_[ray[ray < high - 1.0], high - _RAY[_RAY < 1.0]]
+        coarse = ray if high - low > 2 * _RAY[-1] else np.r_[ray[ray < high - 1.0], high - _RAY[_RAY < 1.0]]
     if spread <= 2.0:
         return np.unique(coarse)
     margin = 0.02 * min(high - low, 1.0)
@@ -142,8 +146,18 @@ class Kernel:
 
 
 def heights(step: float, reach: float) -> np.ndarray:
-    """Nodes of the midpoint rule on the upper half of the line."""
-    return (np.arange(max(1, int(np.ceil(reach / step)))) + 0.5) * step
+    """Nodes of the midpoint rule on the upper half of the line.
+
+    Raises:
+        PrecisionError: if they would not fit into memory.
+    """
+    count = max(1.0, np.ceil(reach / step))
+    if count > _MOST_NODES:
+        raise PrecisionError(
+            f"a Laplace transform of the weight needs {count:.3g} nodes (step {step:.3g} up to {reach:.3g}): the law of"
+            " log w is too wide for double precision"
+        )
+    return (np.arange(int(count)) + 0.5) * step
 
 
 LADDER = np.concatenate([[0.0], 2.0 ** np.arange(-12, 7.01, 0.25)])

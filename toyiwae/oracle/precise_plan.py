@@ -194,14 +194,14 @@ def _reaches(
 ) -> list[tuple[int, int]]:
     """Lines that stay within the tolerated round-off nearly as far as the best one, and how far: at most nine.
 
-    The `common` ones are preferred, for which Γ is likely to be known from another problem.
+    The `common` ones are preferred, for which Γ is likely to be known from another problem. Where even the best line
+    exceeds the limit at the start, what it needs there is tolerated, and a little more: its bits are added either way.
     """
     allowed = np.where(usable[None, :], loss, np.inf)
+    limit = max(limit, float(allowed[0].min()) + 0.3 * limit)
     good = allowed <= limit
     reach = np.where(good.all(axis=0), len(good), np.argmin(good, axis=0))
     longest = int(reach.max())
-    if longest == 0:
-        return [(int(np.argmin(allowed[0])), 1)]
     lines = np.flatnonzero(reach >= 0.9 * longest)
     if common[lines].any():
         lines = lines[common[lines]]
