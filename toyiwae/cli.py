@@ -209,7 +209,9 @@ def check(
             show_default=False,
         ),
     ],
-    form: Annotated[str, typer.Option("--form", help="replicates or coefficients")] = "replicates",
+    form: Annotated[
+        str, typer.Option("--form", metavar="F", help="replicates, coefficients or surrogate")
+    ] = "replicates",
     K: Annotated[
         _Names, typer.Option("-K", metavar="K,...", help="particles; the bank's if not given")
     ] = None,

@@ -11,17 +11,18 @@ import numpy as np
 
 from toyiwae import arguments, records, stats
 from toyiwae.checks import nearest
-from toyiwae.conformance import contract, deterministic, moments, sequential
-from toyiwae.conformance.bank import Entry, bank
+from toyiwae.conformance import contract, curved_truth, deterministic, moments, sequential
+from toyiwae.conformance.bank import Entry, bank, curved
 from toyiwae.conformance.contract import Finding, Sample
+from toyiwae.conformance.curved import Curved
 from toyiwae.conformance.isolate import Isolated
 from toyiwae.conformance.moments import POWER, Level
 from toyiwae.conformance.record import Check, CheckReport
 from toyiwae.conformance.targets import Target, Truth
+from toyiwae.conformance.written import FORMS
 from toyiwae.errors import InputError, MissingMomentError, PrecisionError
 
 RATE, SHIFT, SEED = 1e-6, 0.05, 20_260_101
-FORMS = ("replicates", "coefficients")
 _NUMBERS = 1_500_000  # of noise in one call
 _LARGEST_CALL = 6000
 
@@ -46,7 +47,9 @@ def check(
     Args:
         estimator: a function of the contract (see `toyiwae.conformance.contract`), or `"FILE.py:NAME"`.
         target: what it claims to be: `"dreg"`, `"ciwae:0.5"`, …, or only unbiased for a bound: `"bound:iwae"`.
-        form: `"replicates"`, or `"coefficients"`: a formula `log_w [..., M, K] -> (model, path, score)`.
+        form: `"replicates"`; `"coefficients"`: a formula `log_w [..., M, K] -> (model, path, score)`; `"surrogate"`: a
+            loss in torch, `(log_joint, log_q, sample, *, K, M) -> value [B], surrogate [B]`, which is also judged on
+            a problem with a nonlinear decoder (see `toyiwae.conformance.written`).
         K: particles inside the log, one or several; by default those of the bank.
         M: groups outside; by default those of the bank.
         parameters: whose gradients are judged; by default all that are returned.
@@ -59,17 +62,18 @@ def check(
 
     Raises:
         InputError: an unknown target, file, function, form or parameter, a K below the target's minimum.
+        MissingExtraError: a surrogate where torch is not installed.
     """
     claimed = Target.of(target)
     if form not in FORMS:
         raise InputError(f"form is {form!r}: {nearest(str(form), FORMS)}")
-    entries = _entries(claimed, K, M, rows)
+    entries = _entries(claimed, form, K, M, rows)
     known = {name: None for entry in entries for name in entry.problem.parameters}
     wanted = None if parameters is None else arguments.parameter_names(parameters, known, known)
     number = arguments.whole_number(seed, "seed", minimum=0)
     plan = Plan(claimed, form, entries, wanted, rate, shift, number)
     asked = {
-        "estimator": estimator if isinstance(estimator, str) else getattr(estimator, "__name__", "a callable"),
+        "estimator": estimator if isinstance(estimator, str) else str(getattr(estimator, "__name__", "a callable")),
         "target": target, "form": form, "K": K, "M": M, "parameters": wanted, "rows": rows,
         "sequential": sequential, "timeout": timeout, "seed": number, "shift": shift,
     }  # fmt: skip
@@ -81,14 +85,14 @@ def check(
     return CheckReport(claimed.name, checks, rate, plan.tests, plan.reason, source)
 
 
-def _entries(claimed: Target, K: Any, M: Any, rows: bool) -> tuple[Entry, ...]:
+def _entries(claimed: Target, form: str, K: Any, M: Any, rows: bool) -> tuple[Entry, ...]:
     """The problems with the cells to run."""
     particles = None if K is None else arguments.whole_numbers(K, "K")
     groups = None if M is None else arguments.whole_numbers(M, "M")
     for count in particles or ():
         claimed.claimed.check_particles(count)
     made = []
-    for entry in bank():
+    for entry in (*bank(), *(curved() if form == "surrogate" else ())):
         if entry.rows and not rows:
             continue
         cells = [
@@ -128,11 +132,11 @@ class Plan:
         yield from first
         if any(check.tier == 0 and check.passed is False for check in first):
             return
-        names = self._returned(calls)
-        if not names:
+        names = {entry.name: self.returned(calls, entry) for entry in self.entries}
+        if not any(names.values()):
             self.reason = "none of the parameters asked for is returned"
             return
-        self.tests = sum(self._count(entry, names) for entry in self.entries)
+        self.tests = sum(self._count(entry, names[entry.name]) for entry in self.entries)
         level = Level(self.rate, self.tests)
         n = stats.required_replicates(self.shift, tests=self.tests, rate=self.rate, power=POWER)
         for entry in self.entries:
@@ -149,12 +153,13 @@ class Plan:
         seed = contract.seed_of(self.seed, "contract")
         yield from deterministic.contract_checks(calls.call, self.entries[0], self.target, seed)
         yield from deterministic.posterior_checks(calls.call, self.target, seed)
-        if self.form == "coefficients" and calls.function is not None:
-            yield from deterministic.formula_checks(calls.function, self.target, seed)
+        if self.form == "coefficients" and calls.probe is not None:
+            yield from deterministic.formula_checks(calls.probe, self.target, seed)
+        if self.form == "surrogate" and calls.probe is not None:
+            yield from deterministic.surrogate_checks(calls.call, calls.probe, self.entries[0], seed)
 
-    def _returned(self, calls: Isolated) -> list[str]:
-        """What the estimator returns of what is asked for."""
-        entry = self.entries[0]
+    def returned(self, calls: Isolated, entry: Entry) -> list[str]:
+        """What the estimator returns of what is asked for, on one problem."""
         K, M = entry.cells[0]
         try:
             sample = calls.call(entry.problem, K, M, 2, contract.seed_of(self.seed, "names"))
@@ -169,12 +174,14 @@ class Plan:
     def _count(self, entry: Entry, names: list[str]) -> int:
         """Tests on one problem: a mean and a variance per coordinate, three correlations per name, the groups."""
         shapes = {"value": (), **entry.problem.parameters}
-        free = sum(int(moments.judged(n, shapes[n]).sum()) for n in names if n in shapes)
+        free = sum(int(moments.judged(n, shapes[n]).sum()) for n in names)
         return (2 * free + 3 * len(names) + 1) * len(entry.cells)
 
     def truths(self, entry: Entry) -> dict[tuple[int, int], dict[str, Truth]] | str:
         """The exact answers, or why there are none."""
         try:
+            if isinstance(entry.problem, Curved):
+                return curved_truth.truths(self.target, entry)
             return self.target.truths(entry, entry.cells)
         except (MissingMomentError, PrecisionError) as error:
             return str(error)

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Generic, TypeVar
 
 import numpy as np
 
+from toyiwae.conformance.curved import Curved
 from toyiwae.gaussian import condition
 from toyiwae.problem import Data, Model, Problem, Proposal
 
+P = TypeVar("P", Problem, Curved)
+
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Generic[P]):
     """A problem of the bank.
 
     Attributes:
@@ -29,7 +33,7 @@ class Entry:
     """
 
     name: str
-    problem: Problem
+    problem: P
     cells: tuple[tuple[int, int], ...]
     why: str
     rows: bool = False
@@ -66,7 +70,7 @@ _LINE = {
 
 
 @cache
-def bank() -> tuple[Entry, ...]:
+def bank() -> tuple[Entry[Problem], ...]:
     """All problems, those with rows last."""
     wide, narrow = [[1.5, 0.0], [0.25, 1.3]], [[0.94, 0.0], [0.1, 0.97]]
     third = [[1.25, 0.0, 0.0], [-0.2, 0.95, 0.0], [0.15, 0.1, 1.35]]
@@ -103,6 +107,18 @@ def bank() -> tuple[Entry, ...]:
         ),
         Entry("rows", _rows(), ((4, 3),), "three rows of data, an amortised proposal", rows=True),
     )
+
+
+@cache
+def curved() -> tuple[Entry[Curved], ...]:
+    """The problems with a nonlinear decoder, which only surrogates can be judged on."""
+    linear = Problem(
+        Model([0.6], [[1.7]], [[1.9], [-1.3]], [-0.4, 0.7], [[0.5, 0.15], [0.15, 0.35]]),
+        Proposal([[1.9]], mean=[0.35]),
+        Data([1.6, 0.2]),
+    )
+    why = "a nonlinear decoder: derivatives that are right for quadratic log-densities only"
+    return (Entry("curved", Curved(linear), ((5, 2), (2, 1)), why),)
 
 
 @cache

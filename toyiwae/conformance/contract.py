@@ -12,17 +12,17 @@ import contextlib
 import hashlib
 import importlib.util
 import sys
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from toyiwae.checks import nearest
-from toyiwae.conformance import particles
+from toyiwae.conformance.curved import Curved
 from toyiwae.errors import InputError
-from toyiwae.forms import Coefficients
 from toyiwae.problem import Problem
 
 Replicates = Callable[..., Any]
@@ -40,54 +40,87 @@ class Finding(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Replicates as float64 arrays: "value" `[R]` and parameters `[R, *shape]`; `digits` are the dtype's."""
+    """Replicates of one call.
+
+    Attributes:
+        arrays: float64: "value" `[R]` and parameters `[R, *shape]`.
+        digits: decimal digits that the least precise dtype carries.
+        moved: whether the call drew from a global random generator.
+    """
 
     arrays: dict[str, np.ndarray]
     digits: int
+    moved: bool = False
 
 
 def as_array(value: Any) -> tuple[np.ndarray, int]:
-    """An array of any library as float64 on the CPU, and the decimal digits that its dtype carried."""
-    if hasattr(value, "detach"):
-        value = value.detach()
+    """An array of any library as float64 on the CPU, and the decimal digits that its dtype carried.
+
+    Raises:
+        TypeError: no real numbers; or whatever the array raises itself.
+    """
     kind = str(getattr(value, "dtype", "float64"))
-    if "bfloat16" in kind and hasattr(value, "float"):
-        value = value.float()
-    if hasattr(value, "cpu") and callable(value.cpu):
-        value = value.cpu()
     digits = 2 if "bfloat16" in kind else 3 if "16" in kind else 6 if "32" in kind else 15
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError):
-        array = np.from_dlpack(value)
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = value.double() if value.is_floating_point() else value
+    only_dlpack = hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
+    array = np.from_dlpack(value) if only_dlpack else np.asarray(value)
     if array.dtype.kind not in "iufV" and "float" not in str(array.dtype):
         raise TypeError(f"an array of dtype {array.dtype}, not of real numbers")
     return array.astype(np.float64), digits
 
 
-def call(estimator: Replicates, problem: Problem, K: int, M: int, replicates: int, seed: int) -> Sample:
+T = TypeVar("T")
+
+
+def guarded(run: Callable[[], T], kind: str = "no exception", what: str = "it raised") -> T:
+    """Runs what the user wrote, or what touches the user's objects.
+
+    What it prints goes to standard error; NumPy's error state and the filters of warnings are as before afterwards.
+
+    Raises:
+        Finding: for anything that was raised, `sys.exit` included.
+        KeyboardInterrupt: as it is.
+    """
+    try:
+        with contextlib.redirect_stdout(sys.stderr), np.errstate(all="ignore"), warnings.catch_warnings():
+            return run()
+    except (KeyboardInterrupt, Finding):
+        raise
+    except BaseException as error:
+        raise Finding(kind, f"{what} {said(error)}") from error
+
+
+def said(error: BaseException) -> str:
+    """Type and message of an exception in one line, whatever its `str` does."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "(its message cannot be read)"
+    return " ".join(f"{type(error).__name__}: {text}".split())[:300]
+
+
+def call(
+    estimator: Replicates, problem: Problem | Curved, K: int, M: int, replicates: int, seed: int
+) -> Sample:
     """One call of the user's estimator, checked.
 
     Raises:
         Finding: an exception, a wrong shape or name, a number that is not finite.
     """
-    before = problem.content_hash
-    try:
-        with contextlib.redirect_stdout(sys.stderr), np.errstate(all="ignore"):
-            answer = estimator(problem, K=K, M=M, replicates=replicates, seed=seed)
-    except KeyboardInterrupt:
-        raise
-    except Finding:
-        raise
-    except BaseException as error:
-        message = " ".join(f"{type(error).__name__}: {error}".split())
-        raise Finding("no exception", f"it raised {message[:300]}") from error
+    before, generators = problem.content_hash, global_state()
+    answer = guarded(lambda: estimator(problem, K=K, M=M, replicates=replicates, seed=seed))
     if problem.content_hash != before:
         raise Finding("inputs untouched", "it changed the problem's arrays")
-    return _checked(answer, problem, replicates)
+    moved = global_state() != generators
+    read = guarded(
+        lambda: _checked(answer, problem, replicates), "shapes", "what it returned cannot be read:"
+    )
+    return replace(read, moved=moved)
 
 
-def _checked(answer: Any, problem: Problem, replicates: int) -> Sample:
+def _checked(answer: Any, problem: Problem | Curved, replicates: int) -> Sample:
     """The answer as arrays of the right shapes."""
     if not isinstance(answer, (tuple, list)) or len(answer) != 2 or not isinstance(answer[1], Mapping):
         kind = type(answer).__name__
@@ -107,7 +140,7 @@ def _checked(answer: Any, problem: Problem, replicates: int) -> Sample:
         try:
             arrays[name], carried = as_array(raw)
         except Exception as error:
-            raise Finding("shapes", f"{name} is not an array of real numbers: {error}") from error
+            raise Finding("shapes", f"{name} is not an array of real numbers: {said(error)}") from error
         digits = min(digits, carried)
         if arrays[name].shape != (replicates, *shape):
             expected = (replicates, *shape)
@@ -117,35 +150,6 @@ def _checked(answer: Any, problem: Problem, replicates: int) -> Sample:
         if bad:
             raise Finding("finite", f"{name}: {bad} of {array.size} numbers are not finite")
     return Sample(arrays, digits)
-
-
-def from_coefficients(function: Callable[[Any], Any]) -> Replicates:
-    """Replicates of a formula `log_w [..., M, K] -> (model, path, score)`, by the suite's own sampler."""
-
-    def estimator(problem: Problem, *, K: int, M: int, replicates: int, seed: int):
-        drawn = particles.draw(problem, K, M, replicates, seed)
-        return None, drawn.gradients(evaluated(function, drawn.log_w))
-
-    return estimator
-
-
-def evaluated(function: Callable[[Any], Any], log_w: np.ndarray) -> Coefficients:
-    """The formula's answer as coefficients of the right shape.
-
-    Raises:
-        Finding: another shape or kind.
-    """
-    answer = function(log_w)
-    parts = (answer.model, answer.path, answer.score) if hasattr(answer, "score") else answer
-    if not isinstance(parts, (tuple, list)) or len(parts) != 3:
-        raise Finding("shapes", "expected three arrays (model, path, score), each shaped like log_w")
-    made = []
-    for name, part in zip(("model", "path", "score"), parts, strict=True):
-        array = as_array(part)[0]
-        if array.shape not in ((), log_w.shape):
-            raise Finding("shapes", f"{name} has shape {array.shape}: expected {log_w.shape}")
-        made.append(np.broadcast_to(array, log_w.shape))
-    return Coefficients(*made)
 
 
 def load(spec: str) -> Callable[..., Any]:
@@ -163,19 +167,20 @@ def load(spec: str) -> Callable[..., Any]:
     if source is None or source.loader is None:
         raise InputError(f"estimator {spec!r}: {path!r} is not a Python file")
     module = sys.modules[key] = importlib.util.module_from_spec(source)
+    loader = source.loader
+
+    def found() -> Any:
+        loader.exec_module(module)
+        return getattr(module, name, None)
+
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            source.loader.exec_module(module)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        message = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"estimator {spec!r}: running {path!r} failed: {message}") from error
-    found = getattr(module, name, None)
-    if not callable(found):
+        function = guarded(found, what="failed:")
+    except Finding as error:
+        raise InputError(f"estimator {spec!r}: running {path!r} {error.message}") from error
+    if not callable(function):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise InputError(f"estimator {spec!r}: {path!r} defines no function {name!r}: {nearest(name, known)}")
-    return found
+    return function
 
 
 def seed_of(seed: int, *key: object) -> int:

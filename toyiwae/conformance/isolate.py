@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-
-import numpy as np
 
 from toyiwae.checks import real
 from toyiwae.conformance import contract
 from toyiwae.conformance.contract import Finding, Sample
-from toyiwae.errors import InputError
+from toyiwae.conformance.curved import Curved
+from toyiwae.conformance.written import Written
+from toyiwae.errors import InputError, ToyiwaeError
 from toyiwae.problem import Problem
 
 _START = 120.0  # seconds that importing the user's file may take beyond the time of one call
@@ -24,11 +28,15 @@ class Isolated:
 
     Args:
         estimator: a function, or "FILE:NAME".
-        form: "replicates" or "coefficients".
+        form: one of `toyiwae.conformance.written.FORMS`.
         timeout: seconds for one call; None to run in this process.
 
     Raises:
         InputError: on entering, where the file or the name is not there.
+        MissingExtraError: on entering, a surrogate where torch is not installed.
+
+    Attributes:
+        probe: `Written.probe`, wherever it runs; None where the form has none.
     """
 
     def __init__(self, estimator: Callable[..., Any] | str, form: str, timeout: float | None):
@@ -41,24 +49,30 @@ class Isolated:
         self._timeout = None if timeout is None else real(timeout, "timeout", 0.0, above=True)
         self._child: Any = None
         self._pipe: Any = None
-        self.function: Callable[[Any], Any] | None = None
+        self._restore = contextlib.ExitStack()
+        self.probe: Callable[..., Any] | None = None
 
     def __enter__(self) -> Self:
         """Loads the estimator."""
-        if self._timeout is None:
-            self._replicates, self.function = _prepared(self._estimator, self._form)
-        else:
-            self._start()
-            self.function = self._remote_function
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_surroundings())
+            if self._timeout is None:
+                written = Written.of(self._estimator, self._form)
+                self._replicates, self.probe = written.replicates, written.probe
+            else:
+                self._start()
+                self.probe = None if self._form == "replicates" else self._remote_probe
+            self._restore = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the child."""
+        """Ends the child; the working directory and torch's default dtype are as before."""
         self._stop()
+        self._restore.close()
 
-    def call(self, problem: Problem, K: int, M: int, replicates: int, seed: int) -> Sample:
+    def call(self, problem: Problem | Curved, K: int, M: int, replicates: int, seed: int) -> Sample:
         """One call.
 
         Raises:
@@ -68,13 +82,14 @@ class Isolated:
             return contract.call(self._replicates, problem, K, M, replicates, seed)
         return self._ask(("call", (problem, K, M, replicates, seed)))
 
-    def _remote_function(self, log_w: np.ndarray) -> Any:
-        return self._ask(("function", (log_w,)))
+    def _remote_probe(self, *content: Any) -> Any:
+        return self._ask(("probe", content))
 
     def _ask(self, message: Any) -> Any:
         if self._child is None:
             self._start()
-        self._pipe.send(message)
+        with contextlib.suppress(OSError):  # it died since the last call: the answer says so
+            self._pipe.send(message)
         return self._answer(self._timeout or 0.0)
 
     def _answer(self, seconds: float) -> Any:
@@ -89,7 +104,8 @@ class Isolated:
         if kind == "finding":
             raise Finding(*content)
         if kind == "refused":
-            raise InputError(content)
+            kind, message = content
+            raise kind(message)
         return content
 
     def _start(self) -> None:
@@ -119,18 +135,34 @@ class Isolated:
         return code
 
 
-def _prepared(estimator: Callable[..., Any] | str, form: str) -> tuple[Callable[..., Any], Any]:
-    """The function as replicates, and as it is where it is a formula."""
-    function = contract.load(estimator) if isinstance(estimator, str) else estimator
-    return (contract.from_coefficients(function), function) if form == "coefficients" else (function, None)
+@contextlib.contextmanager
+def _surroundings() -> Iterator[None]:
+    """Puts back what user code may have changed for everybody: the working directory and torch's default dtype."""
+    try:
+        folder = Path.cwd()
+    except OSError:
+        folder = None
+    torch = sys.modules.get("torch")
+    dtype = None if torch is None else torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        if folder is not None:
+            with contextlib.suppress(OSError):
+                os.chdir(folder)
+        torch = sys.modules.get("torch")
+        if torch is not None:
+            torch.set_default_dtype(torch.float32 if dtype is None else dtype)
 
 
 def _serve(pipe: Any, estimator: Callable[..., Any] | str, form: str) -> None:
     """The child: answers until the pipe closes."""
     try:
-        replicates, function = _prepared(estimator, form)
-    except InputError as error:
-        pipe.send(("refused", str(error)))
+        written = Written.of(estimator, form)
+        if form == "surrogate":
+            _try_gradients()
+    except ToyiwaeError as error:
+        pipe.send(("refused", (type(error), str(error))))
         return
     pipe.send(("ready", None))
     while True:
@@ -140,11 +172,27 @@ def _serve(pipe: Any, estimator: Callable[..., Any] | str, form: str) -> None:
             return
         try:
             if kind == "call":
-                answer = contract.call(replicates, *content)
+                answer = contract.call(written.replicates, *content)
             else:
-                answer = contract.evaluated(function, *content)
+                assert written.probe is not None
+                answer = written.probe(*content)
             pipe.send(("ok", answer))
         except Finding as found:
             pipe.send(("finding", (found.kind, found.message)))
-        except Exception as error:
-            pipe.send(("finding", ("no exception", f"it raised {type(error).__name__}: {error}"[:300])))
+
+
+def _try_gradients() -> None:
+    """Gradients of torch in a forked process: not where the parent's threads made some, and on one thread.
+
+    Raises:
+        InputError: where they cannot be had.
+    """
+    torch: Any = sys.modules["torch"]
+    torch.set_num_threads(1)  # the parent's threads are not here, and waiting for them would be for ever
+    try:
+        torch.ones(1, requires_grad=True).sum().backward()
+    except RuntimeError as error:
+        raise InputError(
+            f"a surrogate cannot run in a process of its own after torch's gradients ran in this one ({error}): leave"
+            " out the timeout, or use the command line"
+        ) from error

@@ -20,7 +20,7 @@ def pytest_addoption(parser: Any) -> None:
     group = parser.getgroup("toyiwae", "conformance of a gradient estimator")
     group.addoption("--toyiwae-estimator", metavar="FILE:NAME", help="the estimator to check")
     group.addoption("--toyiwae-target", metavar="T", help="what it claims to be; its NAME if not given")
-    group.addoption("--toyiwae-form", default="replicates", help="replicates or coefficients")
+    group.addoption("--toyiwae-form", default="replicates", help="replicates, coefficients or surrogate")
     group.addoption("--toyiwae-vary-seed", action="store_true", help="another seed in every run")
     group.addoption(
         "--toyiwae-expected-failures", metavar="FILE", help="ids of checks that must fail, one in a line"

@@ -84,10 +84,10 @@ def checks(plan: Any, calls: Any) -> Iterator[Check]:
             yield Check("mean", 2, entry.name, reason=truths)
             continue
         cells |= {(entry.name, K, M): (entry, K, M, truths[K, M]) for K, M in entry.cells}
-    names = plan._returned(calls)
     running: dict[tuple[Any, str], EProcess] = {}
+    names = {entry.name: plan.returned(calls, entry) for entry in plan.entries}
     for key, (_, _, _, truths) in cells.items():
-        for name in (n for n in names if n in truths):
+        for name in names[key[0]]:
             if truths[name].mean is None or truths[name].var is None:
                 reason = f"no bound on the variance: {truths[name].reason}"
                 yield Check("sequential mean", 2, *key, parameter=name, reason=reason)

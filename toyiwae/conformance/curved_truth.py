@@ -1,0 +1,99 @@
+"""The exact moments on the problem with a nonlinear decoder, by quadrature over its one latent."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from toyiwae.conformance.bank import Entry
+from toyiwae.conformance.targets import Target, Truth
+from toyiwae.forms import Bound
+from toyiwae.oracle.atoms import AtomicLaw
+from toyiwae.oracle.finite_k import Estimate, FiniteK
+from toyiwae.truth import Cell, Moments, exact
+
+_KNOWN: dict[object, dict[tuple[int, int], dict[str, Truth]]] = {}
+_REACH, _NODES = 12.0, (481, 961)  # standard deviations of the proposal; nodes of the two lattices
+_ANY = "only a bound is claimed, so any variance will do"
+
+
+def truths(target: Target, entry: Entry) -> dict[tuple[int, int], dict[str, Truth]]:
+    """Moments of the value and of all gradients, for each (K, M); computed once in a process.
+
+    Args:
+        target: what is claimed.
+        entry: the entry of a `Curved` problem.
+    """
+    key = (target.name, target.claimed, entry.problem, entry.cells)
+    if key not in _KNOWN:
+        problem = entry.problem.quadrature()
+        particles, groups = (sorted({cell[i] for cell in entry.cells}) for i in (0, 1))
+        found = exact(problem, K=particles, M=groups, estimators=(target.claimed,), parameters="all")
+        _KNOWN[key] = {(k, m): _cell(target, entry, found.cell(k, m)) for k, m in entry.cells}
+    return _KNOWN[key]
+
+
+def _cell(target: Target, entry: Entry, cell: Cell) -> dict[str, Truth]:
+    found, shapes = cell.gradients[target.claimed.name], entry.problem.parameters
+    value = _value(target, entry, cell, found.target_bound)
+    return {"value": value} | {
+        name: _gradient(target, moments, shapes[name]) for name, moments in found.parameters.items()
+    }
+
+
+def _gradient(target: Target, moments: Moments, shape: tuple[int, ...]) -> Truth:
+    """A gradient's moments in the parameter's own shape."""
+    if moments.mean is None or moments.mean_error is None:
+        return Truth(None, np.zeros(()), reason=moments.reason)
+    mean, error = moments.mean.reshape(shape), moments.mean_error.reshape(shape)
+    if not target.named:
+        return Truth(mean, error, reason=_ANY)
+    if moments.var is None or moments.var_error is None:
+        return Truth(mean, error, reason=moments.reason)
+    return Truth(mean, error, moments.var.reshape(shape), moments.var_error.reshape(shape))
+
+
+def _value(target: Target, entry: Entry, cell: Cell, climbed: float | None) -> Truth:
+    mean = np.asarray(cell.bound if climbed is None else climbed)
+    error = np.asarray(cell.gap_error + 1e-12 * (1.0 + abs(float(mean))))
+    if not target.named:
+        return Truth(mean, error, reason=_ANY)
+    var = value_variance(entry, target.claimed.value(cell.K, cell.M), cell.K, cell.M)
+    if var is None:
+        return Truth(mean, error, reason=f"the variance of the value of {target.claimed.name} is not derived")
+    return Truth(mean, error, var.value, var.error)
+
+
+def value_variance(entry: Entry, bound: Bound, K: int, M: int) -> Estimate | None:
+    """Variance of the mean over groups of `(1/e) log (1/K) Σ w^e`, or of log w over all particles; None for others.
+
+    With `y = (1/K) Σ w^e` in units of its mean, `E[log² y] = 2 ∫ (Λ(t/K)^K − e^−t)(log t + γ) dt/t`. The error is
+    the difference of two lattices.
+    """
+    if len(bound.terms) != 1 or bound.terms[0][1] != 1.0 or bound.terms[0][0] not in (1, K):
+        return None
+    particles = bound.terms[0][0]
+    coarse, fine = (_variance(_law(entry, bound.exponent, nodes), particles) for nodes in _NODES)
+    scale = bound.exponent**2 * (K * M // particles)
+    return Estimate(np.asarray(fine / scale), np.asarray((abs(fine - coarse) + 1e-12 * fine) / scale))
+
+
+def _law(entry: Entry, exponent: float, nodes: int) -> AtomicLaw:
+    """The law of w^exponent on a lattice."""
+    problem = entry.problem.quadrature()
+    noise = np.linspace(-_REACH, _REACH, nodes)[:, None]
+    std = np.sqrt(problem.proposal_cov[0, 0])
+    log_prob = -0.5 * noise[:, 0] ** 2
+    log_w = problem.log_joint(problem.proposal_mean + std * noise) - log_prob
+    return AtomicLaw(log_prob, exponent * log_w)
+
+
+def _variance(law: AtomicLaw, particles: int) -> float:
+    """Variance of log y."""
+    if particles == 1:
+        prob = np.exp(law.log_prob)
+        return float(prob @ (law.log_w - prob @ law.log_w) ** 2)
+    engine = FiniteK(law, [particles])
+    difference, log_t = engine.difference[0][0, 0], engine.grid.log_t + np.log(particles)
+    first = -engine.grid.step * difference.sum()
+    second = 2.0 * engine.grid.step * (difference * (log_t + np.euler_gamma)).sum()
+    return float(second - first**2)
