@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from toyiwae import estimators
+from toyiwae.conformance import particles
 from toyiwae.estimators import Estimator
 from toyiwae.forms import Coefficients
 
@@ -61,3 +62,15 @@ def assert_same(made, expected, tolerance=1e-13):
 def join(pieces, axis):
     """Coefficients of chunks, put together."""
     return Coefficients(*(np.concatenate([getattr(c, part) for c in pieces], axis=axis) for part in PARTS))
+
+
+def correct(name):
+    """The registered estimator as a NumPy estimator of the contract."""
+    claimed = estimators.get(name)
+
+    def replicates(problem, *, K, M, replicates, seed):
+        drawn = particles.draw(problem, K, M, replicates, seed)
+        log_w = drawn.log_w
+        return claimed.value_of(log_w).mean(1), drawn.gradients(claimed(log_w))
+
+    return replicates

@@ -247,8 +247,17 @@ def detection_power(shift: float, replicates: int, *, tests: int = 1, rate: floa
     return float(_special().ndtr(distance - threshold) + _special().ndtr(-distance - threshold))
 
 
+def normal_quantile(level: float) -> float:
+    """`Φ⁻¹(level)`.
+
+    Raises:
+        InputError: unless 0 < level < 1.
+    """
+    return _quantile(_probability("level", level))
+
+
 def _distance(tests: int, rate: float, power: float) -> float:
-    return family_threshold(tests, rate) + _quantile(_probability("power", power))
+    return family_threshold(tests, rate) + normal_quantile(power)
 
 
 def _quantile(level: float, dof: float = math.inf) -> float:

@@ -290,7 +290,7 @@ class _Plan:
         for part, names in self._parts().items():
             found = self.covariances.get((estimator.form, part))
             if found is not None:
-                total, repeats = self._pooling(estimator.form, part, k, m)
+                total, repeats = pooling(estimator.form, part, k, m)
                 cov[part] = found[self.particles.index(total)] / repeats
                 mean = np.concatenate([np.ravel(parameters[name].mean) for name in names])
                 snr[part] = float(directional_snr(mean[None], cov[part][None])[0])
@@ -311,11 +311,6 @@ class _Plan:
             if part == "model" or not form.has_log_terms
         }
 
-    @staticmethod
-    def _pooling(form: Form, part: str, k: int, m: int) -> tuple[int, int]:
-        """Particles that a weight is normalised over, and independent repeats that are averaged."""
-        return (k * m, 1) if part in form.pooled or (part == "proposal" and "path" in form.pooled) else (k, m)
-
     def _moments(self, estimator, name: str, target: Bound | None, k: int, m: int) -> Moments:
         form = estimator.form
         zero = np.zeros(self.problem.parameters[name])
@@ -327,9 +322,7 @@ class _Plan:
                 limit + shift, None, None, error, None, zero, reason=_NO_VARIANCE.format(name=estimator.name)
             )
         found = self.moments[form, name]
-        total, repeats = self._pooling(
-            form, "model" if name in self.source.model_parameters else "proposal", k, m
-        )
+        total, repeats = pooling(form, "model" if name in self.source.model_parameters else "proposal", k, m)
         index = self.particles.index(total)
         mean, mean_error = found.mean.value[index], found.mean.error[index]
         bias = zero if target is not None else self._bias(found, index, Bound.iwae(k), name)
@@ -396,3 +389,16 @@ def _targets(estimator, k: int, m: int) -> tuple[Bound | None, Bound | None]:
     model = target.model(k, m) if target and target.model else None
     proposal = target.proposal(k, m) if target and target.proposal else None
     return model, proposal
+
+
+def pooling(form: Form, part: str, k: int, m: int) -> tuple[int, int]:
+    """Particles that a weight is normalised over, and independent repeats that are averaged.
+
+    Args:
+        form: the estimator.
+        part: "model" or "proposal".
+        k: K.
+        m: M.
+    """
+    pooled = part in form.pooled or (part == "proposal" and "path" in form.pooled)
+    return (k * m, 1) if pooled else (k, m)

@@ -50,6 +50,37 @@ def compare(
     return Compared(mean, shift / scale, np.where(constant, exact, p), np.abs(skewness) / (6.0 * np.sqrt(n)))
 
 
+def compare_known(
+    samples: Array, mean: Array, var: Array, level: float, slack: Array | float = 0.0
+) -> Compared:
+    """Tests the means of replicates `[n, ...]` whose variance is known (or bounded), whatever else their law.
+
+    With Catoni's influence function `ψ(y) = log(1 + y + y²/2)` for `y ≥ 0`, `ψ(−y) = −ψ(y)`, the sum
+    `T± = Σ_i ψ(±λ(x_i − mean)) − n λ² var/2` has `E exp(T±) ≤ 1`, so that `2 exp(−max T±)` is a p-value: no normal
+    approximation, however heavy the tails. The λ that serves the level best is `√(2 log(2/level) / (n var))`.
+
+    Args:
+        samples: replicates.
+        mean: of one replicate, under the hypothesis.
+        var: likewise.
+        level: the p-value from which the test fails.
+        slack: bound on the error of the mean; it counts in the estimator's favour.
+
+    References:
+        catoni2012challenging
+    """
+    n = len(samples)
+    estimate, bet = samples.mean(axis=0), np.sqrt(2.0 * np.log(2.0 / level) / (n * var))
+    log_e = np.full(np.shape(estimate), -np.inf)
+    for sign in (1.0, -1.0):
+        y = bet * (sign * (samples - mean) - slack)
+        influence = np.sign(y) * np.log1p(np.abs(y) + 0.5 * y * y)
+        log_e = np.maximum(log_e, influence.sum(axis=0) - 0.5 * n * bet**2 * var)
+    p = np.minimum(1.0, 2.0 * np.exp(-np.maximum(log_e, 0.0)))
+    shift = np.sign(estimate - mean) * np.maximum(np.abs(estimate - mean) - slack, 0.0) / np.sqrt(var)
+    return Compared(estimate, shift, p, np.zeros(np.shape(estimate)))
+
+
 def worst(compared: Compared, keep: Any = None) -> tuple[int, ...]:
     """Index of the coordinate with the smallest p-value; the largest shift among equals."""
     p = np.where(True if keep is None else keep, compared.p_value, 2.0)

@@ -11,16 +11,17 @@ from toyiwae.conformance import reference
 from toyiwae.conformance.bank import Entry
 from toyiwae.errors import InputError
 from toyiwae.estimators import Estimator, registry
-from toyiwae.forms import Bound
-from toyiwae.oracle.finite_k import FiniteK
+from toyiwae.forms import Bound, Form
+from toyiwae.oracle import fourth
+from toyiwae.oracle.fourth import Spread
 from toyiwae.oracle.gradients import Whitened
-from toyiwae.problem import Problem
-from toyiwae.truth import Cell, exact
+from toyiwae.truth import Cell, Moments, exact, pooling
 
 Array = np.ndarray | np.float64
-_EULER = float(np.euler_gamma)
+_Spreads = dict[tuple[str, int], Spread]
 _KNOWN: dict[object, dict[tuple[int, int], dict[str, Truth]]] = {}
 _NO_MEAN = "{name} declares no target for this parameter and has no Form: its mean is not known"
+_ANY = "only a bound is claimed, so any variance will do"
 _NO_VARIANCE = (
     "the variance of {name} at this parameter has no closed form, and the table has none for this cell"
 )
@@ -28,12 +29,18 @@ _NO_VARIANCE = (
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """Exact moments of one replicate of a value or a parameter's gradient; None where `reason` says why."""
+    """Exact moments of one replicate of a value or a parameter's gradient; None where `reason` says why.
+
+    Attributes:
+        mean, var: with bounds on their errors; None where there is no closed form.
+        kurtosis: fourth central moment over var², rounded up; None where it must be estimated.
+    """
 
     mean: Array | None
     mean_error: Array
     var: Array | None = None
     var_error: Array | None = None
+    kurtosis: Array | None = None
     reason: str | None = None
 
 
@@ -68,11 +75,17 @@ class Target:
             raise InputError(f"target {spec!r}: {claimed.name} is not unbiased for one bound")
         return cls(spec, claimed, named=False)
 
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells targets apart: the registry makes a new record whenever one is asked for."""
+        function = getattr(self.claimed.function, "func", self.claimed.function)
+        return self.name, function, self.claimed.parameter, self.claimed.form
+
     def truths(
         self, entry: Entry, cells: Sequence[tuple[int, int]]
     ) -> dict[tuple[int, int], dict[str, Truth]]:
         """Moments of the value and of all gradients, for each (K, M); computed once in a process."""
-        key = (self.name, self.claimed, entry.problem, tuple(cells))
+        key = (*self.key, entry.problem, tuple(cells))
         if key not in _KNOWN:
             _KNOWN[key] = self._truths(entry, cells)
         return _KNOWN[key]
@@ -83,57 +96,80 @@ class Target:
         problem = entry.problem
         particles, groups = (sorted({cell[i] for cell in cells}) for i in (0, 1))
         found = exact(problem, K=particles, M=groups, estimators=(self.claimed,), parameters="all")
-        return {(k, m): self._cell(entry, found.cell(k, m)) for k, m in cells}
+        whitened = Whitened(problem)
+        form = self.claimed.form
+        spreads = _spreads(whitened, form, cells) if self.named and form is not None else {}
+        return {(k, m): self._cell(entry, whitened, found.cell(k, m), spreads) for k, m in cells}
 
-    def _cell(self, entry: Entry, cell: Cell) -> dict[str, Truth]:
+    def _cell(self, entry: Entry, whitened: Whitened, cell: Cell, spreads: _Spreads) -> dict[str, Truth]:
         truth = cell.gradients[self.claimed.name]
-        made = {"value": self._value(entry.problem, cell)}
+        made = {"value": self._value(whitened, cell)}
         for name, moments in truth.parameters.items():
             if moments.mean is None or moments.mean_error is None:
                 made[name] = Truth(None, np.zeros(()), reason=_NO_MEAN.format(name=self.claimed.name))
-                continue
-            var, error, reason = moments.var, moments.var_error, None
-            if not self.named:
-                var = error = None
-                reason = "only a bound is claimed, so any variance will do"
-            elif var is None:
-                var, error = reference.variance(entry, self.claimed, cell.K, cell.M, name)
-                reason = None if var is not None else _NO_VARIANCE.format(name=self.claimed.name)
-            made[name] = Truth(moments.mean, moments.mean_error, var, error, reason)
+            elif not self.named:
+                made[name] = Truth(moments.mean, moments.mean_error, reason=_ANY)
+            else:
+                made[name] = self._with_variance(entry, cell, name, moments, spreads)
         return made
 
-    def _value(self, problem: Problem, cell: Cell) -> Truth:
+    def _with_variance(
+        self, entry: Entry, cell: Cell, name: str, moments: Moments, spreads: _Spreads
+    ) -> Truth:
+        """A gradient's truth with variance and kurtosis: exact ones, or those of the table."""
+        var, error, form = moments.var, moments.var_error, self.claimed.form
+        known = kurtosis = None
+        if form is not None:
+            particles, groups = pooling(form, _part(name), cell.K, cell.M)
+            known = spreads.get((name, particles))
+            kurtosis = None if known is None else known.kurtosis(groups)
+        if var is None or kurtosis is None:
+            tabled = reference.lookup(entry, self.claimed, cell.K, name)
+            if tabled is not None:
+                kurtosis = 3.0 + (tabled.kurtosis - 3.0) / cell.M
+                if var is None:
+                    var, error = tabled.var / cell.M, tabled.var_error / cell.M
+        reason = None if var is not None else _NO_VARIANCE.format(name=self.claimed.name)
+        return Truth(moments.mean, np.asarray(moments.mean_error), var, error, kurtosis, reason)
+
+    def _value(self, whitened: Whitened, cell: Cell) -> Truth:
         bound = self.claimed.value(cell.K, cell.M)
         value = cell.gradients[self.claimed.name].target_bound
         mean = np.asarray(cell.bound if value is None else value)
         error = np.asarray(cell.gap_error + 1e-12 * (1.0 + abs(float(mean))))
         if not self.named:
-            return Truth(mean, error, reason="only a bound is claimed, so any variance will do")
-        var = value_variance(problem, bound, cell.K, cell.M)
-        reason = (
-            None if var is not None else f"the variance of the value of {self.claimed.name} is not derived"
-        )
-        return Truth(mean, error, var, None if var is None else 1e-8 * var, reason)
+            return Truth(mean, error, reason=_ANY)
+        found = value_spread(whitened, bound, cell.K, cell.M)
+        if found is None:
+            return Truth(
+                mean, error, reason=f"the variance of the value of {self.claimed.name} is not derived"
+            )
+        spread, groups = found
+        var = spread.var / groups
+        return Truth(mean, error, var, 1e-8 * var, spread.kurtosis(groups))
 
 
-def value_variance(problem: Problem, bound: Bound, K: int, M: int) -> np.ndarray | None:
-    """Exact variance of a value of one term: the mean of log w, or of `(1/e) log (1/K) Σ w^e`; None for others.
+def _part(name: str) -> str:
+    return "proposal" if name.startswith("proposal") else "model"
 
-    With `y = (1/K) Σ w^e` in units of its mean, `E[log² y] = 2 ∫ (Λ(t/K)^K − e^−t)(log t + γ) dt/t`.
+
+def _spreads(whitened: Whitened, form: Form, cells: Sequence[tuple[int, int]]) -> _Spreads:
+    """Spread of one group's gradient, by parameter and number of particles that a weight is normalised over."""
+    found: _Spreads = {}
+    names = whitened.problem.parameters
+    for part in ("model", "proposal"):
+        particles = sorted({pooling(form, part, k, m)[0] for k, m in cells})
+        made = fourth.gradients(whitened, form, [name for name in names if _part(name) == part], particles)
+        found |= {(name, k): spread.at(i) for name, spread in made.items() for i, k in enumerate(particles)}
+    return found
+
+
+def value_spread(whitened: Whitened, bound: Bound, K: int, M: int) -> tuple[Spread, int] | None:
+    """Spread of one independent part of a value, and of how many parts it is the mean; None for other values.
+
+    Known are the mean of log w over all particles, and the mean over groups of `(1/e) log (1/K) Σ w^e`.
     """
-    whitened = Whitened(problem)
-    beta, h = whitened.beta, whitened.h
-    rows = len(h)
-    of_log_w = (0.5 * (beta**2).sum() + (h**2).sum(axis=1)).mean() / rows
-    if len(bound.terms) != 1 or bound.terms[0][1] != 1.0:
+    if len(bound.terms) != 1 or bound.terms[0][1] != 1.0 or bound.terms[0][0] not in (1, K):
         return None
     particles = bound.terms[0][0]
-    if particles == 1:
-        return np.asarray(of_log_w / (K * M))
-    if particles != K:
-        return None
-    engine = FiniteK(whitened.law(bound.exponent), [K])
-    difference, log_t = engine.difference[0][:, 0], engine.grid.log_t + np.log(K)
-    first = -engine.grid.step * difference.sum(axis=-1)
-    second = 2.0 * engine.grid.step * (difference * (log_t + _EULER)).sum(axis=-1)
-    return np.asarray((second - first**2).mean() / (rows * M * bound.exponent**2))
+    return fourth.value(whitened, particles, bound.exponent), K * M // particles

@@ -15,7 +15,7 @@ and judge tests, and carry their errors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations_with_replacement
@@ -53,10 +53,14 @@ class Spread:
     excess: np.ndarray
     error: np.ndarray
 
+    def at(self, index: int) -> Spread:
+        """That of one number of particles: [*shape]."""
+        return Spread(self.var[index], self.excess[index], self.error[index])
+
     def kurtosis(self, groups: int = 1) -> np.ndarray:
         """Fourth central moment over var² of the mean of `groups` groups, rounded up by its error; NaN at var 0."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return 3.0 + (self.excess + self.error) / (groups * self.var**2)
+            return np.asarray(3.0 + (self.excess + self.error) / (groups * self.var**2))
 
 
 class FourthEngine(GradientEngine):
@@ -156,38 +160,39 @@ def splits(count: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
     return tuple(found)
 
 
-def gradients(whitened: Whitened, form: Form, parameter: str, particles: Sequence[int]) -> Spread | None:
-    """Spread of one group's gradient of the average over rows, for each K; None for forms with log terms.
+def gradients(
+    whitened: Whitened, form: Form, parameters: Iterable[str], particles: Sequence[int]
+) -> dict[str, Spread]:
+    """Spread of one group's gradient of the average over rows, for each K, by parameter; all on the same transforms.
 
     Args:
         whitened: the problem.
-        form: the estimator.
-        parameter: whose gradient.
+        form: the estimator; parameters whose coefficients have log terms are left out.
+        parameters: whose gradients.
         particles: numbers of particles that a weight is normalised over.
     """
-    if parameter not in MODEL_PARAMETERS and form_of_mean(form) is not form:
-        return None
+    plain = form_of_mean(form) is form
+    names = [name for name in parameters if plain or name in MODEL_PARAMETERS]
     law, x, count = whitened.law(form.exponent), whitened.x, len(whitened.x)
-    average, many, grids = (
-        Average(whitened, parameter, len(particles)),
-        [k for k in particles if k > 1],
-        Grids(particles),
-    )
-    var, excess, error = (
-        np.zeros((len(particles), *whitened.problem.parameters[parameter])) for _ in range(3)
-    )
-    for rows in row_batches(law, int(np.prod(var.shape[1:]))):
+    sums = {name: Average(whitened, name, len(particles)) for name in names}
+    many, grids = [k for k in particles if k > 1], Grids(particles)
+    shapes = {name: (3, len(particles), *whitened.problem.parameters[name]) for name in names}
+    totals = {name: np.zeros(shape) for name, shape in shapes.items()}
+    width = max((int(np.prod(shape[2:])) for shape in shapes.values()), default=1)
+    for rows in row_batches(law, width):
         part = whitened.gradients(law, rows, form.exponent)
-        components = GradientComponents(part).of(form, parameter)
-        if not components:
-            break
-        grid = grids(part.law)
+        built, grid = GradientComponents(part), grids(part.law)
         engine = FourthEngine(part.law, many, grid) if grid is not None else None
-        second, fourth = _for_all(part.law, components, particles, engine)
-        var += average.summed(second.value, x[rows] ** 2)
-        excess += average.summed(fourth.value - 3.0 * second.value**2, x[rows] ** 4)
-        error += average.summed(fourth.error, x[rows] ** 4)
-    return Spread(var / count**2, excess / count**4, error / count**4)
+        for name in names:
+            if components := built.of(form, name):
+                second, fourth = _for_all(part.law, components, particles, engine)
+                excess = fourth.value - 3.0 * second.value**2
+                powers = (second.value, x[rows] ** 2), (excess, x[rows] ** 4), (fourth.error, x[rows] ** 4)
+                totals[name] += np.stack([sums[name].summed(*pair) for pair in powers])
+    return {
+        name: Spread(total[0] / count**2, total[1] / count**4, total[2] / count**4)
+        for name, total in totals.items()
+    }
 
 
 def value(whitened: Whitened, particles: int, exponent: float = 1.0) -> Spread:
