@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -73,7 +74,7 @@ def check(
     number = arguments.whole_number(seed, "seed", minimum=0)
     plan = Plan(claimed, form, entries, wanted, rate, shift, number)
     asked = {
-        "estimator": estimator if isinstance(estimator, str) else str(getattr(estimator, "__name__", "a callable")),
+        "estimator": _name(estimator),
         "target": target, "form": form, "K": K, "M": M, "parameters": wanted, "rows": rows,
         "sequential": sequential, "timeout": timeout, "seed": number, "shift": shift,
     }  # fmt: skip
@@ -83,6 +84,15 @@ def check(
         checks = tuple(plan.sequential(calls) if sequential else plan.checks(calls))
     source["seconds"] = round(time.perf_counter() - started, 3)
     return CheckReport(claimed.name, checks, rate, plan.tests, plan.reason, source)
+
+
+def _name(estimator: Callable[..., Any] | str) -> str:
+    """What the report calls it."""
+    if isinstance(estimator, str):
+        return estimator
+    with contextlib.suppress(Exception):
+        return str(estimator.__name__)
+    return "a callable"
 
 
 def _entries(claimed: Target, form: str, K: Any, M: Any, rows: bool) -> tuple[Entry, ...]:

@@ -23,7 +23,7 @@ def truths(target: Target, entry: Entry) -> dict[tuple[int, int], dict[str, Trut
         target: what is claimed.
         entry: the entry of a `Curved` problem.
     """
-    key = (target.name, target.claimed, entry.problem, entry.cells)
+    key = (*target.key, entry.problem, entry.cells)
     if key not in _KNOWN:
         problem = entry.problem.quadrature()
         particles, groups = (sorted({cell[i] for cell in entry.cells}) for i in (0, 1))

@@ -106,7 +106,7 @@ class Graph:
             self._known[detach] = found
         return self._known[detach]
 
-    def log_joint(self, z: Tensor, *, detach: bool = False) -> Tensor:
+    def log_joint(self, z: Any, *, detach: bool = False) -> Tensor:
         """`log p(x, z)` `[B, ...]` of particles `[B, ..., D]`.
 
         Args:
@@ -121,7 +121,7 @@ class Graph:
         log_prior = self._prior(flat - found["prior_mean"][:, None])
         return (log_prior + self._noise(self._x[:, None] - mean)).reshape(z.shape[:-1])
 
-    def log_q(self, z: Tensor, *, detach: bool = False) -> Tensor:
+    def log_q(self, z: Any, *, detach: bool = False) -> Tensor:
         """`log q(z|x)` `[B, ...]` of particles `[B, ..., D]`; `detach` as in `log_joint`.
 
         Raises:
@@ -190,7 +190,8 @@ def replicates(
     graph = Graph(problem, replicates, seed, decoder, others)
     with torch.enable_grad():
         answer = function(graph.log_joint, graph.log_q, graph.sample, K=K, M=M)
-        value, losses = _read(answer, graph.copies)
+    value, losses = _read(answer, graph.copies)
+    with torch.enable_grad():  # whatever the user's function has left it at
         gradients = _gradients(graph, losses)
     if value is not None:
         value = value.detach().reshape(replicates, graph.rows).mean(1)
