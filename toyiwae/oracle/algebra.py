@@ -1,8 +1,9 @@
-"""Linear algebra of small symmetric matrices, in double precision or in as many digits as it takes.
+"""Linear algebra of small symmetric matrices in more digits than double precision has.
 
 The oracle's integrals are accurate to many digits in terms of β and h, but β and h come out of the problem's matrices
-by inversions and a subtraction. Where those would lose digits (ill-conditioned covariances, a proposal close to the
-posterior) the same few lines run on arrays of mpmath numbers instead, and only their results are rounded.
+by inversions and a subtraction, which would lose digits in double precision. So a problem is whitened in 31 digits
+(double-double, little slower than NumPy's own), and where those are too few (ill-conditioned covariances, a proposal
+close to the posterior) in 50; only the results are rounded.
 """
 
 from __future__ import annotations
@@ -11,47 +12,97 @@ from typing import Any
 
 import mpmath
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+
+from toyiwae.oracle import double_double
+from toyiwae.oracle.double_double import DoubleDouble
 
 EPS = float(np.finfo(np.float64).eps)
+_SWEEPS = 12
 
 
 class Double:
-    """Float64."""
+    """Double-double arithmetic."""
 
-    digits = 15.6
-
-    @staticmethod
-    def array(values: np.ndarray) -> np.ndarray:
-        """The values in this precision."""
-        return values
+    unit = double_double.UNIT
 
     @staticmethod
-    def cholesky(matrix: np.ndarray) -> np.ndarray:
+    def array(values: Any) -> DoubleDouble:
+        """The values, each exactly; what is in this precision already stays as it is."""
+        return values if isinstance(values, DoubleDouble) else DoubleDouble(values)
+
+    @staticmethod
+    def cholesky(matrix: DoubleDouble) -> DoubleDouble:
         """Lower-triangular root."""
-        return np.linalg.cholesky(matrix)
+        rest, root = matrix + 0.0, DoubleDouble(np.zeros(matrix.shape))
+        for j in range(len(matrix)):
+            column = rest[j:, j] / double_double.sqrt(rest[j, j])
+            root[j:, j] = column
+            rest[j + 1 :, j + 1 :] = rest[j + 1 :, j + 1 :] - column[1:, None] * column[None, 1:]
+        return root
 
     @staticmethod
-    def solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """matrix⁻¹ right, for a positive definite matrix."""
-        return cho_solve(cho_factor(matrix, lower=True), right)
+    def forward(lower: DoubleDouble, right: DoubleDouble) -> DoubleDouble:
+        """lower⁻¹ right, for a lower-triangular matrix."""
+        result = right + 0.0
+        for i in range(len(lower)):
+            found = result[i] / lower[i, i]
+            result[i] = found
+            result[i + 1 :] = result[i + 1 :] - lower[i + 1 :, i, None] * found
+        return result
 
-    @staticmethod
-    def solve_root(root: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """root⁻ᵀ right, for a lower-triangular root."""
-        return solve_triangular(root, right, lower=True, trans=1)
+    def eigh(self, matrix: DoubleDouble) -> tuple[DoubleDouble, DoubleDouble]:
+        """Eigenvalues and eigenvectors of a symmetric matrix, refined from those of double precision.
 
-    @staticmethod
-    def eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Eigenvalues and eigenvectors of a symmetric matrix."""
-        return np.linalg.eigh(matrix)
+        Every sweep turns each pair by its first-order angle (ogita2018iterative) and each group of eigenvalues that
+        are closer than their coupling by the eigenvectors of its own small block, until the rest is round-off.
+        """
+        vectors = _orthonormal(DoubleDouble(np.linalg.eigh(np.asarray(matrix))[1]))
+        for _ in range(_SWEEPS):
+            turned = vectors.T @ (matrix @ vectors)
+            values = turned[np.diag_indices(len(matrix))]
+            coupling = np.asarray(turned + turned.T) / 2
+            np.fill_diagonal(coupling, 0.0)
+            noise = 8 * len(matrix) * self.unit * np.abs(np.asarray(values)).max()
+            if np.abs(coupling).max() <= noise:
+                break
+            gap = np.asarray(values[None, :] - values[:, None])
+            close = (np.abs(coupling) > 0.02 * np.abs(gap)) & (np.abs(coupling) > noise)
+            angle = np.divide(coupling, gap, out=np.zeros_like(gap), where=~close & (gap != 0.0))
+            vectors = vectors + vectors @ angle
+            for group in _groups(close):
+                block = turned[np.ix_(group, group)] - np.eye(len(group)) * values[group[0]]
+                vectors[:, group] = vectors[:, group] @ np.linalg.eigh(np.asarray(block))[1]
+            vectors = _orthonormal(vectors)
+        turned = vectors.T @ (matrix @ vectors)
+        return turned[np.diag_indices(len(matrix))], vectors
+
+
+def _orthonormal(vectors: DoubleDouble) -> DoubleDouble:
+    """The nearest orthonormal vectors, by Newton's iteration."""
+    for _ in range(_SWEEPS):
+        lack = np.eye(len(vectors)) - vectors.T @ vectors
+        size = np.abs(np.asarray(lack)).max()
+        if size <= 4 * len(vectors) * double_double.UNIT:
+            break
+        vectors = vectors + (vectors @ lack) * 0.5
+    return vectors
+
+
+def _groups(close: np.ndarray) -> list[np.ndarray]:
+    """Connected components of more than one index."""
+    reached = close | np.eye(len(close), dtype=bool)
+    for _ in range(int(np.ceil(np.log2(len(close) + 1)))):
+        reached = (reached.astype(float) @ reached) > 0
+    firsts = reached.argmax(axis=1)
+    groups = [np.flatnonzero(firsts == first) for first in np.unique(firsts)]
+    return [group for group in groups if len(group) > 1]
 
 
 class Extended:
     """Arrays of mpmath numbers with `digits` digits."""
 
     def __init__(self, digits: int = 50):
-        self.digits = digits
+        self.unit = 10.0 ** (2 - digits)
         self._context = mpmath.mp.clone()
         self._context.dps = digits
 
@@ -78,14 +129,14 @@ class Extended:
         """Lower-triangular root."""
         return self._back(self._context.cholesky(self._matrix(matrix)))
 
-    def solve(self, matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """matrix⁻¹ right, for a positive definite matrix."""
-        root = self.cholesky(matrix)
-        return self.solve_root(root, _forward(root, right))
-
-    def solve_root(self, root: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """root⁻ᵀ right, for a lower-triangular root."""
-        return _forward(root.T[::-1, ::-1], right[::-1])[::-1]
+    @staticmethod
+    def forward(lower: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """lower⁻¹ right, for a lower-triangular matrix."""
+        result = np.empty(right.shape, dtype=object)
+        for i in range(len(lower)):
+            known = lower[i, :i] @ result[:i] if i else 0
+            result[i] = (right[i] - known) / lower[i, i]
+        return result
 
     def eigh(self, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Eigenvalues and eigenvectors of a symmetric matrix."""
@@ -93,10 +144,11 @@ class Extended:
         return self._back(values)[:, 0], self._back(vectors)
 
 
-def _forward(lower: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """lower⁻¹ right by forward substitution, for arrays of any number type."""
-    result = np.empty(right.shape, dtype=object)
-    for i in range(len(lower)):
-        known = lower[i, :i] @ result[:i] if i else 0
-        result[i] = (right[i] - known) / lower[i, i]
-    return result
+def solve(algebra: Double | Extended, root: Any, right: Any) -> Any:
+    """matrix⁻¹ right, for the lower-triangular root of a positive definite matrix."""
+    return solve_root(algebra, root, algebra.forward(root, right))
+
+
+def solve_root(algebra: Double | Extended, root: Any, right: Any) -> Any:
+    """root⁻ᵀ right, for a lower-triangular root."""
+    return algebra.forward(root.T[::-1, ::-1], right[::-1])[::-1]

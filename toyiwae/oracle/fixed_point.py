@@ -125,8 +125,8 @@ def as_float(a: Objects, bits: int) -> NDArray[np.float64]:
 _isqrt = np.frompyfunc(lambda x: math.isqrt(int(x)), 1, 1)
 
 
-@lru_cache(maxsize=16)
-def _turns(size: int, bits: int) -> Complex:
+@lru_cache(maxsize=64)
+def turns(size: int, bits: int) -> Complex:
     """e^{-2πi j/size} for j < size/2."""
     ctx = MPContext()
     ctx.prec = bits + 16
@@ -141,12 +141,12 @@ def _turns(size: int, bits: int) -> Complex:
 def fourier(a: Complex, bits: int) -> Complex:
     """Σ_j a_j e^{-2πi jk/N} for k < N, N a power of two."""
     size = len(a.re)
-    turns = _turns(size, bits)
+    table = turns(size, bits)
     re, im = a.re.reshape(1, size), a.im.reshape(1, size)
     while re.shape[0] < size:
         half, rows = re.shape[1] // 2, re.shape[0]
         stride = size // (2 * rows)
-        cos, sin = turns.re[::stride, None], turns.im[::stride, None]
+        cos, sin = table.re[::stride, None], table.im[::stride, None]
         odd_re, odd_im = re[:, half:], im[:, half:]
         if rows == 1:
             turned_re, turned_im = odd_re, odd_im

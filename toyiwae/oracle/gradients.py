@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toyiwae import gaussian
-from toyiwae.oracle.algebra import EPS, Double, Extended
+from toyiwae.oracle.algebra import EPS, Double, Extended, solve, solve_root
 from toyiwae.oracle.laws import GaussianLaw
 from toyiwae.oracle.polynomials import Affine, Polynomial
 from toyiwae.problem import Problem
@@ -46,12 +47,11 @@ class Gradients:
 class Whitened:
     """A problem in the coordinates in which its log-weights are independent sums, shared by all its rows.
 
-    Double precision does where it keeps ten digits of every number; elsewhere (ill-conditioned covariances, a
-    proposal close to the posterior) the same lines run in fifty digits, and only their results are rounded.
+    Everything is computed in 31 digits, in 50 where those are too few, and rounded once.
 
     Attributes:
-        beta, h: the spectrum [D] and the shifts [N, D]; what is zero within round-off of the input is zero.
-        beta_error, h_error: bounds on the round-off in them, shaped like them.
+        beta, h: the spectrum [D] and the shifts [N, D]; zeros if all of them are zero within round-off of the input.
+        beta_error, h_error: bounds on the errors in them, shaped like them.
         x, mean: the observations [N, D_x] and the proposal's means [N, D_z].
     """
 
@@ -59,55 +59,67 @@ class Whitened:
         self.problem = problem
         rows = problem.rows()
         self.x, self.mean = rows.x, rows.proposal_mean
-        self._whiten(Double())
-        if self._lost_digits() > 1e-10:
+        if not self._whiten(Double()):
             self._whiten(Extended())
 
-    def _whiten(self, algebra: Double | Extended) -> None:
+    def _whiten(self, algebra: Any) -> bool:
+        """Compute everything; whether that kept enough digits."""
         model, dim = self.problem.model, self.problem.dim_z
-        lift = self._lift = algebra.array
-        self._algebra, self._prior, self._noise = algebra, lift(model.prior_cov), lift(model.noise_cov)
+        lift: Callable[[Any], Any] = algebra.array
+        self._lift = lift
+        self._algebra = algebra
         loading, offset, x, mean = (lift(a) for a in (model.loading, model.offset, self.x, self._means(lift)))
         chol = algebra.cholesky(lift(self.problem.proposal.cov))
-        self._pulled = algebra.solve(self._noise, loading)  # R⁻¹W
-        precision = algebra.solve(self._prior, lift(np.eye(dim))) + loading.T @ self._pulled
-        values, self._rotation = algebra.eigh(chol.T @ ((precision + precision.T) / 2) @ chol)
+        self._prior, self._noise = (algebra.cholesky(lift(cov)) for cov in (model.prior_cov, model.noise_cov))
+        self._pulled = solve(algebra, self._noise, loading)  # R⁻¹W
+        precision = solve(algebra, self._prior, lift(np.eye(dim))) + loading.T @ self._pulled
+        excess = chol.T @ ((precision + precision.T) / 2) @ chol - lift(np.eye(dim))
+        self._beta, self._rotation = algebra.eigh(excess)
         misfit = mean @ loading.T + offset - x
-        from_prior = algebra.solve(self._prior, (mean - lift(model.prior_mean)).T).T
+        from_prior = solve(algebra, self._prior, (mean - lift(model.prior_mean)).T).T
         self._turned = chol @ self._rotation  # LU
-        shift = (from_prior + misfit @ self._pulled) @ self._turned
-        self._jacobian = algebra.solve_root(chol, self._rotation)  # L⁻ᵀU
-        size = (np.abs(from_prior) + np.abs(misfit) @ np.abs(self._pulled)) @ np.abs(self._turned)
-        least_beta, least_h = (4.0 * EPS * dim * float(a.max()) for a in (np.abs(values), size))
-        beta, h = _rounded(values - 1), _rounded(shift)
-        exact = isinstance(algebra, Extended)
-        self.beta_error = np.where(exact & (np.abs(beta) > least_beta), EPS * np.abs(beta), least_beta)
-        self.h_error = np.where(exact & (np.abs(h) > least_h), EPS * np.abs(h), least_h)
-        # a proposal that equals the posterior up to the rounding of its own numbers has equal weights
-        self.beta, self.h = (
-            np.where(np.abs(beta) <= least_beta, 0.0, beta),
-            np.where(np.abs(h) <= least_h, 0.0, h),
-        )
-        self._beta, self._h = (
-            np.where(near == 0.0, 0 * full, full) for near, full in ((self.beta, values - 1), (self.h, shift))
-        )
+        self._h = (from_prior + misfit @ self._pulled) @ self._turned
+        self._jacobian = solve_root(algebra, chol, self._rotation)  # L⁻ᵀU
+        values = 1.0 + np.abs(_rounded(self._beta)).max()
+        terms = np.abs(_rounded(from_prior)), np.abs(_rounded(misfit)) @ np.abs(_rounded(self._pulled))
+        size = (terms[0] + terms[1]) @ np.abs(_rounded(self._turned))
+        return self._round(self._lost(chol, *terms), 4.0 * EPS * dim * values, 4.0 * EPS * dim * size.max())
 
-    def _means(self, lift: Callable[[Float], np.ndarray]) -> np.ndarray:
+    def _round(self, lost: tuple[float, np.ndarray], least_beta: float, least_h: float) -> bool:
+        """Rounded β and h with their errors; whether they kept enough digits."""
+        beta, h = _rounded(self._beta), _rounded(self._h)
+        if np.abs(beta).max() <= least_beta and np.abs(h).max() <= least_h:
+            # a proposal that equals the posterior up to the rounding of its own numbers has equal weights
+            self.beta, self.h = np.zeros_like(beta), np.zeros_like(h)
+            self.beta_error, self.h_error = np.abs(beta) + lost[0], np.abs(h) + lost[1]
+            self._beta, self._h = 0 * self._beta, 0 * self._h
+            return True
+        self.beta, self.h = beta, h
+        self.beta_error, self.h_error = EPS * np.abs(beta) + lost[0], EPS * np.abs(h) + lost[1]
+        kept = [_kept(beta, lost[0], least_beta), _kept(h, lost[1], least_h)]
+        return all(kept) and self._condition * self._algebra.unit < 0.1 * EPS
+
+    def _lost(self, chol: Any, from_prior: Float, from_data: Float) -> tuple[float, np.ndarray]:
+        """Bounds on the absolute round-off of β and of h [N, 1] in the precision that they were computed in."""
+        model, unit = self.problem.model, 16 * self.problem.dim_z * self._algebra.unit
+        lower, loading, turned = _rounded(chol), model.loading, np.abs(_rounded(self._turned))
+        prior, noise, own = (
+            _Scaled(c) for c in (model.prior_cov, model.noise_cov, self.problem.proposal.cov)
+        )
+        self._condition = 16 * self.problem.dim_z * max(prior.condition, noise.condition, own.condition)
+        size = prior.condition * prior.norm(lower) + noise.condition * noise.norm(loading @ lower)
+        size += own.condition * (1.0 + np.abs(_rounded(self._beta)).max())
+        pull = (
+            (prior.condition + own.condition) * from_prior + (noise.condition + own.condition) * from_data
+        ) @ turned
+        return unit * size, unit * pull.max(axis=1, keepdims=True)
+
+    def _means(self, lift: Callable[[Any], Any]) -> Any:
         """The proposal's means, from its own numbers where it is amortised."""
         proposal = self.problem.proposal
         if proposal.weight is None or proposal.offset is None:
             return self.mean
         return lift(self.x) @ lift(proposal.weight).T + lift(proposal.offset)
-
-    def _lost_digits(self) -> float:
-        """Largest relative error that double precision left in β, h, or a solution with a covariance."""
-        covs = (self.problem.model.prior_cov, self.problem.model.noise_cov, self.problem.proposal.cov)
-        worst = EPS * max(float(np.linalg.cond(cov)) for cov in covs)
-        for error, value in ((self.beta_error, self.beta), (self.h_error, self.h)):
-            largest = np.abs(value).max(initial=0.0)
-            if largest > 0.0:
-                worst = max(worst, float(error.max()) / largest)
-        return worst
 
     @cached_property
     def _posterior(self) -> gaussian.Posterior:
@@ -166,15 +178,18 @@ class Whitened:
         return paths, scores
 
     def _model(self, rows: slice | np.ndarray, q: np.ndarray, exponent: float) -> dict[str, Polynomial]:
-        lift, model, solve = self._lift, self.problem.model, self._algebra.solve
+        lift, model = self._lift, self.problem.model
         power = lift(np.array([exponent]))[0]
         tilt_variance = 1 / (1 + power * self._beta)
         loading = lift(model.loading)
         latent = lift(self._means(lift)[rows]) - power * q @ self._turned.T  # unit-tilt mean of z
         misfit = lift(self.x[rows]) - lift(model.offset) - latent @ loading.T
-        pull, pull_slope = solve(self._noise, misfit.T).T, -self._pulled @ self._turned  # R⁻¹(x - o - Wz)
-        prior = solve(self._prior, (latent - lift(model.prior_mean)).T).T
-        prior_slope = solve(self._prior, self._turned)
+        pull, pull_slope = (
+            solve(self._algebra, self._noise, misfit.T).T,
+            -self._pulled @ self._turned,
+        )  # R⁻¹(x - o - Wz)
+        prior = solve(self._algebra, self._prior, (latent - lift(model.prior_mean)).T).T
+        prior_slope = solve(self._algebra, self._prior, self._turned)
         i, j = (index.ravel() for index in np.indices(model.loading.shape))
         base = pull[:, i] * latent[:, j] + (pull_slope[i] * self._turned[j]) @ tilt_variance
         pulls = Affine(_rounded(pull), _rounded(pull_slope))
@@ -187,5 +202,27 @@ class Whitened:
         }
 
 
-def _rounded(values: np.ndarray) -> Float:
+class _Scaled:
+    """A covariance in units of its own standard deviations: what triangular solves with it can lose."""
+
+    def __init__(self, cov: Float):
+        self._deviations = np.sqrt(np.diag(cov))
+        values, vectors = np.linalg.eigh(cov / np.multiply.outer(self._deviations, self._deviations))
+        self._values = np.maximum(values, EPS * values[-1] / 64)
+        self._vectors = vectors
+        self.condition = float(values[-1] / self._values[0])
+
+    def norm(self, columns: Float) -> float:
+        """Norm of columnsᵀ cov⁻¹ columns."""
+        turned = self._vectors.T @ (columns / self._deviations[:, None])
+        return float(np.sum(turned**2 / self._values[:, None]))
+
+
+def _kept(values: Float, lost: float | np.ndarray, least: float) -> bool:
+    """Whether the round-off is small beside every value, or beside what the input's own rounding would make."""
+    told = np.abs(values) > np.maximum(1e3 * lost, 1e-8 * least)
+    return bool(np.all(np.where(told, lost <= 1e-13 * np.abs(values), lost <= 1e-8 * least)))
+
+
+def _rounded(values: Any) -> Float:
     return np.asarray(values, dtype=np.float64)

@@ -216,10 +216,10 @@ def _settled(evaluate: Callable[[float, int], Found], digits: int, extra: float)
     """
     if not 1 <= digits <= 1000:
         raise InputError(f"digits is {digits}: it must be a whole number from 1 to 1000")
-    asked = digits + _SPARE + extra
+    asked = _stepped(digits + _SPARE + extra)
     previous, worst = evaluate(asked, 0), 0.0
     for turn in range(1, _ROUNDS):
-        asked = max(asked, digits + _SPARE + _lost(previous, digits))
+        asked = _stepped(max(asked, digits + _SPARE + _lost(previous, digits)))
         found = evaluate(asked, turn % 2)
         differences = {key: abs(one.value - previous[key].value) for key, one in found.items()}
         worst = max((_relative(differences[key], one, digits) for key, one in found.items()), default=0.0)
@@ -231,6 +231,11 @@ def _settled(evaluate: Callable[[float, int], Found], digits: int, extra: float)
             return values, {key: float(2 * d + floor * abs(values[key])) for key, d in differences.items()}
         previous, asked = found, asked + np.log10(worst) + digits + _SPARE
     raise PrecisionError(f"two plans agree only to {worst:.1e} where {digits} digits were asked for")
+
+
+def _stepped(digits: float) -> float:
+    """Rounded up, so that few different plans are made and their values of Γ serve many problems."""
+    return 4.0 * np.ceil(digits / 4.0)
 
 
 def _lost(found: Found, digits: int) -> float:

@@ -15,13 +15,13 @@ the line may run between -2 and 0 and small t keep their relative accuracy.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from mpmath import MPContext
 
 from toyiwae.oracle.fixed_point import Arithmetic, Complex, Objects, as_float, objects, real_transforms
+from toyiwae.oracle.precise_gamma import gamma_on_line
 
 _LOG2 = float(np.log(2.0))
 
@@ -171,25 +171,6 @@ def _covariance_of(tilt: Any, f: Quadratic, g: Quadratic) -> Any:
 
 
 # lines ---------------------------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=96)
-def _gamma_cache(abscissa: float, spacing: float, size: int, bits: int) -> list[tuple[int, int]]:
-    del abscissa, spacing, size, bits
-    return []
-
-
-def gamma_on_line(abscissa: float, spacing: float, size: int, count: int, arithmetic: Arithmetic) -> Complex:
-    """Γ(c + ijη) for j < count, `η = 2π/(spacing·size)`; remembered, since all problems share it."""
-    known = _gamma_cache(abscissa, spacing, size, arithmetic.bits)
-    if len(known) < count:
-        ctx = MPContext()
-        ctx.prec = arithmetic.bits + 24
-        step = 2 * ctx.pi / (ctx.mpf(spacing) * size)
-        for j in range(len(known), count):
-            value = ctx.gamma(ctx.mpc(abscissa, j * step))
-            known.append((arithmetic.number(value.real), arithmetic.number(value.imag)))
-    return Complex(objects([re for re, _ in known[:count]]), objects([im for _, im in known[:count]]))
 
 
 def _shifted(x: int, bits: int) -> int:
