@@ -51,6 +51,8 @@ def test_bad_parameters_are_refused(member):
     ("spec", "message"),
     [
         ("iwaee", "did you mean iwae?"),
+        ("IWAE", "did you mean iwae?"),
+        ("DReG", "did you mean dreg?"),
         ("miwae", "M > 1"),
         ("miwae:3", "M > 1"),
         ("nothing alike", "known are elbo,"),

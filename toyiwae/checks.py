@@ -169,10 +169,11 @@ def keys(mapping: Any, where: str, required: Sequence[str], optional: Sequence[s
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for an unknown name: the nearest known one, or all of them."""
+    """A hint for an unknown name: the nearest known one whatever its case, or all of them."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+    folded = {candidate.casefold(): candidate for candidate in reversed(known)}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
+    return f"did you mean {folded[close[0]]}?" if close else f"known are {', '.join(known)}"
 
 
 def entries(count: int) -> str:
