@@ -164,6 +164,15 @@ def test_nothing_added_to_iwae_leaves_iwae():
     assert_same(get("ciwae:0")(log_w), get("iwae")(log_w))
 
 
+@pytest.mark.parametrize("alpha", [-1000.0, 1000.0])
+def test_order_alpha_takes_the_largest_or_smallest_weight_at_the_ends_of_its_range(alpha):
+    log_w = sample_log_weights(2, 5)
+    pick = log_w.argmax(-1) if alpha < 0 else log_w.argmin(-1)
+    expected = np.eye(5)[pick] / 2
+    np.testing.assert_allclose(get(f"vr_iwae:{alpha}")(log_w).model, expected, atol=1e-6)
+    np.testing.assert_allclose(get(f"vr_iwae_dreg:{alpha}")(log_w).path, expected, atol=1e-3)
+
+
 def test_order_alpha_is_continuous_at_both_ends():
     log_w = sample_log_weights(2, 4)
     assert_same(get("vr_iwae:1e-9")(log_w), get("vr_iwae:0")(log_w), 1e-6)

@@ -7,6 +7,8 @@ from toyiwae.estimators.registry import estimator
 from toyiwae.forms import Bound, Coefficients, Form
 from toyiwae.weights import Array, normalise, tempered
 
+_ORDERS = (-1000.0, 1000.0)  # beyond, rounding of the log-weights is all that w^(1-α) shows
+
 
 def _bound(alpha: float) -> BoundOf:
     """`1/(1−α) E log[(1/K) Σ w^(1−α)]`."""
@@ -17,6 +19,7 @@ def _bound(alpha: float) -> BoundOf:
     target=lambda alpha: both(_bound(alpha)),
     value=_bound,
     form=lambda alpha: Form(model={1: 1}, path={1: 1}, score={1: -1}, exponent=1.0 - alpha),
+    between=_ORDERS,
     cite="daudel2023alphadivergence",
 )
 def vr_iwae(log_w: Array, alpha: float = 0.5) -> Coefficients:
@@ -36,6 +39,7 @@ def vr_iwae(log_w: Array, alpha: float = 0.5) -> Coefficients:
     value=_bound,
     form=lambda alpha: Form(model={1: 1}, path={1: alpha, 2: 1.0 - alpha}, exponent=1.0 - alpha),
     vanishes_at_posterior=True,
+    between=_ORDERS,
     cite="daudel2023alphadivergence",
 )
 def vr_iwae_dreg(log_w: Array, alpha: float = 0.5) -> Coefficients:
