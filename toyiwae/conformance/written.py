@@ -111,9 +111,9 @@ def _from_surrogate(evaluate: Callable[..., Any], function: Callable[..., Any]) 
 
 
 def _apart(
-    estimator: Replicates, problem: Problem, K: int, M: int, replicates: int, seed: int, others: int
+    estimator: Replicates, problem: Problem | Curved, K: int, M: int, replicates: int, seed: int, others: int
 ) -> Sample:
-    def same(problem: Problem, **options: Any) -> Any:
+    def same(problem: Problem | Curved, **options: Any) -> Any:
         return estimator(problem, **options, others=others)
 
     return contract.call(same, problem, K, M, replicates, seed)

@@ -171,8 +171,9 @@ def replicates(
     """Values and gradients of independent replicates of a surrogate.
 
     Args:
-        function: `(log_joint, log_q, sample, *, K, M)` that returns the value `[B]`, or the value and a surrogate
-            `[B]` whose gradient is the estimate, or the value and `{"model": [B], "proposal": [B]}`.
+        function: called as `function(log_joint, log_q, sample, K=K, M=M)`; returns the value `[B]`, or the value and a
+            surrogate `[B]` whose gradient is the estimate, or the value and such surrogates by part, `"model"` and
+            `"proposal"`.
         problem: linear-Gaussian, or the arrays of a problem with another decoder.
         K: particles inside the logarithm.
         M: groups outside.
