@@ -183,7 +183,7 @@ def replicates(
         others: another seed for the noise of all replicates but the first.
 
     Returns:
-        Values `[R]` and gradients `{parameter: [R, *shape]}`, averaged over rows of data.
+        Values `[R]`, and gradients `[R, *shape]` by parameter, averaged over rows of data.
 
     Raises:
         InputError: an answer of another kind or shape.
