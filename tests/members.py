@@ -1,7 +1,5 @@
 """The registry's estimators, each family at several values of its parameter, and log-weights to try them on."""
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import strategies as st

@@ -104,14 +104,20 @@ def test_equal_bounds_are_equal_however_written():
     assert Bound.iwae(np.int64(4)) == Bound.iwae(4)  # pyright: ignore[reportArgumentType]
 
 
+def test_mixtures_sum_to_one_exactly():
+    for beta in (0.1, 0.3, 1.0 / 3.0):
+        assert Bound.ciwae(beta, 7).total == 1
+        assert Bound.ciwae(beta, 7).terms == ((1, beta), (7, 1.0 - beta))
+
+
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
-@pytest.mark.parametrize("particles", [5, 9])
+@pytest.mark.parametrize("particles", [5, 9, 10**15])
 def test_jackknife_removes_the_leading_orders(order, particles):
     """With `L_k = L + a_1/k + ... + a_m/k^m` the weighted sum is `L`, whatever the a's."""
-    terms = [
-        (k, Fraction(weight).limit_denominator(10**6))
-        for k, weight in Bound.jackknife(order, particles).terms
-    ]
+    bound = Bound.jackknife(order, particles)
+    terms = bound.exact
+    assert bound.terms == tuple((k, float(weight)) for k, weight in terms)
+    assert bound.total == 1
     assert sum(weight for _, weight in terms) == 1
     for power in range(1, order + 1):
         assert sum(weight / Fraction(k) ** power for k, weight in terms) == 0
@@ -126,6 +132,7 @@ def test_jackknife_removes_the_leading_orders(order, particles):
         (lambda: Bound(((2, math.nan),)), "Bound.terms: weight is nan"),
         (lambda: Bound.jackknife(3, 3), "jackknife order 3 needs more than 3 particles"),
         (lambda: Bound.jackknife(-1, 3), "jackknife order is -1"),
+        (lambda: Bound.jackknife(25, 10**15), "its weights exceed float64"),
     ],
 )
 def test_bad_bounds_are_refused(make, message):

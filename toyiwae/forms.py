@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from numbers import Integral, Real
+from fractions import Fraction
+from numbers import Integral, Rational, Real
 from types import MappingProxyType
 from typing import Any
 
 from toyiwae.errors import InputError
 
 PARTS = ("model", "path", "score")
+_LARGEST_LOG = 700.0  # below the logarithm of the largest float64, with room for binomials
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,24 +126,27 @@ class Bound:
     (every `k_t = 1`, or the limit `e = 0`) is stored with `k = 1` and `e = 1`.
 
     Attributes:
-        terms: pairs (particles `k_t`, weight).
+        terms: pairs (particles `k_t`, weight), the weights rounded to float64.
         exponent: `e`; 1 for the evidence itself, `1−α` for VR-IWAE.
+        exact: the same pairs with weights as fractions: those of the jackknife are large, and their sum is 1.
 
     Raises:
         InputError: a number of particles that is not whole and positive, a weight that is not finite.
     """
 
-    terms: tuple[tuple[int, float], ...]
+    terms: tuple[tuple[int, float | Fraction], ...]
     exponent: float = 1.0
+    exact: tuple[tuple[int, Fraction], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the fields and bring them to the one way of writing them."""
         object.__setattr__(self, "exponent", _finite("Bound.exponent", self.exponent))
-        merged: dict[int, float] = {}
+        merged: dict[int, Fraction] = {}
         for particles, weight in self.terms:
             count = 1 if self.exponent == 0.0 else _whole("Bound.terms: particles", particles, 1)
-            merged[count] = merged.get(count, 0.0) + _finite("Bound.terms: weight", weight)
-        terms = tuple(sorted((count, weight) for count, weight in merged.items() if weight != 0.0))
+            merged[count] = merged.get(count, Fraction(0)) + _fraction("Bound.terms: weight", weight)
+        exact = tuple(sorted((count, weight) for count, weight in merged.items() if weight))
+        terms = tuple((count, float(weight)) for count, weight in exact)
         if not terms:
             raise InputError(
                 "Bound.terms is empty: give at least one (particles, weight) pair of weight not 0"
@@ -149,6 +154,12 @@ class Bound:
         if all(count == 1 for count, _ in terms):
             object.__setattr__(self, "exponent", 1.0)
         object.__setattr__(self, "terms", terms)
+        object.__setattr__(self, "exact", exact)
+
+    @property
+    def total(self) -> Fraction:
+        """The sum of the weights: what a constant added to all log-weights is multiplied by; 1 for every bound."""
+        return sum((weight for _, weight in self.exact), Fraction(0))
 
     @classmethod
     def elbo(cls) -> Bound:
@@ -163,7 +174,8 @@ class Bound:
     @classmethod
     def ciwae(cls, beta: float, particles: int) -> Bound:
         """The mixture `β L_1 + (1−β) L_K`."""
-        return cls(((1, beta), (particles, 1.0 - beta)))
+        first = _fraction("beta", beta)
+        return cls(((1, first), (particles, 1 - first)))
 
     @classmethod
     def vr_iwae(cls, alpha: float, particles: int) -> Bound:
@@ -175,15 +187,22 @@ class Bound:
         """Nowozin's jackknife `Σ_j c_j L_{K−j}`, `c_j = (−1)^j (K−j)^m / ((m−j)! j!)`, of bias `O(K^{−m−1})`.
 
         Raises:
-            InputError: the order is not a whole number from 0 to K−1.
+            InputError: the order is not a whole number from 0 to K−1, or so high that its weights exceed float64.
         """
         order = _whole("jackknife order", order, 0)
         if order >= particles:
             raise InputError(
                 f"jackknife order {order} needs more than {order} particles, not K = {particles}"
             )
-        signs = ((-1) ** j / (math.factorial(order - j) * math.factorial(j)) for j in range(order + 1))
-        return cls(tuple((particles - j, sign * (particles - j) ** order) for j, sign in enumerate(signs)))
+        if order * math.log(particles) - math.lgamma(order + 1.0) > _LARGEST_LOG:
+            raise InputError(
+                f"jackknife order {order}: at K = {particles} its weights exceed float64, lower it"
+            )
+        weights = (
+            Fraction((-1) ** j * (particles - j) ** order, math.factorial(order - j) * math.factorial(j))
+            for j in range(order + 1)
+        )
+        return cls(tuple((particles - j, weight) for j, weight in enumerate(weights)))
 
 
 def _restore(plain: dict[str, Any]) -> Form:
@@ -194,6 +213,12 @@ def _finite(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise InputError(f"{name} is {value!r}: it must be a finite number")
     return float(value)
+
+
+def _fraction(name: str, value: Any) -> Fraction:
+    if isinstance(value, Rational) and not isinstance(value, bool):
+        return Fraction(value)
+    return Fraction(_finite(name, value))
 
 
 def _whole(name: str, value: Any, least: int) -> int:

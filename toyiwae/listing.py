@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 from rich.console import Console
@@ -115,9 +116,9 @@ def _parameter(estimator: Estimator) -> dict[str, Any] | None:
     }
 
 
-def _letters(terms: tuple[tuple[int, float], ...], witness: tuple[int, int]) -> dict[str, float]:
+def _letters(terms: tuple[tuple[int, float | Fraction], ...], witness: tuple[int, int]) -> dict[str, float]:
     """Weights of a bound by the name of the number of particles."""
     particles, groups = witness
     known = {1: "1", particles: "K", groups: "M", particles * groups: "MK"}
     known |= {particles - j: f"{{K−{j}}}" for j in range(1, _NEIGHBOURS)}
-    return {known.get(count, str(count)): weight for count, weight in reversed(terms)}
+    return {known.get(count, str(count)): float(weight) for count, weight in reversed(terms)}

@@ -104,7 +104,7 @@ class Estimator:
         log_w = self._checked(log_w)
         bound = self.value(log_w.shape[-1], log_w.shape[-2])
         scaled = tempered(log_w, bound.exponent)
-        terms = [weight * subset_average(scaled, size) for size, weight in bound.terms]
+        terms = [float(weight) * subset_average(scaled, size) for size, weight in bound.terms]
         return array_namespace(log_w).mean(sum(terms[1:], terms[0]), axis=-1) / bound.exponent
 
     def check_particles(self, particles: int) -> None:
