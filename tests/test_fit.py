@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from math import inf, sqrt
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from toyiwae.oracle.finite_k import FiniteK
 from toyiwae.oracle.fit import optimal_proposals
 from toyiwae.oracle.gradients import Whitened
 from toyiwae.oracle.solve import gradients
-from toyiwae.problem import Data, Model, Problem, Proposal
+from toyiwae.problem import Data, Model, Problem, Proposal, load
 
 CORRELATION = 0.7
 STDS = np.array([1.4, 0.6])
@@ -52,6 +53,16 @@ def test_the_path_from_kl_to_least_variance():
     assert (middle < late).all()
     np.testing.assert_allclose(late, limit, rtol=1e-5)
     assert found[3].gap * 10**6 == pytest.approx(found[0].gap, rel=1e-4)
+
+
+def test_a_search_that_round_off_stops_begins_again():
+    """Here the first search from K = 1 to 16 ends with a slope of 2e-6: it mistook round-off for curvature."""
+    problem = load(Path(__file__).resolve().parents[1] / "docs/problem.toml")
+    direct, stepwise = (optimal_proposals(problem, path)[-1] for path in ([1, 16], [1, 4, 16]))
+    assert direct.slope < 1e-6
+    np.testing.assert_allclose(
+        direct.problem.proposal.cov, stepwise.problem.proposal.cov, rtol=1e-8, atol=1e-12
+    )
 
 
 def test_neighbours_are_worse_and_the_slope_vanishes():

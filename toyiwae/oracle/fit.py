@@ -23,6 +23,7 @@ from toyiwae.oracle.solve import first_gap, row_batches
 from toyiwae.problem import Problem, Proposal
 
 _SETTLED = 1e-6  # slope of log(gap) in whitened coordinates below which an optimum counts as one
+_ATTEMPTS = 5  # round-off can spoil the curvature that BFGS collects, and a search that begins anew goes on
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,8 +239,12 @@ class _LimitGap(_Gap):
 
 
 def _climb(objective: _Gap, start: np.ndarray, k: float, at: _Coordinates) -> tuple[np.ndarray, Optimum]:
-    result = minimize(objective, start, jac=True, method="BFGS", options={"gtol": 1e-8, "maxiter": 500})
-    slope = float(np.abs(result.jac).max())
+    point, slope = start, inf
+    for _ in range(_ATTEMPTS):
+        result = minimize(objective, point, jac=True, method="BFGS", options={"gtol": 1e-8, "maxiter": 500})
+        point, slope = result.x, float(np.abs(result.jac).max())
+        if slope <= _SETTLED:
+            break
     if not slope <= _SETTLED:
         raise PrecisionError(f"the optimal proposal at K = {k:g}: a slope of {slope:.1e} is left in log(gap)")
-    return result.x, Optimum(k, at.problem(result.x), objective.value(float(result.fun)), slope)
+    return point, Optimum(k, at.problem(point), objective.value(float(result.fun)), slope)
