@@ -7,6 +7,7 @@ only list of them: type checkers read it, and so does this module, which imports
 
 import ast
 import importlib
+import sys
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -27,9 +28,9 @@ def __getattr__(name: str) -> object:
     """Import a public name on first use."""
     if name not in _HOME:
         raise AttributeError(f"module 'toyiwae' has no attribute {name!r}")
-    if _HOME[name] == __name__:
-        return importlib.import_module(f"{__name__}.{name}")
-    value = globals()[name] = getattr(importlib.import_module(_HOME[name]), name)
+    home = importlib.import_module(_HOME[name])
+    own = name in vars(home) and home is not sys.modules[__name__]
+    value = globals()[name] = getattr(home, name) if own else importlib.import_module(f"{_HOME[name]}.{name}")
     return value
 
 

@@ -26,6 +26,7 @@ from toyiwae.oracle.laws import EPS
 from toyiwae.oracle.solve import GradientComponents, row_batches
 from toyiwae.oracle.statistics import checked, named, statistic
 from toyiwae.oracle.weight_moments import Bounded, FloatMoments, Tag
+from toyiwae.problem import Problem
 
 _DEPTH = 3  # how many orders beyond the first possible one are searched for a coefficient that is not zero
 _RELATIVE = 1e-8  # round-off beyond which the coefficients of a bound are computed in multiprecision
@@ -96,14 +97,16 @@ class SnrLimit:
         return self.constant * np.sqrt(groups) * float(particles) ** self.exponent
 
 
-def bound(whitened: Whitened, order: int, exponent: float = 1.0, *, digits: int | None = None) -> Expansion:
+def bound(
+    problem: Problem | Whitened, order: int, exponent: float = 1.0, *, digits: int | None = None
+) -> Expansion:
     """The expansion of a bound less log Z, averaged over the rows: `(1/e) E log[(1/K) Σ w^e] - log Z`.
 
     The coefficient of K^-n is a polynomial in the central moments up to order n + 1 of w^e in units of its mean;
     that of K^0 is `log E[w^e] / e`, which is 0 for the IWAE bound, e = 1.
 
     Args:
-        whitened: the problem.
+        problem: the problem, whitened or not.
         order: the last n.
         exponent: e, 1 for IWAE and 1 - α for VR-IWAE; not 0.
         digits: significant decimal digits, computed with mpmath; None for float64 (and mpmath where its round-off
@@ -112,6 +115,7 @@ def bound(whitened: Whitened, order: int, exponent: float = 1.0, *, digits: int 
     Raises:
         MissingMomentError: if a moment does not exist; it names the moment, the term and the condition.
     """
+    whitened = _whitened(problem)
     if exponent == 0.0:
         raise InputError("exponent is 0: the ELBO depends on no K, and has no expansion")
     if digits is None:
@@ -128,7 +132,7 @@ def bound(whitened: Whitened, order: int, exponent: float = 1.0, *, digits: int 
 
 
 def gradient_mean(
-    whitened: Whitened, form: Form, parameter: str, order: int, *, digits: int | None = None
+    problem: Problem | Whitened, form: Form, parameter: str, order: int, *, digits: int | None = None
 ) -> Expansion:
     """The expansion of the mean of one group's gradient, averaged over the rows, in the parameter's shape.
 
@@ -140,17 +144,17 @@ def gradient_mean(
         PrecisionError: if a moment exceeds the range of double precision, and no digits were asked for.
         InputError: a form with the geometric leave-one-out, or with log terms at an exponent other than 1.
     """
-    return _gradient(whitened, form, parameter, "mean", order, digits)
+    return _gradient(_whitened(problem), form, parameter, "mean", order, digits)
 
 
 def gradient_var(
-    whitened: Whitened, form: Form, parameter: str, order: int, *, digits: int | None = None
+    problem: Problem | Whitened, form: Form, parameter: str, order: int, *, digits: int | None = None
 ) -> Expansion:
     """The expansion of the variance of one group's gradient of the average over rows, likewise."""
-    return _gradient(whitened, form, parameter, "var", order, digits)
+    return _gradient(_whitened(problem), form, parameter, "var", order, digits)
 
 
-def snr_constant(whitened: Whitened, form: Form, parameter: str) -> SnrLimit:
+def snr_constant(problem: Problem | Whitened, form: Form, parameter: str) -> SnrLimit:
     """The law `SNR → constant · √M · K^exponent` of any form, by the leading terms of its mean and variance.
 
     For the reparameterised IWAE gradient `√K · SNR(φ) → √M |∂φ Var w| / (2Z √E[(∂φ w)²])` and
@@ -161,7 +165,7 @@ def snr_constant(whitened: Whitened, form: Form, parameter: str) -> SnrLimit:
         MissingMomentError: if a moment that a leading term needs does not exist.
         PrecisionError, InputError: as `gradient_mean`.
     """
-    series = _Series(whitened, form, parameter, 8)
+    series = _Series(_whitened(problem), form, parameter, 8)
     free = np.ones(series.shape, bool)
     free = np.tril(free) if parameter == "proposal_chol" else free
     var_order, var = series.leading("var", 2 * series.lowest + 1, free)
@@ -173,6 +177,10 @@ def snr_constant(whitened: Whitened, form: Form, parameter: str) -> SnrLimit:
     exponent = np.where(var.value > 0.0, 0.5 * var_order - mean_order, np.nan)
     pooled = ("model" if parameter in MODEL_PARAMETERS else "path") in form.pooled
     return SnrLimit(constant, exponent, constant * (relative + 4 * EPS), pooled, series.max_power)
+
+
+def _whitened(problem: Problem | Whitened) -> Whitened:
+    return problem if isinstance(problem, Whitened) else Whitened(problem)
 
 
 def _float_bound(whitened: Whitened, order: int, exponent: float) -> Expansion:
