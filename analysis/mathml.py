@@ -1,9 +1,9 @@
 r"""Formulas for the report: a small subset of TeX, turned into MathML that browsers show without any network.
 
 The subset: letters, digits, `+ - = < > ( ) [ ] | , . : / ! '`, groups `{}`, `_` and `^`, `\frac`, `\sqrt`,
-accents (`\hat`, `\tilde`, `\bar`), `\mathrm` and `\text`, spaces (`\,` `\;` `\quad`), and the commands of
-`SYMBOLS`, `OPERATORS` and `FUNCTIONS`. Anything else is an error: a formula is shown as meant or not at all.
-matplotlib reads the same text.
+`\left` … `\right`, `\langle` … `\rangle`, accents (`\hat`, `\tilde`, `\bar`), `\mathrm` and `\text`, spaces
+(`\,` `\;` `\quad`), and the commands of `SYMBOLS`, `OPERATORS` and `FUNCTIONS`. Anything else is an error: a formula
+is shown as meant or not at all. matplotlib reads the same text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from markupsafe import Markup
 SYMBOLS = {
     "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "theta": "θ", "lambda": "λ",
     "mu": "μ", "pi": "π", "rho": "ρ", "sigma": "σ", "phi": "φ", "Delta": "Δ", "Sigma": "Σ", "ell": "ℓ",
-    "Theta": "Θ", "infty": "∞",
+    "Theta": "Θ", "omega": "ω", "infty": "∞",
 }  # fmt: skip
 OPERATORS = {
     "le": "≤", "ge": "≥", "ne": "≠", "to": "→", "sim": "∼", "approx": "≈", "equiv": "≡", "propto": "∝",
@@ -124,6 +124,15 @@ class _Parser:
             return _branch("msub", [base, scripts["_"]])
         return _branch("msup", [base, scripts["^"]]) if scripts else base
 
+    def fenced(self) -> Xml.Element:
+        r"""What stands between `\left` and `\right`, with delimiters as high as it is."""
+        opening, inner = self.take(), self.row(until=r"\right")
+        return self.between(opening, inner, self.take())
+
+    def between(self, opening: str, inner: list[Xml.Element], closing: str) -> Xml.Element:
+        left, right = (_leaf("mo", sign, stretchy="true") for sign in (opening, closing))
+        return _branch("mrow", [left, *inner, right])
+
     def atom(self) -> Xml.Element:
         token = self.take()
         if token == "{":
@@ -153,6 +162,8 @@ class _Parser:
         builders: dict[str, Callable[[], Xml.Element]] = {
             "frac": lambda: _branch("mfrac", [self.atom(), self.atom()]),
             "sqrt": lambda: _branch("msqrt", [self.atom()]),
+            "left": self.fenced,
+            "langle": lambda: self.between("⟨", self.row(until=r"\rangle"), "⟩"),
             "mathrm": lambda: _leaf("mi", self.words("mathrm"), mathvariant="normal"),
             "text": lambda: _leaf("mtext", self.words("text")),
         }

@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from analysis import mathml
+from analysis import derivations, mathml
 from analysis.runner import Outcome
 from analysis.study import Claim
 
@@ -43,6 +43,8 @@ def render(outcomes: Sequence[Outcome], provenance: Mapping[str, Any], command: 
         .render(
             introduction=INTRODUCTION,
             outcomes=outcomes,
+            derivations=derivations.formulas(),
+            derivations_introduction=derivations.INTRODUCTION,
             held=sum(claim.passed for claim in claims),
             total=len(claims),
             passed=bool(outcomes) and all(outcome.passed for outcome in outcomes),
@@ -63,7 +65,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "math": lambda formula: Markup(mathml.to_mathml(formula)),
+        "math": lambda formula, display=False: Markup(mathml.to_mathml(formula, display=display)),
         "prose": mathml.prose,
         "measured": measured,
         "powers": powers,

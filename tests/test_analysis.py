@@ -380,13 +380,30 @@ def test_formulas_become_mathml():
     )
     assert "".join(parsed.itertext()) == "−∇φVar[w]2KZ2≤L^K2"
     assert [element.tag for element in parsed] == ["mo", "mfrac", "mo", "msqrt"]
+    powered = ElementTree.fromstring(mathml.to_mathml(r"\left(\langle w \rangle + 1\right)^{2}"))
+    assert [element.tag for element in powered] == ["msup"]
+    assert "".join(powered.itertext()) == "(⟨w⟩+1)2"
     assert json.dumps(mathml.to_mathml(r"a<b")) == json.dumps(
         "<math><mi>a</mi><mo>&lt;</mo><mi>b</mi></math>"
     )
 
 
 @pytest.mark.parametrize(
-    "formula", [r"\foo", "x_", "{x", r"\frac{a}", "x__y", "a & b", "x^2^3", "}", r"\text x"]
+    "formula",
+    [
+        r"\foo",
+        "x_",
+        "{x",
+        r"\frac{a}",
+        "x__y",
+        "a & b",
+        "x^2^3",
+        "}",
+        r"\text x",
+        r"\left(x",
+        r"x\right)",
+        r"\langle x",
+    ],
 )
 def test_formulas_outside_the_subset_are_refused(formula):
     with pytest.raises(ValueError, match="formula"):

@@ -12,6 +12,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 import toyiwae
+from analysis import derivations
 from analysis.mathml import to_mathml
 from toyiwae import listing
 
@@ -134,6 +135,19 @@ class PublicNames(SphinxDirective):
         return self.parse_text_to_nodes(StringList(lines, source="toyiwae"))  # pyright: ignore[reportArgumentType]
 
 
+class Derivations(SphinxDirective):
+    """What SymPy derives, each formula under its title; made anew at every build."""
+
+    def run(self) -> list[nodes.Node]:
+        """The nodes."""
+        introduction = re.sub(r"\$([^$]*)\$", r":math:`\1`", derivations.INTRODUCTION)
+        lines = [introduction.replace("\n", " "), ""]
+        for title, formulas in derivations.formulas().items():
+            shown = [line for formula in formulas for line in (f".. math:: {formula}", "")]
+            lines += [f".. rubric:: {escaped(title)}", "", *shown]
+        return self.parse_text_to_nodes(StringList(lines, source="derivations"))  # pyright: ignore[reportArgumentType]
+
+
 def row(*cells: str) -> list[str]:
     """One row of a list-table."""
     first, *rest = cells
@@ -145,5 +159,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
     app.connect("autodoc-process-docstring", prepare, priority=100)
     app.add_directive("estimators", Estimators)
+    app.add_directive("derivations", Derivations)
     app.add_directive("public-names", PublicNames)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

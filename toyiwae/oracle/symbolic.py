@@ -1,12 +1,12 @@
 """SymPy derivations: the 1/K series in the moments of w, and the general Gaussian problem in one dimension.
 
 Nothing numerical depends on this module; it proves, for tests, docs and the report, what `toyiwae.oracle.series`
-evaluates. `derivations()` gives each result as LaTeX, `page()` the same as a page of the documentation.
+evaluates. `derivations()` gives each result as LaTeX; the documentation and the report show all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, cached_property
@@ -224,54 +224,70 @@ def about_posterior(expression: sp.Basic) -> sp.Basic:
     return sp.simplify(expression.subs(problem.loading, 0).subs(problem.offset, problem.x))
 
 
+def gaussian_moment() -> tuple[sp.Expr, sp.Expr]:
+    """One direction's `log E[(w/Z)^s]`, twice: by integrating `e^{s log w}` over the noise, and as it is shown.
+
+    In the rotated noise `log w/Z = c₀ - β ε²/2 - h ε` with c₀ such that E[w/Z] = 1; so the integral at s less s times
+    the integral at 1 is the answer wherever 1 + sβ > 0.
+    """
+    beta, h, s, noise = sp.symbols("beta_i h_i s varepsilon", real=True)
+    width = sp.Symbol("omega", positive=True)  # 1 + sβ
+    integrand = sp.exp(-width * noise**2 / 2 - s * h * noise) / sp.sqrt(2 * sp.pi)
+    integral = sp.simplify(sp.integrate(integrand, (noise, -sp.oo, sp.oo)))
+    at = sp.expand_log(sp.log(integral), force=True).subs(width, 1 + s * beta)
+    quadratic = sp.factor(h**2 * s * (s - 1) / (2 * (1 + s * beta) * (1 + beta)))
+    logarithms = s * sp.log(1 + beta) / 2 - sp.log(1 + s * beta) / 2
+    return at - s * at.subs(s, 1), logarithms + quadratic
+
+
 def derivations(forms: Mapping[str, Form] | None = None, order: int = 4) -> dict[str, str]:
     """Title -> LaTeX of each derivation: the series, the Gaussian moments, the gradient's bias, the SNR constants.
+
+    The LaTeX stays within the subset that the package's own documentation and report can show: fractions, roots,
+    stretching brackets, and symbols.
 
     Args:
         forms: name -> form of the estimators whose SNR constants are wanted.
         order: the last term of the bound's series.
     """
     problem = Gaussian()
-    series = " ".join(_term(bound_coefficient(n), n) for n in range(1, order + 1))
-    beta, h, s = sp.symbols("beta h s", real=True)
-    log_moment = (
-        sp.log(1 + beta) * s / 2
-        - sp.log(1 + s * beta) / 2
-        + h**2 * s * (s - 1) / (2 * (1 + s * beta) * (1 + beta))
-    )
+    bound = [bound_coefficient(n) for n in range(1, order + 1)]
+    slopes = [gradient_coefficient(n) for n in (1, 2)]
     result = {
-        "The bound": rf"L_K - \log Z = {series.removeprefix('+').strip()} + O(K^{{-{order + 1}}})",
-        "Its gradient": rf"\nabla L_K = \nabla \log Z + \tfrac1K \left({sp.latex(gradient_coefficient(1))}\right)"
-        rf" + \tfrac1{{K^2}} \left({sp.latex(gradient_coefficient(2))}\right) + O(K^{{-3}})",
-        "Gaussian moments": r"\log \mathbb{E}_q[(w/Z)^s] = \sum_i \left[" + sp.latex(log_moment) + r"\right],"
-        r"\qquad 1 + s \beta_i > 0",
+        "The bound": rf"L_K - \log Z = {_series(bound)}",
+        "Its gradient": rf"\nabla L_K = \nabla \log Z + {_series(slopes)},\quad g = \partial \log w",
+        "Moments of a Gaussian problem": r"\log \mathrm{E}[(w/Z)^s] = \sum_i \left("
+        + sp.latex(gaussian_moment()[1])
+        + r"\right),\quad 1 + s \beta_i > 0",
+    }
+    apart, excess = sp.symbols("d omega", positive=True)
+    shorter = {
+        problem.prior_mean: problem.mean + apart,
+        problem.prior_std: sp.sqrt(2 * problem.std**2 - excess),
     }
     for parameter, symbol in problem.proposal.items():
-        slope = about_posterior(prove_gradient(parameter).by_derivative)
-        result[f"Bias of the gradient of {parameter} in one dimension"] = (
-            rf"-\frac{{\partial_{{{sp.latex(symbol)}}} \operatorname{{Var}}[w]}}{{2 K Z^2}} = \frac1K"
-            rf" \frac{{\mathbb{{E}}_q[w^2]}}{{Z^2}} \cdot {sp.latex(sp.factor(slope))}"
+        slope = about_posterior(prove_gradient(parameter).by_derivative).subs(shorter)
+        result[f"Bias of the gradient of {parameter}, one latent"] = (
+            rf"-\frac{{\partial_{{{sp.latex(symbol)}}} \mathrm{{Var}}[w]}}{{2 K Z^2}} = \frac{{1}}{{K}}"
+            rf" \frac{{\mathrm{{E}}[w^2]}}{{Z^2}} \left({sp.latex(sp.expand(sp.simplify(slope)))}\right)"
+            r",\quad d = m - \mu,\; \omega = 2 \sigma^2 - s^2 > 0"
         )
-    shared: dict[str, list[str]] = {}
+    shared: dict[tuple[str, str], list[str]] = {}
     for name, form in (forms or {}).items():
         for part, latex in _snr(form).items():
-            shared.setdefault(latex, []).append(f"{name} ({part})")
-    return result | {"SNR: " + ", ".join(names): latex for latex, names in shared.items()}
+            shared.setdefault((part, latex), []).append(name)
+    constants = {f"SNR of {part}: {', '.join(names)}": latex for (part, latex), names in shared.items()}
+    return result | constants
 
 
-def page(forms: Mapping[str, Form] | None = None, order: int = 4) -> str:
-    """The derivations as a page of the documentation: MyST Markdown."""
-    head = (
-        "# Derivations\n\nWritten by `toyiwae.oracle.symbolic`. `⟨w^r g^d⟩` is `E_q[(w/Z)^r g^d]`, μ_n the n-th central"
-        " moment of `w/Z`; in one dimension the posterior is `N(m, s²)` and the proposal `N(μ, σ²)`.\n"
-    )
-    parts = [f"## {title}\n\n$$\n{latex}\n$$\n" for title, latex in derivations(forms, order).items()]
-    return "\n".join([head, *parts])
-
-
-def _term(coefficient: sp.Expr, n: int) -> str:
-    factor = "K" if n == 1 else f"K^{{{n}}}"
-    return rf"+ \frac1{{{factor}}}\left({sp.latex(coefficient)}\right)"
+def _series(coefficients: Sequence[sp.Expr]) -> str:
+    """LaTeX of a series in 1/K that starts with the first power."""
+    powers = ["K", *(f"K^{{{n}}}" for n in range(2, len(coefficients) + 2))]
+    terms = [
+        rf"\frac{{1}}{{{power}}} \left({sp.latex(term)}\right)"
+        for power, term in zip(powers, coefficients, strict=False)
+    ]
+    return " + ".join([*terms, rf"O(K^{{-{len(coefficients) + 1}}})"])
 
 
 def _snr(form: Form) -> dict[str, str]:
@@ -283,7 +299,10 @@ def _snr(form: Form) -> dict[str, str]:
         cases["φ"] = (form.path, False, r"\partial_z \log w \, \partial_\phi z")
     elif form.score and not form.path and not form.has_log_terms:
         cases["φ"] = (form.score, False, r"\partial_\phi \log q")
-    where = "" if form.exponent == 1.0 else rf",\quad w^{{{form.exponent:g}}} \text{{ in the place of }} w"
+    power = rf"w^{{{form.exponent:g}}}"
+    where = (
+        "" if form.exponent == 1.0 else rf",\quad {power}/\mathrm{{E}}[{power}] \text{{~in~place~of~}} w/Z"
+    )
     result = {}
     for part, (powers, centred, g) in cases.items():
         (mean_order, mean), (var_order, var) = leading_terms(powers, centred=centred)
@@ -292,5 +311,5 @@ def _snr(form: Form) -> dict[str, str]:
         var, factor = sp.expand(var * sp.sign(d)), sp.latex(abs(c) / sp.sqrt(abs(d)))
         value = rf"\frac{{\left|{sp.latex(mean)}\right|}}{{\sqrt{{{sp.latex(var)}}}}}"
         value = value if factor == "1" else rf"{factor} \cdot {value}"
-        result[part] = rf"\mathrm{{SNR}} \to {value} \sqrt{{M}} \, {sp.latex(rate)},\qquad g = {g}{where}"
+        result[part] = rf"\mathrm{{SNR}} \to {value} \sqrt{{M}} \, {sp.latex(rate)},\quad g = {g}{where}"
     return result
