@@ -94,6 +94,51 @@ class Witness:
         """The third central moment of w/Z of every row [N]."""
         return self.tilted(3).mass - 3 * self.tilted(2).mass + 2
 
+    def log_moment(self, s: np.ndarray) -> np.ndarray:
+        """Log E[(w/Z)^s] of every row for complex orders [S]: `[S, N]`, where it exists.
+
+        In noise that makes the proposal standard normal, the posterior has precisions λ and lies d away:
+        `½ Σ [s log λ − log(1 + s(λ−1)) − s(1−s) λ d²/(1 + s(λ−1))]`.
+        """
+        stretch, apart = self._stretched()
+        order = np.asarray(s)[:, None]
+        width = 1 + order * (stretch - 1)  # [S, D]
+        volume = (order * np.log(stretch) - np.log(width)).sum(axis=1)
+        return 0.5 * (volume[:, None] - order * (1 - order) * ((stretch / width) @ (apart**2).T))
+
+    def _stretched(self) -> tuple[np.ndarray, np.ndarray]:
+        """λ [D], the smallest first, and d [N, D]: see `log_moment`."""
+        chol = np.linalg.cholesky(self.proposal_cov)
+        stretch, axes = np.linalg.eigh(chol.T @ self.precision @ chol)
+        return stretch, np.linalg.solve(chol, (self.mean - self.proposal_mean).T).T @ axes
+
+    def tail_shift(self) -> np.ndarray:
+        """`|h| = λ|d|` in the direction of the smallest β, of every row [N]: the slope of log w there, at the mean."""
+        stretch, apart = self._stretched()
+        return stretch[0] * np.abs(apart[:, 0])
+
+    def heavy_tail_gap(self, particles: float) -> np.ndarray:
+        """What log Z − L_K tends to where Var[w] is infinite, of every row [N].
+
+        To first order in the excess of the weight's Laplace transform over e^−t, whose Mellin transform is
+        `Γ(−s) (E[(w/Z)^s] − 1)`, the gap is
+
+            (1/2πi) ∫ Γ(s) Γ(−s) K^{1−s} (E[(w/Z)^s] − 1) ds,    1 < Re s < s*,
+
+        and Γ(s) Γ(−s) = −π/(s sin πs). Beyond s* = −1/β_min the moment is infinite: the gap falls like K^{1−s*}, up to
+        a slowly varying factor.
+
+        Raises:
+            MissingMomentError: if Var[w] is finite, so that the gap falls like 1/K.
+        """
+        last = -1 / self.least_beta()
+        if not 1 < last < 2:
+            raise MissingMomentError("the variance of w is finite: the gap tends to Var[w]/(2KZ²)")
+        step = 0.02 * (last - 1)
+        s = last - 0.25 * (last - 1) + 1j * np.arange(-16.0, 16.0, step)
+        kernel = -np.pi / (s * np.sin(np.pi * s)) * np.exp((1 - s) * np.log(particles))
+        return (kernel @ np.expm1(self.log_moment(s))).real * step / (2 * np.pi)
+
     def inference_drift(self) -> np.ndarray:
         """−∇Var[w]/(2Z²) in the proposal's mean, of every row [N, D_z]: the limit of K·E[Δ(φ)].
 

@@ -57,6 +57,41 @@ def test_a_wrong_gap_fails_its_claims():
     assert [claim.passed for claim in study.verdicts(table)] == [True, True, False, False, True]
 
 
+@pytest.mark.parametrize("name", ["gap", "limit"])
+def test_a_number_that_multiprecision_contradicts_fails_its_claim(name):
+    study = STUDIES[name]
+    table = dict(study.compute(settings_of(study, quick=True)))
+    witness = table["witness"]
+    assert study.verdicts(table)[-1].passed
+    table["witness"] = witness.assign(relative_error=np.where(witness.index == 1, 1e-11, 0.0))
+    assert [claim.passed for claim in study.verdicts(table)][-1] is False
+
+
+def test_the_gap_of_weights_without_variance_follows_the_law_of_their_tail():
+    problem = random_problem(4, 3, 4, rows=3)
+    narrow = dataclasses.replace(
+        problem, proposal=Proposal(Witness(problem).cov * 0.42, mean=problem.proposal.mean)
+    )
+    witness, k = Witness(narrow), 10**12
+    assert witness.least_beta() == pytest.approx(-0.58)
+    gaps = toyiwae.exact(narrow, K=k, estimators="elbo").results[0].per_row["gap"]
+    np.testing.assert_allclose(witness.heavy_tail_gap(k) / gaps, 1.0, atol=3 * gaps.max())
+    assert gaps.max() < 1e-4
+    with pytest.raises(MissingMomentError, match="finite"):
+        Witness(problem).heavy_tail_gap(k)
+
+
+def test_a_gap_that_falls_like_1_over_k_fails_the_claims_of_a_heavy_tail():
+    study = STUDIES["digits"]
+    small = {"latents": 10, "images": 9, "examples": 2}
+    table = dict(study.compute(settings_of(study, {"digits": small}, quick=True)))
+    assert all(claim.passed for claim in study.verdicts(table))
+    tail = table["tail"]
+    far, near = (f"gap_{k}" for k in (10**12, 9 * 10**11))
+    table["tail"] = tail.assign(**{far: 0.9 * tail[near]})
+    assert [claim.passed for claim in study.verdicts(table)][-2:] == [False, False]
+
+
 @pytest.mark.parametrize("amortised", [False, True])
 def test_the_witness_gives_the_limits_of_the_exact_answers(amortised):
     problem = random_problem(3, dim_z=3, dim_x=4, rows=5, amortised=amortised)
