@@ -11,7 +11,6 @@ import pytest
 import toyiwae
 from analysis import measures, runner
 from analysis.settings import settings_of
-from analysis.studies import snr
 from analysis.study import discover
 from analysis.witness import Witness
 from tests.problems import random_problem
@@ -33,18 +32,27 @@ def test_quick_studies_hold_their_claims(name):
 
 def test_the_snr_study_takes_its_estimators_from_the_registry():
     study = STUDIES["snr"]
-    settings = settings_of(study, {"snr": {"largest_k": 10, "replicates": 2}}, quick=True)
-    found = set(study.compute(settings)["estimators"].estimator)
-    problem = toyiwae.paper_problem(settings.dimension, settings.rows)
-    expected = set()
-    for estimator in estimators.all():
-        if estimator.form is not None and estimator.min_particles <= 2:
-            cell = toyiwae.exact(problem, K=2, estimators=estimator.name).results[0]
-            parameters = cell.gradients[estimator.name].parameters
-            if all(parameters[name].var is not None for name in snr.INFERENCE):
-                expected.add(estimator.name)
-    assert found == expected
-    assert {"iwae", "dreg"} <= found
+    small = {"compared_k": 10, "replicates": 2, "largest_k": 10}
+    table = study.compute(settings_of(study, {"snr": small}, quick=True))
+    found, missing = set(table["estimators"].estimator), set(table["missing"].estimator)
+    assert found | missing == {estimator.name for estimator in estimators.all()}
+    exact = {e.name for e in estimators.all() if e.form is not None and not e.form.leave_one_out_geometric}
+    assert found == exact
+    assert not found & missing
+    caption = study.caption(table)
+    assert all(name in caption for name in missing)
+
+
+def test_a_variance_that_m_does_not_divide_fails_its_claim():
+    study = STUDIES["snr"]
+    table = dict(study.compute(settings_of(study, {"snr": {"largest_k": 1000}}, quick=True)))
+    samples = table["samples"]
+    claims = {claim.text: claim.passed for claim in study.verdicts(table)}
+    shifted = samples.z_var + np.log(samples.M) / np.sqrt(2 / samples.replicates)
+    table["samples"] = samples.assign(z_var=shifted)
+    failed = [claim.text for claim in study.verdicts(table) if not claim.passed and claims[claim.text]]
+    assert len(failed) == 1
+    assert "number of groups" in failed[0]
 
 
 def test_a_wrong_gap_fails_its_claims():

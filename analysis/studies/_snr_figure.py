@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from analysis import style
@@ -16,23 +16,36 @@ from analysis.study import Table
 GENERATIVE, INFERENCE = ("prior_mean",), ("proposal_offset", "proposal_weight")
 NETWORKS = {INFERENCE: r"inference $\phi$", GENERATIVE: r"generative $\theta$"}
 COLORS = {INFERENCE: style.BLUE, GENERATIVE: style.RED}
-SAMPLED = ("prior_mean", "proposal_offset")
+SAMPLED, COMPARED = ("prior_mean", "proposal_offset"), "proposal_offset"
+KINDS = {"total": "Total derivative", "path": "Path alone", "score": "Score alone"}
 BAND, LINES = (0.1, 0.5, 0.9), (0.5, 0.75, 1.0)
 
 
 def caption(table: Table) -> str:
     """What the figure shows."""
-    samples = table["samples"]
+    samples, curves, missing = table["samples"], table["estimators"], table["missing"]
     return (
         "Exact signal-to-noise ratios $|\\mathrm{E}[\\Delta]|/\\mathrm{std}[\\Delta]$ per coordinate on the toy "
         "problem. (a, b) IWAE: median (thick) and the band from the 10 % to the 90 % quantile over coordinates; "
         "three single coordinates of prior mean and offset (thin), those whose ratio at the left end is the median, "
         "the 75 % quantile and the largest, and for these Monte Carlo estimates from "
-        f"{samples.replicates[0]:,} replicates. (c) The median over the coordinates of φ for every registered "
-        "estimator whose variance is known exactly. (d) The same for the size of the gradient that the estimator is "
-        "meant to follow (that of $L_K$ where it has no target of its own) over its root-mean-square error: equal "
-        "to (c) where there is no bias, and falling where there is."
+        f"{samples.replicates.iloc[0]:,} replicates. (c–e) All registered estimators whose variance is known exactly, "
+        "by what their gradient in φ is made of: the median over the coordinates of the offset, on the first "
+        f"{table['compared'].rows.iloc[0]} observations (two of the estimators need a double integral for each "
+        f"coordinate of each observation), $M$ = {curves.M.iloc[0]}. Solid: the ratio. Dashed, where it differs: the "
+        "size of the gradient that the estimator is meant to follow (that of $L_K$ where it has no target of its own) "
+        f"over its root-mean-square error, which falls where there is a bias. {_absent(curves, missing)}"
     )
+
+
+def _absent(curves: pd.DataFrame, missing: pd.DataFrame) -> str:
+    """Which estimators are not in the figure, or not everywhere, and why."""
+    shown, sentences = set(curves.estimator), []
+    for name, part in missing.groupby("estimator", sort=False):
+        reason = str(part.reason.iloc[0]).removeprefix("no closed form: ")
+        where = f"from $K$ = {part.K.min():,} on" if name in shown else "at any $K$"
+        sentences.append(f"{name} {where}, since {reason}")
+    return f"Not shown: {'; '.join(sentences)}." if sentences else ""
 
 
 def along(frame: pd.DataFrame, axis: str) -> pd.DataFrame:
@@ -42,7 +55,10 @@ def along(frame: pd.DataFrame, axis: str) -> pd.DataFrame:
 
 def draw(table: Table) -> Figure:
     """SNR of both networks against K and M, and of all estimators against K, with their honest counterpart."""
-    figure, ((left, right), (all_snr, all_honest)) = style.panels(2, 2, aspect=0.82)
+    width = style.panels(1, 1)[0].get_size_inches()[0]
+    figure = Figure(figsize=(width, 1.05 * width), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.35))
+    left, right = upper.subplots(1, 2)
     for axes, axis, letter in ((left, "K", "a"), (right, "M", "b")):
         exact, samples = (along(table[name], axis) for name in ("iwae", "samples"))
         for network, label in NETWORKS.items():
@@ -54,20 +70,9 @@ def draw(table: Table) -> Figure:
     right.set_xlabel(f"groups $M$ ($K={fixed}$)")
     handles = [Line2D([], [], color=COLORS[network], label=label) for network, label in NETWORKS.items()]
     handles.append(Line2D([], [], color=style.GREY, label="sampled, ± 1 s.e.", **_marker()))
-    left.set_ylim(top=3e4)
+    left.set_ylim(top=1e7)
     left.legend(handles=handles, loc="upper left")
-    curves = table["estimators"]
-    groups = curves.M.iloc[0]
-    _all_estimators(all_snr, curves, "snr")
-    _all_estimators(all_honest, curves, "target_over_rmse")
-    for axes in (all_snr, all_honest):
-        axes.set_xlabel(f"particles $K$ ($M={groups}$)")
-    all_snr.set_ylabel(r"median SNR, inference $\phi$")
-    all_honest.set_ylabel(r"median $|\nabla\,\mathrm{target}|\,/\,\mathrm{RMSE}$")
-    style.label_panel(all_snr, "c", "All estimators: signal to noise")
-    style.label_panel(all_honest, "d", "All estimators: target to error")
-    handles, labels = all_snr.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
+    _compare(lower, table["estimators"], table["missing"])
     return figure
 
 
@@ -97,21 +102,50 @@ def _bands(
         axes.errorbar(points[axis], points.snr, points.snr_se, color=color, **style.SAMPLED)
 
 
-def _all_estimators(axes: Axes, curves: pd.DataFrame, column: str) -> None:
-    """One line per estimator; those that are equal in every column share a line and a legend entry."""
-    names = list(dict.fromkeys(curves.estimator))
-    shapes = {name: curves[curves.estimator == name] for name in names}
-    columns = ["K", "snr", "target_over_rmse"]  # with K: not every estimator is defined at every K
+def _compare(figure: SubFigure, curves: pd.DataFrame, missing: pd.DataFrame) -> None:
+    """One panel for each kind of estimator on common axes, each with its own legend from top to bottom."""
+    panels = figure.subplots(1, len(KINDS), sharey=True)
+    for axes, letter, (kind, title) in zip(panels, "cde", KINDS.items(), strict=True):
+        _lines(axes, curves[curves.kind == kind])
+        axes.set_xlabel(f"particles $K$ ($M={curves.M.iloc[0]}$)")
+        style.label_panel(axes, letter, title)
+    top = curves.snr.max()
+    panels[0].set(ylabel=r"median over $\phi$", ylim=(1e-7, 10 ** np.ceil(np.log10(top) + 0.3)))
+    handles = [
+        Line2D([], [], color=style.INK, label="SNR"),
+        Line2D(
+            [], [], color=style.INK, linestyle=style.DASHES[1], label=r"$|\nabla\,\mathrm{target}|\,/\,$RMSE"
+        ),
+    ]
+    absent = [name for name in dict.fromkeys(missing.estimator) if name not in set(curves.estimator)]
+    if absent:
+        label = f"no exact variance: {', '.join(absent)}"
+        handles.append(Line2D([], [], linestyle="none", label=label))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize="small")
+
+
+def _lines(axes: Axes, curves: pd.DataFrame) -> None:
+    """One line per estimator; those that are equal share a line and a legend entry. The legend has the lines' order."""
+    columns = ["K", "snr", "target_over_rmse"]  # with K: not every estimator is known at every K
+    values = {name: part[columns].to_numpy() for name, part in curves.groupby("estimator", sort=False)}
     drawn: list[list[str]] = []
-    for name in names:
-        values = shapes[name][columns].to_numpy()
+    for name, known in values.items():
         for group in drawn:
-            known = shapes[group[0]][columns].to_numpy()
-            if values.shape == known.shape and np.allclose(values, known, rtol=1e-9):
-                group.append(name)
+            other = values[group[0]]
+            if known.shape == other.shape and np.allclose(known, other, rtol=1e-9):
+                group.append(str(name))
                 break
         else:
-            drawn.append([name])
+            drawn.append([str(name)])
+    handles = {}
     for position, group in enumerate(drawn):
-        part = shapes[group[0]]
-        axes.loglog(part.K, part[column], label=", ".join(group), **style.line_of(position))
+        k, snr, against = values[group[0]].T
+        color = style.PALETTE[position]
+        (line,) = axes.loglog(k, snr, color=color, linewidth=1.1, label=", ".join(group))
+        if not np.allclose(snr, against, rtol=1e-2):
+            axes.loglog(k, against, color=color, linewidth=1.1, linestyle=style.DASHES[1])
+        handles[line] = np.log(snr[-1]) + np.log(curves.K.max() / k[-1])
+    order = sorted(handles, key=lambda line: handles[line], reverse=True)
+    axes.legend(
+        handles=order, loc="upper left", bbox_to_anchor=(-0.05, -0.24), fontsize="small", labelspacing=0.25
+    )
