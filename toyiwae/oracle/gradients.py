@@ -153,9 +153,7 @@ class Whitened:
         path, score = self._proposal(q, exponent)
         return Gradients(law.take(rows), self._model(rows, q, exponent), path, score)
 
-    def _proposal(
-        self, q: np.ndarray, exponent: float
-    ) -> tuple[dict[str, Polynomial], dict[str, Polynomial]]:
+    def _proposal(self, q: Any, exponent: float) -> tuple[dict[str, Polynomial], dict[str, Polynomial]]:
         jacobian, rotation = self._jacobian, self._rotation
         tilt_variance = 1 / (1 + self._lift(np.array([exponent]))[0] * self._beta)
         noise = -self._lift(np.array([exponent]))[0] * q @ rotation.T  # unit-tilt mean of ε, original axes
@@ -177,7 +175,7 @@ class Whitened:
         }
         return paths, scores
 
-    def _model(self, rows: slice | np.ndarray, q: np.ndarray, exponent: float) -> dict[str, Polynomial]:
+    def _model(self, rows: slice | np.ndarray, q: Any, exponent: float) -> dict[str, Polynomial]:
         lift, model = self._lift, self.problem.model
         power = lift(np.array([exponent]))[0]
         tilt_variance = 1 / (1 + power * self._beta)
