@@ -257,7 +257,7 @@ def normal_quantile(level: float) -> float:
 
 
 def _distance(tests: int, rate: float, power: float) -> float:
-    return family_threshold(tests, rate) + normal_quantile(power)
+    return family_threshold(tests, rate) + _quantile(_probability("power", power))
 
 
 def _quantile(level: float, dof: float = math.inf) -> float:
