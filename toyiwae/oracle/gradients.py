@@ -94,8 +94,12 @@ class Whitened:
             self.beta_error, self.h_error = np.abs(beta) + lost[0], np.abs(h) + lost[1]
             self._beta, self._h = 0 * self._beta, 0 * self._h
             return True
-        self.beta, self.h = beta, h
-        self.beta_error, self.h_error = EPS * np.abs(beta) + lost[0], EPS * np.abs(h) + lost[1]
+        # what is zero up to the rounding of the problem's own numbers is zero
+        none, still = np.abs(beta) <= least_beta, np.abs(h) <= least_h
+        self.beta, self.h = np.where(none, 0.0, beta), np.where(still, 0.0, h)
+        self._beta, self._h = self._beta * ~none, self._h * ~still
+        self.beta_error = np.where(none, 1.0, EPS) * np.abs(beta) + lost[0]
+        self.h_error = np.where(still, 1.0, EPS) * np.abs(h) + lost[1]
         kept = [_kept(beta, lost[0], least_beta), _kept(h, lost[1], least_h)]
         return all(kept) and self._condition * self._algebra.unit < 0.1 * EPS
 
