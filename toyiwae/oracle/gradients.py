@@ -81,9 +81,12 @@ class Whitened:
         self._h = (from_prior + misfit @ self._pulled) @ self._turned
         self._jacobian = solve_root(algebra, chol, self._rotation)  # L⁻ᵀU
         values = 1.0 + np.abs(_rounded(self._beta)).max()
-        terms = np.abs(_rounded(from_prior)), np.abs(_rounded(misfit)) @ np.abs(_rounded(self._pulled))
-        size = (terms[0] + terms[1]) @ np.abs(_rounded(self._turned))
-        return self._round(self._lost(chol, *terms), 4.0 * EPS * dim * values, 4.0 * EPS * dim * size.max())
+        pulled, turned = np.abs(_rounded(self._pulled)), np.abs(_rounded(self._turned))
+        terms = np.abs(_rounded(from_prior)), np.abs(_rounded(misfit)) @ pulled
+        # the problem's own numbers are rounded before they are subtracted
+        own = np.abs(self.x) + np.abs(model.offset) + np.abs(self.mean) @ np.abs(model.loading.T)
+        size = ((terms[0] + terms[1]) * 4.0 * dim + own @ pulled) @ turned
+        return self._round(self._lost(chol, *terms), 4.0 * EPS * dim * values, EPS * size.max())
 
     def _round(self, lost: tuple[float, np.ndarray], least_beta: float, least_h: float) -> bool:
         """Rounded β and h with their errors; whether they kept enough digits."""
