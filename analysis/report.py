@@ -95,6 +95,13 @@ def number(value: float, digits: int = 4) -> str:
     return text.replace("-", "−")
 
 
+def in_prose(value: float, digits: int = 2) -> str:
+    r"""A number as a formula for the text of a claim or a caption: $6.4\times 10^{-14}$."""
+    text = number(value, digits).replace("−", "-").replace("×", r"\times ")
+    base, _, exponent = text.partition("^")
+    return f"${base}^{{{exponent}}}$" if exponent else f"${base}$"
+
+
 def powers(text: str) -> Markup:
     """A number's text with the power of ten raised."""
     return Markup(re.sub(r"10\^(−?\d+)", r"10<sup>\1</sup>", str(Markup.escape(text))))

@@ -374,6 +374,12 @@ def test_progress_shows_studies_and_cells(monkeypatch):
     assert "✓ A <small> study: 1 of 1 claims hold" in stream.getvalue()
 
 
+def test_numbers_in_prose_are_formulas():
+    assert report.in_prose(6.42e-14) == r"$6.4\times 10^{-14}$"
+    assert report.in_prose(-1e-12) == "$-10^{-12}$"
+    assert report.in_prose(0.25) == "$0.25$"
+
+
 def test_formulas_become_mathml():
     parsed = ElementTree.fromstring(
         mathml.to_mathml(r"-\frac{\nabla_\phi\mathrm{Var}[w]}{2KZ^2} \le \sqrt{\hat{L}_K^2}")

@@ -165,7 +165,7 @@ def _heavy(tail: pd.DataFrame, beta: float, near: int, far: int) -> list[Claim]:
     log_k, at = np.log(far), f"$K$ = $10^{{{round(np.log10(far))}}}$"
     slow = np.abs(h) / (-beta * np.sqrt(-2 * beta * log_k)) - 1 / (2 * log_k)
     middle, largest = (
-        report.number(float(value), 2) for value in (np.median(np.abs(ratio - 1)), tail[f"gap_{far}"].max())
+        report.in_prose(float(value)) for value in (np.median(np.abs(ratio - 1)), tail[f"gap_{far}"].max())
     )
     return [
         Claim.near(

@@ -147,7 +147,7 @@ def verdicts(table: Table) -> list[Claim]:
             expected=1.0,
             within=1e-11,
             note=f"The ratio of both sides at $K$ = {largest.K:,.0f}, less the next term of the expansion, "
-            f"{report.number(float(following_term), 3)}. Both terms are closed Gaussian integrals by other code.",
+            f"{report.in_prose(float(following_term), 3)}. Both terms are closed Gaussian integrals by other code.",
         ),
         Claim.near(
             "What is left falls like $1/K$ in turn.",
@@ -164,7 +164,7 @@ def verdicts(table: Table) -> list[Claim]:
             high=1e-12,
             note="The largest relative difference from integrals evaluated in multiprecision arithmetic, right to "
             f"thirty digits, for {witness.row.nunique()} observations at $K$ = {shown}. "
-            f"The error bound that the oracle states for the average is {report.number(stated, 2)} at most.",
+            f"The error bound that the oracle states for the average is {report.in_prose(stated)} at most.",
         ),
     ]
 

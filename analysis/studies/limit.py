@@ -166,7 +166,7 @@ def verdicts(table: Table) -> list[Claim]:
             high=1e-12,
             note="The largest relative difference from integrals evaluated in multiprecision arithmetic, right to "
             f"thirty digits: {len(witness)} means of the gradient for a few observations, up to $K$ = "
-            f"{witness.K.max():,}. The oracle states errors of at most {report.number(stated, 2)} of the limit.",
+            f"{witness.K.max():,}. The oracle states errors of at most {report.in_prose(stated)} of the limit.",
         ),
     ]
 
