@@ -134,9 +134,11 @@ def test_the_same_call_prints_the_same_bytes(run, problem):
 def test_a_users_own_estimator(answer, problem, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
-        "import toyiwae\nfrom toyiwae.estimators import both, iwae_bound\n\n"
+        "import toyiwae\nfrom toyiwae.estimators import both, iwae_bound\nfrom toyiwae.weights import normalise\n\n"
         "@toyiwae.estimator(target=both(iwae_bound), form=toyiwae.Form({1: 1}, {2: 1}, {}))\n"
         'def squared(log_w):\n    """Mine."""\n'
+        "    shares, groups = normalise(log_w), log_w.shape[-2]\n"
+        "    return toyiwae.Coefficients(shares / groups, shares**2 / groups, 0 * shares)\n"
     )
     name = f"{file}:squared"
     document = answer("exact", problem, "-K", "5", "-e", f"{name},dreg")

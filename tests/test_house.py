@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "toyiwae"
 
 FLOORS = {
-    0: "arguments checks errors extras factors files forms frozen gaussian records weights",
+    0: "arguments checks errors extras factors files forms frozen gaussian records usercode weights",
     1: "discrete estimators makers problem stats",
     2: "oracle",
     3: "montecarlo surrogate truth",

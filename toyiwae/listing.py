@@ -12,7 +12,7 @@ from rich.text import Text
 
 from toyiwae import estimators
 from toyiwae.estimators import Estimator
-from toyiwae.estimators.record import BoundOf
+from toyiwae.estimators.claims import BoundOf
 
 # Two pairs (K, M) that no formula in K and M confuses: all products, sums and differences differ.
 _WITNESSES = ((1009, 10_007), (2003, 20_011))

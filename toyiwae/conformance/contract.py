@@ -8,11 +8,8 @@ not judged.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import importlib.util
 import sys
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,10 +17,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from toyiwae import usercode
 from toyiwae.checks import nearest
 from toyiwae.conformance.curved import Curved
 from toyiwae.errors import InputError
+from toyiwae.estimators import registry
 from toyiwae.problem import Problem
+from toyiwae.usercode import UserCodeError, said
 
 Replicates = Callable[..., Any]
 
@@ -75,30 +75,19 @@ T = TypeVar("T")
 
 
 def guarded(run: Callable[[], T], kind: str = "no exception", what: str = "it raised") -> T:
-    """Runs what the user wrote, or what touches the user's objects.
-
-    What it prints goes to standard error; NumPy's error state and the filters of warnings are as before afterwards.
+    """Runs what the user wrote, or what touches the user's objects; see `toyiwae.usercode.run`.
 
     Raises:
         Finding: for anything that was raised, `sys.exit` included.
         KeyboardInterrupt: as it is.
     """
     try:
-        with contextlib.redirect_stdout(sys.stderr), np.errstate(all="ignore"), warnings.catch_warnings():
-            return run()
-    except (KeyboardInterrupt, Finding):
-        raise
-    except BaseException as error:
-        raise Finding(kind, f"{what} {said(error)}") from error
-
-
-def said(error: BaseException) -> str:
-    """Type and message of an exception in one line, whatever its `str` does."""
-    try:
-        text = str(error)
-    except Exception:
-        text = "(its message cannot be read)"
-    return " ".join(f"{type(error).__name__}: {text}".split())[:300]
+        return usercode.run(run)
+    except UserCodeError as error:
+        cause = error.__cause__
+        if isinstance(cause, Finding):
+            raise cause from None
+        raise Finding(kind, f"{what} {error}") from cause
 
 
 def call(
@@ -159,24 +148,10 @@ def load(spec: str) -> Callable[..., Any]:
         InputError: no such file or name, or an error while the file is run.
     """
     path, _, name = spec.rpartition(":")
-    file = Path(path)
-    if not path or not file.is_file():
+    if not path:
         raise InputError(f"estimator {spec!r}: expected FILE:NAME, and there is no file {path!r}")
-    key = f"toyiwae_checked_{file.stem}"
-    source = importlib.util.spec_from_file_location(key, file)
-    if source is None or source.loader is None:
-        raise InputError(f"estimator {spec!r}: {path!r} is not a Python file")
-    module = sys.modules[key] = importlib.util.module_from_spec(source)
-    loader = source.loader
-
-    def found() -> Any:
-        loader.exec_module(module)
-        return getattr(module, name, None)
-
-    try:
-        function = guarded(found, what="failed:")
-    except Finding as error:
-        raise InputError(f"estimator {spec!r}: running {path!r} {error.message}") from error
+    module = registry.run_file(spec, Path(path))
+    function = vars(module).get(name)
     if not callable(function):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise InputError(f"estimator {spec!r}: {path!r} defines no function {name!r}: {nearest(name, known)}")

@@ -14,11 +14,16 @@ from toyiwae.estimators import ovis as ovis
 from toyiwae.estimators import jackknife as jackknife
 # isort: on
 
-from toyiwae.estimators.record import Estimator, Target, both, elbo_bound, iwae_bound
+from toyiwae.estimators.claims import Target, both, elbo_bound, iwae_bound
+from toyiwae.estimators.record import Estimator
 from toyiwae.estimators.registry import all, estimator, get, load_user, names, select
+from toyiwae.forms import Bound, Coefficients, Form
 
 __all__ = [
+    "Bound",
+    "Coefficients",
     "Estimator",
+    "Form",
     "Target",
     "all",
     "both",

@@ -1,6 +1,6 @@
 """The combination of ELBO and IWAE."""
 
-from toyiwae.estimators.record import BoundOf, both
+from toyiwae.estimators.claims import BoundOf, both
 from toyiwae.estimators.registry import estimator
 from toyiwae.forms import Bound, Coefficients, Form
 from toyiwae.weights import Array, normalise

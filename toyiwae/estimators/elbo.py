@@ -2,7 +2,7 @@
 
 from array_api_compat import array_namespace
 
-from toyiwae.estimators.record import both, elbo_bound
+from toyiwae.estimators.claims import both, elbo_bound
 from toyiwae.estimators.registry import estimator
 from toyiwae.forms import Coefficients, Form
 from toyiwae.weights import Array

@@ -1,6 +1,6 @@
 """The importance-weighted bound; with several groups it is the multiply importance-weighted one (MIWAE)."""
 
-from toyiwae.estimators.record import both, iwae_bound
+from toyiwae.estimators.claims import both, iwae_bound
 from toyiwae.estimators.registry import estimator
 from toyiwae.forms import Coefficients, Form
 from toyiwae.weights import Array, normalise

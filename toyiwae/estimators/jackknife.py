@@ -1,6 +1,6 @@
 """Jackknife variational inference: `L_K` less the leading orders of its bias."""
 
-from toyiwae.estimators.record import BoundOf, both
+from toyiwae.estimators.claims import BoundOf, both
 from toyiwae.estimators.registry import estimator
 from toyiwae.estimators.subsets import subset_gradient
 from toyiwae.forms import Bound, Coefficients

@@ -4,7 +4,7 @@ import math
 
 from array_api_compat import array_namespace
 
-from toyiwae.estimators.record import Target, iwae_bound
+from toyiwae.estimators.claims import Target, iwae_bound
 from toyiwae.estimators.registry import estimator
 from toyiwae.forms import Coefficients, Form
 from toyiwae.weights import Array, log_others, normalise

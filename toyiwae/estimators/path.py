@@ -2,7 +2,7 @@
 
 from array_api_compat import array_namespace
 
-from toyiwae.estimators.record import Target, both, iwae_bound
+from toyiwae.estimators.claims import Target, both, iwae_bound
 from toyiwae.estimators.registry import estimator
 from toyiwae.forms import Coefficients, Form
 from toyiwae.weights import Array, normalise

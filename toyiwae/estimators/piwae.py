@@ -1,6 +1,6 @@
 """The partially importance-weighted autoencoder: a target for each network."""
 
-from toyiwae.estimators.record import Target, iwae_bound
+from toyiwae.estimators.claims import Target, iwae_bound
 from toyiwae.estimators.registry import estimator
 from toyiwae.forms import Bound, Coefficients, Form
 from toyiwae.weights import Array, normalise

@@ -13,40 +13,12 @@ from array_api_compat import array_namespace
 
 from toyiwae.checks import shown
 from toyiwae.errors import InputError
+from toyiwae.estimators import claims as claimed
+from toyiwae.estimators.claims import BoundOf, Target, iwae_bound
 from toyiwae.estimators.subsets import subset_average
-from toyiwae.forms import Bound, Coefficients, Form
+from toyiwae.forms import PARTS, Coefficients, Form
+from toyiwae.usercode import said
 from toyiwae.weights import Array, promoted, tempered
-
-BoundOf = Callable[[int, int], Bound]
-"""A bound as a function of K, the particles in a group, and M, the groups."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """What the gradients are unbiased for.
-
-    Attributes:
-        model: the bound whose gradient the generative part has as its mean; None if it is that of no bound.
-        proposal: likewise for the proposal's part.
-    """
-
-    model: BoundOf | None
-    proposal: BoundOf | None
-
-
-def both(bound: BoundOf) -> Target:
-    """The same bound for the generative and the proposal's gradient."""
-    return Target(bound, bound)
-
-
-def elbo_bound(particles: int, groups: int) -> Bound:
-    """`L_1`."""
-    return Bound.elbo()
-
-
-def iwae_bound(particles: int, groups: int) -> Bound:
-    """`L_K`."""
-    return Bound.iwae(particles)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,9 +64,13 @@ class Estimator:
         """Coefficients of log-weights `[..., M, K]`.
 
         Raises:
-            InputError: not an array of real numbers with at least the axes M and K, or K below the minimum.
+            InputError: not an array of real numbers with at least the axes M and K, or K below the minimum; a
+                function that answers with anything but coefficients of that shape.
         """
-        return self.function(self._checked(log_w))
+        log_w = self._checked(log_w)
+        answer = self.function(log_w)
+        refuse_other_than_coefficients(answer, log_w, self.name)
+        return answer
 
     def value_of(self, log_w: Array) -> Array:
         """The estimator's own value `[...]` of log-weights `[..., M, K]`: unbiased for `value`.
@@ -147,14 +123,8 @@ def family(
     Raises:
         InputError: a function of another shape or without a docstring.
     """
-    name = function.__name__
-    arguments = list(inspect.signature(function).parameters.values())
+    name, arguments, summary = _signature(function)
     defaults = [argument.default for argument in arguments[1:]]
-    if not arguments or len(defaults) > 1 or inspect.Parameter.empty in defaults:
-        raise InputError(f"estimator {name!r}: expected the arguments log_w, or log_w, parameter=default")
-    summary = (inspect.getdoc(function) or "").partition("\n")[0]
-    if not summary:
-        raise InputError(f"estimator {name!r} has no docstring: its first line is the summary")
     parameter_name = arguments[1].name if defaults else None
 
     def at(spelled: str, parameter: Any) -> Estimator:
@@ -165,9 +135,11 @@ def family(
             parameter = _in_range(parameter, wanted, shared["between"], whole=isinstance(defaults[0], int))
         takes = parameter_name is not None
         made = {
-            key: claim(parameter) if takes and callable(claim) else claim for key, claim in claims.items()
+            key: _claim_at(spelled, key, claim, parameter) if takes and callable(claim) else claim
+            for key, claim in claims.items()
         }
-        made["value"] = made["value"] or iwae_bound
+        made["value"] = iwae_bound if made["value"] is None else made["value"]
+        claimed.check(f"estimator {spelled!r}", made)
         return Estimator(
             name=spelled,
             family=name,
@@ -183,6 +155,75 @@ def family(
         )
 
     return at(name, defaults[0] if defaults else None)
+
+
+def refuse_other_than_coefficients(answer: Any, log_w: Array, name: str) -> None:
+    """Refuses what an estimator's function may not return.
+
+    Raises:
+        InputError: no Coefficients, or a part that is no array of the kind and the shape of the log-weights.
+    """
+    if not isinstance(answer, Coefficients):
+        kind = type(answer).__name__
+        raise InputError(f"estimator {name!r} returned a {kind}: expected Coefficients(model, path, score)")
+    xp, expected = array_namespace(log_w), tuple(log_w.shape)
+    for part in PARTS:
+        array = getattr(answer, part)
+        try:
+            right = array_namespace(array) is xp and xp.isdtype(array.dtype, "real floating")
+        except TypeError:
+            right = False
+        if not right:
+            raise InputError(
+                f"estimator {name!r}: {part} is {shown(array)}, a {type(array).__name__}: expected an array of"
+                f" floating-point numbers like log_w, a {type(log_w).__name__}"
+            )
+        if tuple(array.shape) != expected:
+            raise InputError(
+                f"estimator {name!r}: {part} has shape {tuple(array.shape)}: expected that of log_w, {expected}"
+            )
+
+
+def _signature(function: Callable[..., Coefficients]) -> tuple[str, list[inspect.Parameter], str]:
+    """Name, arguments and summary of an estimator's function.
+
+    Raises:
+        InputError: no function of log_w and at most one parameter, or one without a docstring.
+    """
+    name = getattr(function, "__name__", None)
+    if not callable(function) or name is None:
+        raise InputError(f"an estimator is {shown(function)}: expected @estimator(...) above a function")
+    try:
+        arguments = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        arguments = []
+    kinds = [argument.kind for argument in arguments]
+    fitting = (
+        1 <= len(arguments) <= 2
+        and kinds[0] in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        and all(kind in (kinds[0].POSITIONAL_OR_KEYWORD, kinds[0].KEYWORD_ONLY) for kind in kinds[1:])
+        and all(argument.default is not inspect.Parameter.empty for argument in arguments[1:])
+    )
+    if not fitting:
+        raise InputError(f"estimator {name!r}: expected the arguments log_w, or log_w, parameter=default")
+    summary = (inspect.getdoc(function) or "").partition("\n")[0]
+    if not summary:
+        raise InputError(f"estimator {name!r} has no docstring: its first line is the summary")
+    return name, arguments, summary
+
+
+def _claim_at(spelled: str, key: str, claim: Callable[[Any], Any], parameter: Any) -> Any:
+    """What a family claims at one value of its parameter.
+
+    Raises:
+        InputError: the claim raised something.
+    """
+    try:
+        return claim(parameter)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"estimator {spelled!r}: {key} at {parameter} raised {said(error)}") from error
 
 
 def _in_range(value: Any, wanted: str, between: tuple[float, float], *, whole: bool) -> float:

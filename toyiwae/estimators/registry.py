@@ -13,22 +13,24 @@ Nothing else lists estimators; tables, tests, figures and the command line ask t
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from toyiwae import arguments
+from toyiwae import arguments, usercode
 from toyiwae.checks import nearest, shown
 from toyiwae.errors import InputError
-from toyiwae.estimators.record import BoundOf, Estimator, Target, family
+from toyiwae.estimators import users
+from toyiwae.estimators.claims import BoundOf, Target, check_shared
+from toyiwae.estimators.record import Estimator, family
 from toyiwae.forms import Coefficients, Form
 
 _REGISTRY: dict[str, Estimator] = {}
-_USER = "toyiwae_user_"
+_OWN = "toyiwae."
+"""What the names of the modules begin with whose estimators the tests of the package compare with their Forms."""
 
 
 def estimator(
@@ -60,8 +62,10 @@ def estimator(
         between: the smallest and largest value of the parameter.
 
     Raises:
-        InputError: a name that toyiwae itself registered, or a function of another shape.
+        InputError: a name that toyiwae itself registered, a claim of another kind, or a function of another shape.
     """
+    cite = (cite,) if isinstance(cite, str) else cite
+    check_shared("an estimator", between, shift_invariant, cite)
     claims = {
         "target": target,
         "form": form,
@@ -69,12 +73,13 @@ def estimator(
         "vanishes_at_posterior": vanishes_at_posterior,
         "min_particles": min_particles,
     }
-    shared = {"shift_invariant": shift_invariant, "cite": (cite,) if isinstance(cite, str) else cite}
+    shared = {"shift_invariant": shift_invariant, "cite": tuple(cite), "between": tuple(between)}
 
     def register(function: Callable[..., Coefficients]) -> Estimator:
-        made = family(function, claims, shared | {"between": between})
+        made = family(function, claims, shared)
         known, module = _REGISTRY.get(made.name), function.__module__
-        if known is not None and _module(known.function) != module and not module.startswith(_USER):
+        new = known is None or _module(known.function) == module
+        if not new and not module.startswith(usercode.PREFIX):
             raise InputError(f"an estimator named {made.name!r} is registered already: choose another name")
         _REGISTRY[made.name] = made
         return made
@@ -83,8 +88,10 @@ def estimator(
 
 
 def _module(function: Callable[..., Coefficients]) -> str:
-    """Where a function, its parameter perhaps bound, was defined."""
-    return getattr(function, "func", function).__module__
+    """Where a function, its parameter perhaps bound and its calls perhaps guarded, was defined."""
+    while hasattr(function, "func"):
+        function = function.func  # pyright: ignore[reportFunctionMemberAccess]
+    return function.__module__
 
 
 def names() -> tuple[str, ...]:
@@ -130,13 +137,43 @@ def select(specs: Any, particles: Sequence[int] = ()) -> tuple[Estimator, ...]:
         particles: the values of K that they will be used at.
 
     Raises:
-        InputError: as `get` does; none at all; a K below an estimator's minimum.
+        InputError: as `get` does; none at all; a K below an estimator's minimum; a user's estimator whose
+            function returns other coefficients than its Form.
     """
     chosen = {found.name: found for found in map(get, arguments.names(specs, "estimators"))}
     for estimator in chosen.values():
         for count in particles:
             estimator.check_particles(count)
+        if not _module(estimator.function).startswith(_OWN):
+            users.compare(estimator)
     return tuple(chosen.values())
+
+
+def run_file(spec: str, file: Path) -> ModuleType:
+    """The module that a user's file makes; the registry stays as it is.
+
+    Args:
+        spec: what asks for it, for messages.
+        file: the file.
+
+    Raises:
+        InputError: no such file, no Python file, or an error while it is run.
+    """
+    if not file.is_file():
+        raise InputError(f"estimator {shown(spec)}: there is no file {str(file)!r}")
+    before = dict(_REGISTRY)
+    try:
+        module = usercode.execute(file)
+    except usercode.UserCodeError as error:
+        raise InputError(
+            f"estimator {shown(spec)}: running {str(file)!r} failed: {error}"
+        ) from error.__cause__
+    finally:
+        _REGISTRY.clear()
+        _REGISTRY.update(before)
+    if module is None:
+        raise InputError(f"estimator {shown(spec)}: {str(file)!r} is not a Python file")
+    return module
 
 
 def load_user(spec: str) -> Estimator:
@@ -151,26 +188,12 @@ def load_user(spec: str) -> Estimator:
     """
     path, _, rest = spec.partition(".py:")
     file, (name, colon, parameter) = Path(f"{path}.py"), rest.partition(":")
-    if not file.is_file():
-        raise InputError(f"estimator {shown(spec)}: there is no file {str(file)!r}")
-    source = importlib.util.spec_from_file_location(_USER + file.stem, file)
-    assert source is not None
-    assert source.loader is not None
-    module, before = importlib.util.module_from_spec(source), dict(_REGISTRY)
-    sys.modules[source.name] = module
-    try:
-        source.loader.exec_module(module)
-    except Exception as error:
-        message = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"estimator {shown(spec)}: running {str(file)!r} failed: {message}") from error
-    finally:
-        _REGISTRY.clear()
-        _REGISTRY.update(before)
+    module = run_file(spec, file)
     found = {key: value for key, value in vars(module).items() if isinstance(value, Estimator)}
     if name not in found:
         hint = nearest(name, found) if found else "decorate a function with @toyiwae.estimator"
         raise InputError(f"estimator {shown(spec)}: {str(file)!r} defines no estimator {name!r}: {hint}")
-    return _chosen(found[name], spec, parameter if colon else None)
+    return users.guarded(_chosen(found[name], spec, parameter if colon else None))
 
 
 def _chosen(default: Estimator, spec: str, parameter: str | None) -> Estimator:

@@ -4,7 +4,7 @@ import math
 
 from array_api_compat import array_namespace
 
-from toyiwae.estimators.record import both, iwae_bound
+from toyiwae.estimators.claims import both, iwae_bound
 from toyiwae.estimators.registry import estimator
 from toyiwae.forms import Coefficients, Form
 from toyiwae.weights import Array, log_mean_exp, log_normalise, log_others, mean_log_others, normalise

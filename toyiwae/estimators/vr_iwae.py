@@ -2,7 +2,7 @@
 
 from array_api_compat import array_namespace
 
-from toyiwae.estimators.record import BoundOf, both
+from toyiwae.estimators.claims import BoundOf, both
 from toyiwae.estimators.registry import estimator
 from toyiwae.forms import Bound, Coefficients, Form
 from toyiwae.weights import Array, normalise, tempered
