@@ -16,7 +16,8 @@ from functools import cached_property
 import numpy as np
 from scipy.special import logsumexp
 
-from toyiwae.oracle.laws import EPS, Grid, Transform
+from toyiwae.oracle.grid import Grid
+from toyiwae.oracle.laws import EPS, Transform
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +108,9 @@ class AtomicLaw:
         order = np.argsort(self.log_w)
         reached = np.cumsum(self._prob[order]) > np.exp(-decay) / 2
         return float(np.log(decay + 1.0) - p * self.log_w[order][np.argmax(reached)])
+
+    def smoothness(self, p: float = 1.0) -> None:
+        """Nothing is known: every atom is a feature."""
 
     def excess(self, power: int, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
         """`t^a (E[w^a e^{-tw}] - e^{-t})` for a = 0 or 1, and its error: [1, T]."""

@@ -26,7 +26,8 @@ from scipy.sparse import csr_matrix
 from scipy.special import expit
 
 from toyiwae.oracle.finite_k import Estimate, rule_error
-from toyiwae.oracle.laws import EPS, Grid, Transform
+from toyiwae.oracle.grid import Grid
+from toyiwae.oracle.laws import EPS, Transform
 
 if TYPE_CHECKING:
     from toyiwae.oracle.moments import GradientEngine

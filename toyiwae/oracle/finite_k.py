@@ -15,11 +15,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 from scipy.special import gammaln, loggamma
 
-from toyiwae.oracle.laws import EPS, Grid
+from toyiwae.errors import PrecisionError
+from toyiwae.oracle.grid import UNIFORM_TO, Grid, Smoothness
+from toyiwae.oracle.laws import EPS
 from toyiwae.oracle.protocol import Law
 
 _TAIL = 44.0  # natural logarithm of the relative size at which the grid ends
@@ -37,7 +40,12 @@ class Estimate:
 
 def common_grid(law: Law, particles: Sequence[int]) -> Grid:
     """The part of the log t axis that carries the integrals of all rows for these numbers of particles (at least 2)."""
-    return Grid.spanning(*_range(law, particles))
+    return Grid.covering(*_range(law, particles), _smoothness(law, particles))
+
+
+def _smoothness(law: Law, particles: Sequence[int] | np.ndarray, p: float = 1.0) -> Smoothness | None:
+    smooth = law.smoothness(p)
+    return None if smooth is None else smooth.of_largest(float(max(particles)))
 
 
 def _range(law: Law, particles: Sequence[int]) -> tuple[float, float]:
@@ -50,21 +58,32 @@ class Grids:
 
     Args:
         particles: the numbers of particles; those of 1 need no grid.
+        uniform: whether the points must have one distance.
     """
 
-    def __init__(self, particles: Sequence[int]):
-        self._particles = [k for k in particles if k > 1]
-        self._known: dict[float, Grid] = {}
+    def __init__(self, particles: Sequence[int], *, uniform: bool = False):
+        self._particles, self._uniform = [k for k in particles if k > 1], uniform
+        self._known: dict[Any, Grid] = {}
 
     def __call__(self, law: Law) -> Grid | None:
         """The grid for these rows, or None where no K is above 1."""
         if not self._particles:
             return None
         low, high = _range(law, self._particles)
-        high = 4.0 * np.ceil(high / 4.0)
-        if high not in self._known:
-            self._known[high] = Grid.spanning(low, high)
-        return self._known[high]
+        smooth = None if self._uniform else _smoothness(law, self._particles)
+        high = 4.0 * np.ceil(high / 4.0) if high < UNIFORM_TO else _rounded(high)
+        if smooth is not None and high >= UNIFORM_TO:
+            scale = 2.0 ** np.floor(np.log2(smooth.scale)) if smooth.scale > 0.0 else 0.0
+            smooth = Smoothness(4.0 * np.ceil(smooth.features / 4.0), scale)
+        key = (high, smooth if high >= UNIFORM_TO else None)
+        if key not in self._known:
+            self._known[key] = Grid.covering(low, high, smooth)
+        return self._known[key]
+
+
+def _rounded(high: float) -> float:
+    """Rounded up to the next power of 2^(1/4), where that is finite."""
+    return float(2.0 ** (np.ceil(4.0 * np.log2(high)) / 4.0)) if np.isfinite(high) else high
 
 
 class FiniteK:
@@ -82,8 +101,12 @@ class FiniteK:
 
     @cached_property
     def excess(self) -> tuple[np.ndarray, np.ndarray]:
-        """E[e^{-tw}] - e^{-t} and its error: [N, T]."""
-        return self.law.excess(0, self.grid)
+        """E[e^{-tw}] - e^{-t} and its error: [N, T]; where it cannot be had, the plain transform has to do."""
+        try:
+            return self.law.excess(0, self.grid)
+        except PrecisionError:
+            nothing = np.zeros((len(self.law), len(self.t)))
+            return nothing, np.full_like(nothing, np.inf)
 
     @cached_property
     def excess_one(self) -> tuple[np.ndarray, np.ndarray]:
@@ -133,7 +156,7 @@ class FiniteK:
     @cached_property
     def weights(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """K h Λ^(K-1) and K(K-1) h Λ^(K-2), then the absolute error of each: [N, nK, T]."""
-        k, step = self.particles[:, None], self.grid.step
+        k, step = self.particles[:, None], self.grid.weight
         one, one_slack = self._power(1)
         two, two_slack = self._power(2)
         first, second = k * step * one, k * (k - 1) * step * two
@@ -159,18 +182,18 @@ class FiniteK:
     def gap(self) -> Estimate:
         """Log Z - L_K of each K (in units of the law: for w^e, of its own mean): [N, nK]."""
         value, error = self.difference
-        ends = 10.0 * (np.abs(value[..., 0]) + np.abs(value[..., -1]))
-        total = self.grid.step * value.sum(axis=-1)
-        return Estimate(
-            total, self.grid.step * error.sum(axis=-1) + ends + rule_error(1, self.grid.step) * total
-        )
+        weight = self.grid.weight
+        ends = 10.0 * (np.abs(value[..., 0]) + self.grid.coarsest * np.abs(value[..., -1]))
+        total = value @ weight
+        return Estimate(total, error @ weight + ends + rule_error(1, self.grid.step) * total)
 
     def ess(self) -> Estimate:
         """Expected effective sample size E[(Σw)²/Σw²] of each K: [N, nK]. It exists whatever moments w has."""
         law, k = self.law, self.particles[:, None]
         slope = min(1.0, 0.5 * law.max_power)
         high = law.upper_log_t(_TAIL / (self.particles.min() - 1), p=2.0)
-        grid = Grid.spanning(-2.0 * np.log(self.particles.max()) - _TAIL / slope, high + 4.0)
+        low = -2.0 * np.log(self.particles.max()) - _TAIL / slope
+        grid = Grid.covering(low, high + 4.0, _smoothness(law, self.particles, 2.0))
         base, one, two = (law.transform(power, [()], grid, p=2.0)[0] for power in (0, 1, 2))
         value = base.value[..., 0]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -184,10 +207,10 @@ class FiniteK:
         integrand = first * a + second * b**2
         error = np.minimum((k - 1) * relative, 1.0) * np.abs(integrand)
         error = error + first * two.error[..., 0][:, None, :] + 2 * second * b * one.error[..., 0][:, None, :]
-        ends = 10.0 * (np.abs(integrand[..., 0]) + np.abs(integrand[..., -1])) / slope
-        total = grid.step * integrand.sum(axis=-1)
+        ends = np.abs(integrand[..., 0]) + grid.coarsest * np.abs(integrand[..., -1])
+        total = integrand @ grid.weight
         rule = rule_error(1, grid.step) + 4 * EPS
-        return Estimate(total, grid.step * error.sum(axis=-1) + ends + rule * total)
+        return Estimate(total, error @ grid.weight + 10.0 * ends / slope + rule * total)
 
 
 @cache

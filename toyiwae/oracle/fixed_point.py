@@ -8,7 +8,7 @@ A number is an integer times 2^-bits; arrays are NumPy arrays of objects, so tha
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -62,7 +62,7 @@ class Arithmetic:
         """A multiprecision real as a fixed-point number (rounded down)."""
         return int(to_fixed(x._mpf_, self.bits))
 
-    def numbers(self, xs: Sequence[Any]) -> Objects:
+    def numbers(self, xs: Iterable[Any]) -> Objects:
         """A list of multiprecision reals."""
         return objects([self.number(x) for x in xs])
 

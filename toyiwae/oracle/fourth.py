@@ -121,7 +121,7 @@ class FourthEngine(GradientEngine):
             others: Any = prod(values[:i] + values[i + 1 :], start=np.ones(1))
             moved = moved + transform.error * np.abs(others)
         power, relative = self._power(len(blocks))
-        weight = self._falling(len(blocks)) * self.grid.step * power
+        weight = self._falling(len(blocks)) * self.grid.weight * power
         rule = rule_error(sum(map(sum, blocks)), self.grid.step) + 8 * EPS
         return Estimate(weight @ value, weight @ (moved + rule * size) + (weight * relative) @ size)
 
@@ -221,11 +221,13 @@ def value(whitened: Whitened, particles: int, exponent: float = 1.0) -> Spread:
 def _log_moments(engine: FiniteK) -> list[tuple[np.ndarray, np.ndarray]]:
     """E[log^n y] for n = 1, …, 4, each with its error: derivatives at 0 of E[y^-s], by Cauchy's integral: [N]."""
     difference, error = (part[:, 0] for part in engine.difference)
-    log_kt, step = engine.grid.log_t + np.log(engine.particles[0]), engine.grid.step
+    log_kt = engine.grid.log_t + np.log(engine.particles[0])
     turns = np.exp(2j * np.pi * np.arange(_NODES) / _NODES)
     s = _RADIUS * turns
     with np.errstate(over="ignore", invalid="ignore"):
-        kernel = np.exp(s[:, None] * np.minimum(log_kt, 700.0)) * (step * rgamma(s))[:, None]  # [S, T]
+        kernel = (
+            np.exp(s[:, None] * np.minimum(log_kt, 700.0)) * rgamma(s)[:, None] * engine.grid.weight
+        )  # [S, T]
         kernel = np.where(np.isfinite(kernel), kernel, 0.0)
     found, slack = (
         difference @ kernel.T,

@@ -20,25 +20,12 @@ from scipy.special import gammaln, loggamma
 
 from toyiwae.errors import MissingMomentError
 from toyiwae.oracle import mellin
+from toyiwae.oracle.grid import Grid, Smoothness
 from toyiwae.oracle.polynomials import Polynomial, Tilt
 
 EPS = mellin.EPS
+_REACH = 9.5  # standard deviations beyond which there is less than 1e-20 of the noise
 _POLES = 4  # how many Taylor terms may be taken out where the moments exist
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A uniform grid in log t, shared by all transforms of one computation."""
-
-    log_t: np.ndarray
-    step: float
-    kernel: mellin.Kernel = field(repr=False)
-
-    @classmethod
-    def spanning(cls, low: float, high: float, step: float = 0.22) -> Grid:
-        """Grid of multiples of `step` that covers [low, high]."""
-        log_t = np.arange(np.floor(low / step), np.ceil(high / step) + 1) * step
-        return cls(log_t, step, mellin.Kernel(log_t))
 
 
 @dataclass(frozen=True)
@@ -96,14 +83,18 @@ class Spectrum:
         weight = (s * (s - 1.0))[:, None] / (2.0 * (1.0 + sb) * (1.0 + beta))
         return constant, weight
 
-    def table(self, power: float, p: float, excess: bool, spread: float):
+    def table(self, power: float, p: float, excess: bool, spread: float, finest: float | None):
         """Candidate lines of a transform, with log Γ and the parts of log M on them."""
-        key = (power, p, excess, spread)
+        key = (power, p, excess, spread, finest)
         if key not in self._tables:
             low = (power - self.limit(-1)) / p
             high = (power + self.limit(+1)) / p
             floor = power - 2.0 if excess else 0.0
             abscissa, order = mellin.candidates(low, high, floor=floor, poles=_POLES, spread=spread)
+            if finest is not None:
+                abscissa, order = mellin.refine(
+                    abscissa, order, low, high, floor=floor, centre=power / p, finest=finest
+                )
             self._tables[key] = (abscissa, order, gammaln(abscissa), *self.parts(power - p * abscissa))
         return self._tables[key]
 
@@ -194,7 +185,7 @@ class GaussianLaw:
 
     def upper_log_t(self, decay: float, p: float = 1.0) -> float:
         """Log t beyond which E[e^{-t w^p}] < e^-decay for every row: Chernoff, (c/e)^c t^{-c} E[w^{-pc}] for any c."""
-        c = 2.0 ** np.arange(-8, 8.1, 0.25)
+        c = 2.0 ** np.arange(-40, 8.1, 0.25)
         c = c[-c * p > 0.98 * self.min_power] if self.min_power > -np.inf else c
         c = c if len(c) else np.array([-0.5 * self.min_power / p])
         with np.errstate(over="ignore", invalid="ignore"):
@@ -226,6 +217,26 @@ class GaussianLaw:
             result.append(Transform(value, split, leading, error))
         return result
 
+    def smoothness(self, p: float = 1.0) -> Smoothness:
+        """How smooth the transforms of w^p of all rows are: see `toyiwae.oracle.grid`.
+
+        In one coordinate log w is -βε²/2 - hε, with its stationary point at -h/β. Where that is beyond 9.5 standard
+        deviations nothing happens there, but the values within them may be all there is; where it is beyond 20, the
+        coordinate also blurs what the others do.
+        """
+        beta, h = np.broadcast_arrays(self.beta, self.h)
+        size, slope = np.abs(beta), np.abs(h)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            place = np.where(slope > 0.0, slope / size, 0.0)
+            stationary = np.where(slope > 0.0, 0.5 * h * h / beta, 0.0)
+        edge = -_REACH * slope - 0.5 * _REACH**2 * size
+        blurs = place > 20.0
+        least = np.where(place <= _REACH, stationary, np.minimum(edge, np.where(blurs, np.inf, stationary)))
+        centre = (0.5 * np.log1p(self.beta) - 0.5 * h * h / (1.0 + self.beta)).sum(axis=1)
+        features = -centre - least.sum(axis=1)
+        blur = np.sqrt((np.where(blurs, slope - _REACH * size, 0.0) ** 2).sum(axis=1))
+        return Smoothness(p * float(features.max()) + 6.0, p * float(blur.min()))
+
     @cached_property
     def _spread(self) -> float:
         """Largest of the `spreads`: a power of 2, 64 at most."""
@@ -240,7 +251,9 @@ class GaussianLaw:
     # the contour -----------------------------------------------------------------------------------------------------
 
     def _integrate(self, power, p, requests, grid, *, excess):
-        abscissa, order, log_gamma, constant, weight = self.spectrum.table(power, p, excess, p * self._spread)
+        abscissa, order, log_gamma, constant, weight = self.spectrum.table(
+            power, p, excess, p * self._spread, grid.finest
+        )
         log_moment = constant + self.h**2 @ weight.T
         size = log_gamma + (_log_abs_expm1(log_moment) if excess else log_moment)
         good = np.isfinite(size).all(axis=0)
@@ -253,7 +266,7 @@ class GaussianLaw:
         values: list[list[np.ndarray]] = [[] for _ in requests]
         errors: list[list[np.ndarray]] = [[] for _ in requests]
         splits = []
-        for line, step, start, stop in table.choose(grid.log_t):
+        for line, step, start, stop in table.choose(grid.log_t, grid.breaks):
             segment = _Segment(self, table, line, step, grid, start, stop, power, p, excess)
             splits.append(np.full(stop - start, not excess and table.order[line] > 0))
             for i, factors in enumerate(requests):
@@ -292,7 +305,17 @@ class _Segment:
         peak = table.log_size[:, line]  # [N]
         log_gamma, constant, weight = law.spectrum.ladder(power, p, c)
         log_moment = constant + law.h**2 @ weight.T
-        reach = mellin.reach(log_gamma + (_log_abs_expm1(log_moment) if excess else log_moment.real))
+        reach = natural = mellin.reach(log_gamma + log_moment.real)
+        if excess:
+            reach = mellin.reach(log_gamma + _log_abs_expm1(log_moment))
+        distance, kernel_distance = grid.distances(start)
+        cut = None
+        if distance:
+            cut = mellin.Cut(distance)
+        elif excess and kernel_distance:  # e^-t is long gone; the law's own part ends where it will
+            cut = mellin.Cut(kernel_distance, natural)
+        if cut is not None:
+            reach = min(reach, cut.end)
         y, log_gamma, argument, constant, weight = law.spectrum.line(power, p, c, step, reach)
         log_moment = constant + law.h**2 @ weight.T  # [N, S]
         log_base = log_gamma - peak[:, None]
@@ -302,7 +325,9 @@ class _Segment:
             base = np.where(
                 log_moment.real < 1.0, np.exp(log_base) * np.expm1(small), base - np.exp(log_base)
             )
-        self.y, self.base = y, base
+        if cut is not None:
+            base = base * cut.window(y)
+        self.y, self.base, self.tail = y, base, 1.0 if cut is None else min(1.0, cut.end)
         self.tilt = Tilt(law.beta, law.h, argument)
         size = 4.0 + np.abs(log_gamma) + np.abs(constant) + law.h**2 @ np.abs(weight).T
         with np.errstate(over="ignore"):
@@ -321,7 +346,7 @@ class _Segment:
         value = value.reshape(len(self.log_t), n, count).transpose(1, 0, 2) * self.scale[:, :, None]
         dropped = (
             EPS
-            * (np.abs(self.base).max(axis=1) / self.step)[:, None, None]
+            * (np.abs(self.base).max(axis=1) * self.tail / self.step)[:, None, None]
             * inner.max(axis=1, keepdims=True)
         )
         fixed = self.noise[:, None, :] @ inner + dropped

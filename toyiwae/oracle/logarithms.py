@@ -166,15 +166,13 @@ class LogEngine(GradientEngine):
         first, second, slack1, slack2 = self.weights
         size = np.abs(weight)
         difference, difference_error = self.difference
-        k, step = self.particles[:, None], self.grid.step
+        k, step = self.particles[:, None], self.grid.weight[:, None]
         base, scores, square = self.law.transform(0, [(), (zero,), (zero, zero)], self.grid)
         (b, b_error), (v, v_error), (r, r_error) = map(less_limit, (base, scores, square))
         near = sigma2 * b - r
         near_error = sigma2 * b_error + r_error + 2 * EPS * (sigma2 * np.abs(b) + np.abs(r))
-        whole = -step * (weight * difference).sum(axis=-1, keepdims=True) * k * sigma2
-        moved = step * (size * (difference_error + self._rule * np.abs(difference))).sum(
-            axis=-1, keepdims=True
-        )
+        whole = -((weight * difference) @ step) * k * sigma2
+        moved = (size * (difference_error + self._rule * np.abs(difference))) @ step
         alone = _integral(first * weight, slack1 * size, near, near_error, self._rule)
         pairs = _integral(second * weight, slack2 * size, v**2, 2 * np.abs(v) * v_error, self._rule)
         error = moved * k * sigma2 + alone.error + pairs.error

@@ -12,9 +12,11 @@ follows from a table of real moments alone, for any law, and the error is known 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.special import erfc
 
 from toyiwae.errors import PrecisionError
 
@@ -44,6 +46,25 @@ def candidates(
     )  # off the poles, removable ones too
     arranged = np.argsort(abscissa[keep], kind="stable")
     return abscissa[keep][arranged], order[keep][arranged]
+
+
+def refine(
+    abscissa: np.ndarray,
+    order: np.ndarray,
+    low: float,
+    high: float,
+    *,
+    floor: float,
+    centre: float,
+    finest: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """More candidates, geometric toward `centre` from both sides: at large t the saddle is 1/log t away from it."""
+    ladder = 2.0 ** np.arange(-2.0, np.log2(finest) - 4.0, -0.5)
+    extra = np.r_[centre - ladder, centre + ladder]
+    extra = extra[(extra > low) & (extra < high)]
+    orders = np.where(extra > max(low, floor), 0, np.ceil(floor - extra).astype(int))
+    both, first = np.unique(np.r_[abscissa, extra], return_index=True)
+    return both, np.r_[order, orders][first]
 
 
 def _between(low: float, high: float, spread: float) -> np.ndarray:
@@ -76,8 +97,11 @@ class Lines:
     log_size: np.ndarray
     plain: int
 
-    def choose(self, log_t: np.ndarray) -> list[tuple[int, float, int, int]]:
-        """Segments (line, step, start, stop) of the grid: of the lines that are accurate enough, the longest step."""
+    def choose(self, log_t: np.ndarray, breaks: Sequence[int] = ()) -> list[tuple[int, float, int, int]]:
+        """Segments (line, step, start, stop) of the grid: of the lines that are accurate enough, the longest step.
+
+        No segment contains one of the `breaks` but as its start.
+        """
         size = self.log_size[:, None, :] - log_t[:, None] * self.abscissa  # [N, T, J]
         inner = np.r_[
             False, (self.order[2:] == self.order[1:-1]) & (self.order[:-2] == self.order[1:-1]), False
@@ -88,7 +112,8 @@ class Lines:
         while start < len(log_t):
             allowed = np.maximum(_SLACK, regret[start].min() + 0.5)
             usable = np.flatnonzero(regret[start] <= allowed)
-            limits = np.array([self._last(regret[:, j], start, allowed) for j in usable])
+            end = next((b for b in breaks if b > start), len(log_t))
+            limits = np.array([min(end, self._last(regret[:, j], start, allowed)) for j in usable])
             steps = np.array(
                 [
                     self._step(int(j), size[:, [start, stop - 1]])
@@ -120,14 +145,15 @@ class Lines:
 
 @dataclass
 class Kernel:
-    """t^{-iy} on a grid of t, cached by step so that all rows and transforms of one grid share it."""
+    """t^{-iy} on a grid of t, cached by step for its `fine` first points so that all rows and transforms share it."""
 
     log_t: np.ndarray
+    fine: int
     _phase: dict = field(default_factory=dict)
 
     def sum(self, step: float, y: np.ndarray, f: np.ndarray, start: int, stop: int) -> np.ndarray:
         """Re Σ_y f(y) t^{-iy} for the nodes `y` [S] of `heights` and `f` [S, C], on grid[start:stop]: [T', C]."""
-        if len(y) <= 1024:
+        if len(y) <= 1024 and stop <= self.fine:
             cos, sin = self._cached(step, y)
             return cos[start:stop, : len(y)] @ np.real(f) + sin[start:stop, : len(y)] @ np.imag(f)
         total = np.zeros((stop - start, f.shape[1]))
@@ -140,9 +166,30 @@ class Kernel:
     def _cached(self, step: float, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         known = self._phase.get(step)
         if known is None or known[0].shape[1] < len(y):
-            angle = np.multiply.outer(self.log_t, y)
+            angle = np.multiply.outer(self.log_t[: self.fine], y)
             known = self._phase[step] = (np.cos(angle), np.sin(angle))
         return known
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A window on the heights of a line that nothing notices whose features in log t are all more than `distance` away.
+
+    It is 1 up to the height `kept`, and falls to 0 about 82/distance above it. In log t it blurs with a kernel of which
+    e^-42 reaches that far, and within the distance a function that is smooth on its scale has nothing at such heights.
+    """
+
+    distance: float
+    kept: float = 0.0
+
+    @property
+    def end(self) -> float:
+        """The height at which it has ended."""
+        return self.kept + 164.0 / self.distance
+
+    def window(self, y: np.ndarray) -> np.ndarray:
+        """Its values at some heights."""
+        return 0.5 * erfc(((y - self.kept) * self.distance - 82.0) / 13.0)
 
 
 def heights(step: float, reach: float) -> np.ndarray:

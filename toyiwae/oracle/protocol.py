@@ -7,7 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from toyiwae.oracle.laws import Grid, Transform
+from toyiwae.oracle.grid import Grid, Smoothness
+from toyiwae.oracle.laws import Transform
 
 
 @runtime_checkable
@@ -49,6 +50,10 @@ class Law(Protocol):
 
     def upper_log_t(self, decay: float, p: float = 1.0) -> float:
         """Log t beyond which E[e^{-t w^p}] < e^-decay for every row."""
+        ...
+
+    def smoothness(self, p: float = 1.0) -> Smoothness | None:
+        """How smooth the transforms of w^p are at large t; None where they may not be."""
         ...
 
     def excess(self, power: int, grid: Grid) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,8 @@ import numpy as np
 from toyiwae.forms import Form
 from toyiwae.oracle.finite_k import Estimate, FiniteK, Grids
 from toyiwae.oracle.gradients import MODEL_PARAMETERS, Gradients, Whitened
-from toyiwae.oracle.laws import EPS, GaussianLaw, Grid, log1pmx
+from toyiwae.oracle.grid import Grid
+from toyiwae.oracle.laws import EPS, GaussianLaw, log1pmx
 from toyiwae.oracle.moments import GradientEngine, GradientMoments, moments_of_one, total
 from toyiwae.oracle.polynomials import Polynomial
 

@@ -137,7 +137,8 @@ class GaussianSource:
         result = {key: self._refused(form, name) for key, (form, name) in jobs.items()}
         jobs = {key: job for key, job in jobs.items() if result[key] is None}
         sums = {key: Average(self.whitened, name, len(particles)) for key, (_, name) in jobs.items()}
-        grids = Grids(particles)
+        double = any(form.leave_one_out for form, _ in jobs.values())
+        grids = Grids(particles, uniform=double)  # a double integral shifts one grid against another
         width = max((int(np.prod(self.problem.parameters[name])) for _, name in jobs.values()), default=1)
         for batch in row_batches(law, min(width, 2 * law.beta.size**2)) if jobs else ():
             part = self.whitened.gradients(law, batch, 1.0)
