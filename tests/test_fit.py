@@ -9,13 +9,14 @@ import pytest
 
 from tests.problems import random_problem
 from toyiwae.errors import InputError
+from toyiwae.files import read_toml
 from toyiwae.forms import Form
 from toyiwae.gaussian import condition
 from toyiwae.oracle.finite_k import FiniteK
 from toyiwae.oracle.fit import optimal_proposals
 from toyiwae.oracle.gradients import Whitened
 from toyiwae.oracle.solve import gradients
-from toyiwae.problem import Data, Model, Problem, Proposal, load
+from toyiwae.problem import Data, Model, Problem, Proposal
 
 CORRELATION = 0.7
 STDS = np.array([1.4, 0.6])
@@ -57,7 +58,7 @@ def test_the_path_from_kl_to_least_variance():
 
 def test_a_search_that_round_off_stops_begins_again():
     """Here the first search from K = 1 to 16 ends with a slope of 2e-6: it mistook round-off for curvature."""
-    problem = load(Path(__file__).resolve().parents[1] / "docs/problem.toml")
+    problem = Problem.from_dict(read_toml(Path(__file__).resolve().parents[1] / "docs/problem.toml"))
     direct, stepwise = (optimal_proposals(problem, path)[-1] for path in ([1, 16], [1, 4, 16]))
     assert direct.slope < 1e-6
     np.testing.assert_allclose(

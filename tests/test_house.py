@@ -17,7 +17,7 @@ PACKAGE = ROOT / "toyiwae"
 
 FLOORS = {
     0: "arguments checks errors extras factors files forms frozen gaussian records usercode weights",
-    1: "discrete estimators makers problem stats",
+    1: "discrete estimators makers problem problem_file stats",
     2: "oracle",
     3: "montecarlo surrogate truth",
     4: "conformance deep listing tables",

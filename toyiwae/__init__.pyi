@@ -26,8 +26,8 @@ from toyiwae.problem import Data as Data
 from toyiwae.problem import Model as Model
 from toyiwae.problem import Problem as Problem
 from toyiwae.problem import Proposal as Proposal
-from toyiwae.problem import dump as dump
-from toyiwae.problem import load as load
+from toyiwae.problem_file import dump as dump
+from toyiwae.problem_file import load as load
 from toyiwae.truth import ExactResult as ExactResult
 from toyiwae.truth import exact as exact
 

@@ -9,7 +9,6 @@ finite K in `toyiwae.oracle`. Bad input is refused here, once, with the field an
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,7 +16,6 @@ import numpy as np
 
 from toyiwae import checks
 from toyiwae.errors import InputError
-from toyiwae.files import read_toml, toml_text, write_atomic
 from toyiwae.frozen import Record, Sections
 
 
@@ -216,25 +214,3 @@ class Problem(Sections):
             raise InputError(f"row {n} does not exist: data.x has {self.n_rows}")
         rows = self.rows()
         return Problem(self.model, Proposal(self.proposal.cov, mean=rows.proposal_mean[n]), Data(rows.x[n]))
-
-
-def load(path: str | os.PathLike[str]) -> Problem:
-    """Reads a problem file (TOML with the sections model, proposal and data).
-
-    Raises:
-        InputError: naming the file and what is wrong with it, or the field and what is wrong with that.
-    """
-    tables = read_toml(path)
-    if not tables:
-        raise InputError(f"{str(path)!r} is empty: expected the sections [model], [proposal] and [data]")
-    return Problem.from_dict(tables)
-
-
-def dump(problem: Problem, path: str | os.PathLike[str]) -> None:
-    """Writes a problem file, all or nothing; `load` gives back an equal problem, to the last bit.
-
-    Raises:
-        InputError: if `path` is a directory.
-        OSError: if the file cannot be written; an old one is then untouched.
-    """
-    write_atomic(path, toml_text(problem.tables()))

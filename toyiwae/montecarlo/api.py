@@ -21,7 +21,7 @@ SAMPLES, PILOT = 0, 1
 
 
 def estimate(
-    problem: Problem,
+    problem: Any,
     *,
     K: Any,
     M: Any = 1,
@@ -40,7 +40,7 @@ def estimate(
     problem, K, M, the seed and the device's type alone.
 
     Args:
-        problem: model, proposal and data.
+        problem: a linear-Gaussian one: model, proposal and data.
         K: particles inside the log, one or several.
         M: groups averaged outside, one or several.
         estimators: names such as "iwae", "ciwae:0.5", "FILE.py:name", or estimators.
@@ -51,9 +51,11 @@ def estimate(
         budget: bytes of noise to hold at once; changes numbers in round-off only.
 
     Raises:
-        InputError: for a count that is not whole or too small, K below an estimator's minimum, an unknown
-            estimator, parameter or device, and more particles than an estimator without a Form can hold.
+        InputError: for another kind of problem, a count that is not whole or too small, K below an estimator's
+            minimum, an unknown estimator, parameter or device, and more particles than an estimator without a Form
+            can hold.
     """
+    _refuse_other_than_gaussian(problem)
     counts, groups = arguments.whole_numbers(K, "K"), arguments.whole_numbers(M, "M")
     total, start = arguments.whole_number(replicates, "replicates", minimum=2), _seed(seed)
     chosen = select(estimators)
@@ -85,7 +87,7 @@ def estimate(
 
 
 def replicates(
-    problem: Problem,
+    problem: Any,
     estimators: Any,
     *,
     K: Any,
@@ -116,6 +118,7 @@ def replicates(
     Raises:
         InputError: as `estimate`; at once, before the first chunk.
     """
+    _refuse_other_than_gaussian(problem)
     particles, groups = arguments.whole_number(K, "K"), arguments.whole_number(M, "M")
     total, start = arguments.whole_number(replicates, "replicates"), _seed(seed)
     chosen = select(estimators)
@@ -125,7 +128,7 @@ def replicates(
     return sampler.chunks(particles, groups, total, start, SAMPLES)
 
 
-def gradients_of(noise: Any, problem: Problem, estimators: Any, *, parameters: Any = None) -> Chunk:
+def gradients_of(noise: Any, problem: Any, estimators: Any, *, parameters: Any = None) -> Chunk:
     """What given noise gives: a pure function, the same for whoever draws the noise.
 
     Args:
@@ -140,6 +143,7 @@ def gradients_of(noise: Any, problem: Problem, estimators: Any, *, parameters: A
     Raises:
         InputError: for noise of another shape, and as `estimate`.
     """
+    _refuse_other_than_gaussian(problem)
     tensor = torch.as_tensor(noise, dtype=torch.float64)
     expected = (problem.n_rows, problem.dim_z)
     if tensor.ndim != 5 or (tensor.shape[1], tensor.shape[4]) != expected or 0 in tensor.shape:
@@ -175,6 +179,16 @@ def _truth(
         return exact(problem, K=counts, M=groups, estimators=chosen, parameters=wanted)
     except (MissingMomentError, PrecisionError) as error:
         return str(error)
+
+
+def _refuse_other_than_gaussian(problem: Any) -> None:
+    """Refuses a problem that the sampler cannot draw from: it moves standard normals by the proposal's factor."""
+    if not isinstance(problem, Problem):
+        kind = type(problem).__name__
+        raise InputError(
+            f"problem is a {kind}: expected a linear-Gaussian Problem, the only kind that is sampled (toyiwae.exact"
+            " takes binary latents and a user's own density too)"
+        )
 
 
 def _seed(value: Any) -> int:
