@@ -21,7 +21,7 @@ FLOORS = {
     2: "oracle",
     3: "montecarlo surrogate truth",
     4: "conformance deep listing tables",
-    5: "cli __main__",
+    5: "cli console __main__",
 }
 FLOOR = {unit: floor for floor, units in FLOORS.items() for unit in units.split()}
 TORCH = {"montecarlo", "surrogate", "deep", "cli"}  # these alone may import it; cli to say it is missing

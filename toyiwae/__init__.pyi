@@ -5,6 +5,7 @@ from toyiwae import estimators as estimators
 from toyiwae.conformance.api import check as check
 from toyiwae.conformance.record import CheckReport as CheckReport
 from toyiwae.discrete import DiscreteProblem as DiscreteProblem
+from toyiwae.errors import CostWarning as CostWarning
 from toyiwae.errors import InputError as InputError
 from toyiwae.errors import MissingMomentError as MissingMomentError
 from toyiwae.errors import PrecisionError as PrecisionError

@@ -7,19 +7,18 @@ standard output. Exit codes: 0 done; 1 `check`: does not conform; 2 bad input, w
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import toyiwae
-from toyiwae.errors import ToyiwaeError
-
-BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+from toyiwae import console
+from toyiwae.errors import CostWarning
 
 # The base of typer's usage errors; click's own, or a copy inside typer, depending on typer's version.
 _ClickException: type[Exception] = next(
@@ -74,15 +73,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     if sys.stdout is None:
-        return _refuse("standard output is closed: nowhere to write the answer to")
+        return console.refuse("standard output is closed: nowhere to write the answer to")
     try:
-        return _write(_run(sys.argv[1:] if argv is None else list(argv)))
+        return console.write(_run(sys.argv[1:] if argv is None else list(argv)))
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return console.INTERRUPTED
     except _ClickException as error:
-        return _refuse(f"{error.format_message()}{_pointer(error)}")  # pyright: ignore[reportAttributeAccessIssue]
-    except (ToyiwaeError, OSError) as error:
-        return _refuse(str(error))
+        return console.refuse(f"{error.format_message()}{_pointer(error)}")  # pyright: ignore[reportAttributeAccessIssue]
+    except console.EXPECTED as error:
+        return console.refuse(console.in_words(error))
 
 
 def _run(argv: list[str]) -> str | int:
@@ -90,36 +89,11 @@ def _run(argv: list[str]) -> str | int:
     try:
         return app(argv, prog_name="toyiwae", standalone_mode=False) or 0
     except typer.Abort:  # how older versions of typer hand on Ctrl-C
-        return INTERRUPTED
+        return console.INTERRUPTED
     except SystemExit as ended:
         if isinstance(ended.__context__, BrokenPipeError):  # how typer ends where a pipe is closed
-            return BROKEN_PIPE
+            return console.BROKEN_PIPE
         raise
-
-
-def _write(answer: str | int) -> int:
-    """Writes the answer to standard output and flushes it; returns the exit code."""
-    text, code = ("", answer) if isinstance(answer, int) else (answer, getattr(answer, "exit_code", 0))
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        code = BROKEN_PIPE
-    except OSError as error:
-        code = _refuse(f"cannot write the answer: {error.strerror}")
-    else:
-        return code
-    with contextlib.suppress(OSError, ValueError):  # so that the interpreter's own last flush does not fail
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return code
-
-
-def _refuse(message: str) -> int:
-    if sys.stderr is not None:
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    return BAD_INPUT
 
 
 def _pointer(error: Exception) -> str:
@@ -187,7 +161,10 @@ def estimate(
     start = whole_number(seed, "seed", minimum=0)
     settings = _settings(problem, K, M, estimators, parameters)
     import_extra("torch", extra="torch", purpose="toyiwae estimate")
-    result = toyiwae.estimate(**settings, replicates=count, seed=start, device=device)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CostWarning)
+        warnings.showwarning = console.note
+        result = toyiwae.estimate(**settings, replicates=count, seed=start, device=device)
     return _answer(result, "estimate", problem, json)
 
 
@@ -244,7 +221,7 @@ def check(
     report = toyiwae.check(estimator, target, **options)
     document = report.to_dict()
     show = importlib.import_module("toyiwae.conformance.show").show
-    answer = _Verdict(_dumps(document) if json else _text(show, document))
+    answer = _Verdict(_dumps(document) if json else console.text(show, document))
     answer.exit_code = report.exit_code
     return answer
 
@@ -255,7 +232,7 @@ def list_(json: _Json = False) -> str:
     from toyiwae import listing
 
     entries = listing.entries()
-    return _dumps({"estimators": entries}) if json else _text(listing.show, entries)
+    return _dumps({"estimators": entries}) if json else console.text(listing.show, entries)
 
 
 def _settings(
@@ -283,20 +260,10 @@ def _answer(result: Any, command: str, problem: Path, json: bool) -> str:
         return _dumps(document)
     from toyiwae import tables
 
-    return _text(getattr(tables, command), document)
+    return console.text(getattr(tables, command), document)
 
 
 def _dumps(document: Any) -> str:
     from toyiwae import records
 
     return records.dumps(document) + "\n"
-
-
-def _text(show: Callable[..., None], *content: Any) -> str:
-    """What `show(console, ...)` prints, for the terminal or pipe that stdout is."""
-    from rich.console import Console
-
-    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
-    with console.capture() as captured:
-        show(console, *content)
-    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())

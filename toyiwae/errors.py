@@ -19,3 +19,7 @@ class PrecisionError(ToyiwaeError, ArithmeticError):
 
 class MissingExtraError(ToyiwaeError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
+
+
+class CostWarning(UserWarning):
+    """What was asked for takes long; the message says about how long, and what would shorten it."""

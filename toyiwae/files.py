@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,18 +19,23 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The tables of a TOML file.
 
     Raises:
-        InputError: if the file is missing, a directory, unreadable, not UTF-8, or not TOML (with the line).
+        InputError: if the file is missing, no regular file (a directory, a pipe, a device), unreadable, not UTF-8
+            (with or without a byte order mark), or not TOML (with the line).
     """
     path = Path(path)
     name = repr(str(path))
     try:
-        text = path.read_bytes().decode("utf-8")
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # to read it could take for ever
+            raise InputError(f"{name} is not a regular file: expected a TOML file")
+        text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"no such file: {name}") from None
     except IsADirectoryError:
         raise InputError(f"{name} is a directory: expected a TOML file") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{name} is not UTF-8 text (byte {error.start}): expected a TOML file") from None
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from None
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 
 from toyiwae import arguments, records
 from toyiwae.checks import shown
-from toyiwae.errors import InputError, MissingMomentError, PrecisionError
+from toyiwae.errors import CostWarning, InputError, MissingMomentError, PrecisionError
 from toyiwae.estimators import select
 from toyiwae.montecarlo.results import EstimateResult
 from toyiwae.montecarlo.sampler import Chunk, Sampler
@@ -18,6 +20,12 @@ from toyiwae.problem import Problem
 from toyiwae.truth import Cell, ExactResult, exact
 
 SAMPLES, PILOT = 0, 1
+
+COSTLY = 10**10
+"""Standard normals from which `estimate` warns of what they cost."""
+
+_RATE = 5e6  # standard normals that one CPU core turns into gradients in a second
+_UNITS = (("years", 3.2e7), ("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0))
 
 
 def estimate(
@@ -52,8 +60,12 @@ def estimate(
 
     Raises:
         InputError: for another kind of problem, a count that is not whole or too small, K below an estimator's
-            minimum, an unknown estimator, parameter or device, and more particles than an estimator without a Form
-            can hold.
+            minimum, an unknown estimator, parameter or device, more particles than an estimator without a Form can
+            hold, and more noise than there is.
+        MemoryError: where the gradients of one replicate do not fit into memory.
+
+    Warns:
+        CostWarning: from 10¹⁰ standard normals, which take about half an hour on a CPU.
     """
     _refuse_other_than_gaussian(problem)
     counts, groups = arguments.whole_numbers(K, "K"), arguments.whole_numbers(M, "M")
@@ -63,16 +75,18 @@ def estimate(
     sampler = Sampler(problem, chosen, wanted, _device(device), budget)
     for k in counts:
         for m in groups:
-            sampler.check(k, m)
+            sampler.check(k, m, total)
+    _warn_of_cost(problem.n_rows * problem.dim_z * sum(counts) * sum(groups) * total)
     truth = _truth(problem, counts, groups, chosen, wanted)
     cells = []
-    for k in counts:
-        for m in groups:
-            known = truth if isinstance(truth, str) else truth.cell(k, m)
-            summary = CellSummary(known, _directions(sampler, known, k, m, total, start))
-            for chunk in sampler.chunks(k, m, total, start, SAMPLES):
-                summary.add(chunk)
-            cells.append(summary.cell(k, m, [estimator.name for estimator in chosen]))
+    with _memory_errors():
+        for k in counts:
+            for m in groups:
+                known = truth if isinstance(truth, str) else truth.cell(k, m)
+                summary = CellSummary(known, _directions(sampler, known, k, m, total, start))
+                for chunk in sampler.chunks(k, m, total, start, SAMPLES):
+                    summary.add(chunk)
+                cells.append(summary.cell(k, m, [estimator.name for estimator in chosen]))
     asked = {
         "K": counts,
         "M": groups,
@@ -124,7 +138,7 @@ def replicates(
     chosen = select(estimators)
     wanted = arguments.parameter_names(parameters, problem.parameters, problem.mean_parameters)
     sampler = Sampler(problem, chosen, wanted, _device(device), budget)
-    sampler.check(particles, groups)
+    sampler.check(particles, groups, total)
     return sampler.chunks(particles, groups, total, start, SAMPLES)
 
 
@@ -191,6 +205,30 @@ def _refuse_other_than_gaussian(problem: Any) -> None:
         )
 
 
+def _warn_of_cost(numbers: int) -> None:
+    """Warns of a run that takes long, with the time that it takes at the rate of one CPU core."""
+    if numbers >= COSTLY:
+        seconds = numbers / _RATE
+        name, unit = next((pair for pair in _UNITS if seconds >= pair[1]), _UNITS[-1])
+        warnings.warn(
+            f"K, M, the rows and the replicates make {numbers:.2g} standard normals: about {seconds / unit:.2g} {name}"
+            " on one CPU core",
+            CostWarning,
+            stacklevel=3,
+        )
+
+
+@contextlib.contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Turns what torch raises where memory runs out into a MemoryError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise MemoryError(str(error).partition("\n")[0]) from error
+        raise
+
+
 def _seed(value: Any) -> int:
     return arguments.whole_number(value, "seed", minimum=0)
 
@@ -203,6 +241,8 @@ def _device(value: Any) -> torch.device:
         raise InputError(f"device is {shown(value)}: expected cpu, cuda or cuda:N") from None
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"device is {shown(value)}: expected cpu, cuda or cuda:N")
+    if device.type == "cpu" and device.index:
+        raise InputError(f"device is {shown(value)}: all CPU cores are one device, use cpu")
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if not 0 <= (device.index or 0) < count:  # torch wraps an index above 127

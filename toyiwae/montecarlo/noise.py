@@ -13,6 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+MOST_UNITS = 2**32
+"""Units of a cell; beyond, seeds and with them the noise would repeat."""
+
 UNIT = 2**17
 """Numbers in a unit of noise: 1 MiB in float64, which stays in a core's cache."""
 
@@ -62,6 +65,12 @@ class Layout:
     def units(self) -> int:
         """Units for one index outside."""
         return -(-self.length // self.block)
+
+    def total_units(self, replicates: int) -> int:
+        """Units for that many replicates."""
+        if self.axis == REPLICATES:
+            return -(-replicates // self.block)
+        return replicates * math.prod(self.shape[: self.axis - 1]) * self.units
 
     @property
     def step(self) -> int:

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 
 from toyiwae import weights
+from toyiwae.errors import InputError
 from toyiwae.estimators import Estimator
-from toyiwae.montecarlo.noise import GROUPS, REPLICATES, ROWS, Layout, Noise
-from toyiwae.montecarlo.streamed import Streamed, refuse_formless
+from toyiwae.montecarlo.noise import GROUPS, MOST_UNITS, REPLICATES, ROWS, Layout, Noise
+from toyiwae.montecarlo.streamed import HELD, Streamed, refuse_formless
 from toyiwae.montecarlo.whitened import SECOND_ORDER, Sums, Tensor, Whitened
 from toyiwae.problem import Problem
 
@@ -101,16 +102,28 @@ class Sampler:
         found.estimators = tuple(estimators)
         return found
 
-    def check(self, particles: int, groups: int) -> None:
-        """Refuses what an estimator cannot do.
+    def check(self, particles: int, groups: int, replicates: int) -> None:
+        """Refuses what an estimator or the sampler cannot do.
 
         Raises:
-            InputError: K below its minimum, or more particles than one without a Form may hold.
+            InputError: K below an estimator's minimum, more particles than one without a Form may hold, more groups
+                than can be held, or more noise than there are seeds for.
         """
         for estimator in self.estimators:
             estimator.check_particles(particles)
+        layout = Layout.of(self.n_rows, groups, particles, self.dim)
+        units, numbers = layout.total_units(replicates), math.prod(layout.shape) * replicates
+        if units > MOST_UNITS:
+            raise InputError(
+                f"K = {particles}, M = {groups} and {replicates} replicates take {numbers:.2g} standard normals, but"
+                f" noise repeats after {numbers * MOST_UNITS // units:.2g}: lower K, M or replicates"
+            )
         if groups * particles * self.dim > self.budget:
             refuse_formless(self.estimators, groups, particles)
+            if groups > HELD:
+                raise InputError(
+                    f"M is {groups}: at most {HELD} groups of a row can be held at once, lower M"
+                )
 
     def chunks(
         self, particles: int, groups: int, replicates: int, seed: int, stream: int = 0
