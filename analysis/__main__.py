@@ -1,10 +1,12 @@
-"""The command line of the studies: `python -m analysis list | run NAME | report | bench`."""
+"""The command line of the studies: `python -m analysis list | run NAME | report | audit | bench`."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis import output, report, runner
+from analysis.audit import page
+from analysis.audit.run import Finding, audit, chosen
 from analysis.settings import check_names, read_assignments, read_toml, settings_of, unknown_study
 from analysis.study import discover
 from toyiwae.errors import InputError, ToyiwaeError
@@ -92,6 +96,42 @@ def report_(
     _show_claims(outcomes)
     console.print(f"{out / 'report.html'} ({time.perf_counter() - started:.0f} s)")
     raise typer.Exit(0 if all(outcome.passed for outcome in outcomes) else 1)
+
+
+@app.command("audit")
+def audit_(
+    keys: Annotated[
+        list[str] | None, typer.Argument(help="ADAPTER or ADAPTER:FUNCTION of subjects.toml; by default all.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The settings of the tests.")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Libraries at a time.")] = 2,
+    out: Annotated[Path, typer.Option("--out", help="Folder for audit.html and audit.json.")] = Path(
+        "results"
+    ),
+    docs: Annotated[Path | None, typer.Option("--docs", help="Also write the page of the docs.")] = None,
+) -> None:
+    """Run the conformance suite on other libraries. Exit code 1 if one fails elsewhere than recorded."""
+
+    def show(finding: Finding) -> None:
+        result = finding.result
+        failing = f" ({', '.join(sorted(result.fails))})" if result.fails else ""
+        console.print(
+            f"{result.subject.key}: {page.verdict(result)}{failing}, {finding.seconds:.0f} s", soft_wrap=True
+        )
+
+    findings = audit(chosen(keys or []), light=quick, jobs=jobs, done=show)
+    words = ["python -m analysis audit", *(keys or []), *(["--quick"] if quick else [])]
+    source = provenance()
+    run = page.facts(findings, quick, datetime.now(UTC).date().isoformat(), " ".join(words))
+    data = json.dumps(page.document(findings, run, source), ensure_ascii=False, indent=1, allow_nan=False)
+    html = page.html(findings, run, source)
+    output.write_all(out, {"audit.json": data.encode("utf-8"), "audit.html": html.encode("utf-8")})
+    if docs is not None:
+        output.write_all(docs.parent, {docs.name: page.markdown(findings, run).encode("utf-8")})
+    console.print(f"{out / 'audit.html'}: {run['conform']} of {run['ran']} objectives conform")
+    for key in run["changed"]:
+        console.print(f"✗ {key}: not as recorded in subjects.toml")
+    raise typer.Exit(1 if run["changed"] else 0)
 
 
 @app.command("bench")

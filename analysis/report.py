@@ -38,7 +38,7 @@ def render(outcomes: Sequence[Outcome], provenance: Mapping[str, Any], command: 
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     claims = [claim for outcome in outcomes for claim in outcome.claims]
     return (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             introduction=INTRODUCTION,
@@ -56,15 +56,16 @@ def render(outcomes: Sequence[Outcome], provenance: Mapping[str, Any], command: 
     )
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
+def environment(*, autoescape: bool = True) -> jinja2.Environment:
+    """The templates and their filters; what is not HTML needs no escapes."""
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
+        autoescape=autoescape,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "math": lambda formula, display=False: Markup(mathml.to_mathml(formula, display=display)),
         "prose": mathml.prose,
         "measured": measured,
@@ -73,7 +74,7 @@ def _environment() -> jinja2.Environment:
         "data_uri": lambda png: "data:image/png;base64," + base64.b64encode(png).decode(),
         "value": _setting,
     }
-    return environment
+    return made
 
 
 def number(value: float, digits: int = 4) -> str:

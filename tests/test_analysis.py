@@ -261,7 +261,7 @@ def test_the_report_tells_of_failures_and_breakdowns():
 
 
 def test_a_missing_value_in_the_template_is_an_error():
-    environment = report._environment()
+    environment = report.environment()
     with pytest.raises(Exception, match="'missing' is undefined"):
         environment.from_string("{{ missing }}").render()
 
