@@ -75,7 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdout is None:
         return console.refuse("standard output is closed: nowhere to write the answer to")
     try:
-        return console.write(_run(sys.argv[1:] if argv is None else list(argv)))
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", RuntimeWarning
+            )  # NumPy's, of overflow: what comes of it is refused
+            answer = _run(sys.argv[1:] if argv is None else list(argv))
+        return console.write(answer)
     except KeyboardInterrupt:
         return console.INTERRUPTED
     except _ClickException as error:

@@ -127,7 +127,9 @@ class Extended:
 
     def cholesky(self, matrix: np.ndarray) -> np.ndarray:
         """Lower-triangular root."""
-        return self._back(self._context.cholesky(self._matrix(matrix)))
+        return self._back(
+            self._context.cholesky(self._matrix(matrix), tol=0)
+        )  # the default is no scale of ours
 
     @staticmethod
     def forward(lower: np.ndarray, right: np.ndarray) -> np.ndarray:

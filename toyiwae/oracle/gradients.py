@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toyiwae import gaussian
+from toyiwae.errors import PrecisionError
 from toyiwae.oracle.algebra import EPS, Double, Extended, solve, solve_root
 from toyiwae.oracle.laws import GaussianLaw
 from toyiwae.oracle.polynomials import Affine, Polynomial
@@ -59,8 +60,15 @@ class Whitened:
         self.problem = problem
         rows = problem.rows()
         self.x, self.mean = rows.x, rows.proposal_mean
-        if not self._whiten(Double()):
-            self._whiten(Extended())
+        with np.errstate(all="ignore"):  # what overflows in 31 digits does not in 50
+            if not self._whiten(Double()):
+                self._whiten(Extended())
+        found = (self.beta, self.h, self.beta_error, self.h_error, self._jacobian, self._turned)
+        if not all(np.isfinite(_rounded(array)).all() for array in found):
+            raise PrecisionError(
+                "the problem's numbers are too large, or too far apart, for float64 once they are standardised: choose"
+                " other units, or a proposal nearer to the posterior"
+            )
 
     def _whiten(self, algebra: Any) -> bool:
         """Compute everything; whether that kept enough digits."""
@@ -91,6 +99,14 @@ class Whitened:
     def _round(self, lost: tuple[float, np.ndarray], least_beta: float, least_h: float) -> bool:
         """Rounded β and h with their errors; whether they kept enough digits."""
         beta, h = _rounded(self._beta), _rounded(self._h)
+        if not np.isfinite([np.abs(beta).max(), np.abs(h).max(), least_beta, least_h]).all():
+            self.beta, self.h, self.beta_error, self.h_error = (
+                beta,
+                h,
+                np.full_like(beta, np.nan),
+                np.full_like(h, np.nan),
+            )
+            return False
         if np.abs(beta).max() <= least_beta and np.abs(h).max() <= least_h:
             # a proposal that equals the posterior up to the rounding of its own numbers has equal weights
             self.beta, self.h = np.zeros_like(beta), np.zeros_like(h)
