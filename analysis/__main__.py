@@ -127,7 +127,7 @@ def audit_(
     html = page.html(findings, run, source)
     output.write_all(out, {"audit.json": data.encode("utf-8"), "audit.html": html.encode("utf-8")})
     if docs is not None:
-        output.write_all(docs.parent, {docs.name: page.markdown(findings, run).encode("utf-8")})
+        output.write_all(docs.parent, {docs.name: page.markdown(findings, run, source).encode("utf-8")})
     console.print(f"{out / 'audit.html'}: {run['conform']} of {run['ran']} objectives conform")
     for key in run["changed"]:
         console.print(f"✗ {key}: not as recorded in subjects.toml")

@@ -160,5 +160,5 @@ def test_the_page_shows_a_failure_and_the_script_that_repeats_it(tmp_path):
     assert "<script" not in html
     assert "import numpy as np" in html
     assert page.document(findings, run, {})["results"][0]["script"]["shows_the_failure"]
-    assert "## NumPy" in page.markdown(findings, run)
+    assert "## NumPy" in page.markdown(findings, run, {"toyiwae": "0", "python": "3"})
     assert sys.executable not in html

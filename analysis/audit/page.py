@@ -70,10 +70,11 @@ def html(findings: Sequence[Finding], run: Mapping[str, Any], provenance: Mappin
     )
 
 
-def markdown(findings: Sequence[Finding], run: Mapping[str, Any]) -> str:
+def markdown(findings: Sequence[Finding], run: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
     """The page of the documentation."""
     environment = report.environment(autoescape=False)
-    return environment.get_template("audit.md").render(**_shared(findings, run)).strip() + "\n"
+    shared = _shared(findings, run) | {"provenance": provenance}
+    return environment.get_template("audit.md").render(**shared).strip() + "\n"
 
 
 def _shared(findings: Sequence[Finding], run: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,12 +135,12 @@ def _what(check: Check) -> str:
 
 
 def worst(result: Result) -> str:
-    """The mean that is farthest off, in a few words; nothing where none failed."""
-    failed = [cell.worst for cell in result.cells.values() if cell.passed is False and cell.worst]
-    means = [check for check in failed if check.tier == 2]
-    check = max(means, key=lambda check: abs(check.shift_in_sd or 0.0), default=None)
+    """The mean that is farthest off, in a few words: of those that failed, if any did."""
+    means = [check for cell in result.cells.values() for check in cell.checks if check.tier == 2]
+    failed = [check for check in means if check.passed is False]
+    check = max(failed or means, key=lambda check: abs(check.shift_in_sd or 0.0), default=None)
     if check is None or check.shift_in_sd is None:
-        return ""
+        return "–"
     return f"{report.number(check.shift_in_sd, 2)} ({check.parameter}, n = {check.n})"
 
 
