@@ -3,7 +3,8 @@
 "One place" is, in Python, a statement (a literal, a call, a comma-separated string), statements of the same
 shape side by side (`table["a"] = 1` four times, members of an Enum), or a chain of comparisons; in text and
 docstrings, a paragraph, a table, a list, or the headings. Single mentions are nobody's list. Data files of
-numbers (JSON, CSV) are not looked at: nobody asks them which estimators there are.
+numbers (JSON, CSV) are not looked at, nor pages that a command writes of what it ran: nobody asks them which estimators
+there are.
 """
 
 import ast
@@ -24,6 +25,7 @@ NAME = rf"(?:{'|'.join(map(re.escape, NAMES))})"
 TOKEN = re.compile(rf"(?<![\w./-]){NAME}(?![\w/-]|\.\w)")
 SPECS = re.compile(rf"{NAME}(?::\S+)?(?:(?:, *| ){NAME}(?::\S+)?)*")
 TEXT = set(".md .rst .toml .html .j2 .jinja .js .txt .yaml .yml .cff".split())
+WRITTEN = re.compile(r"^<!-- written by: python -m ", re.MULTILINE)  # a command's page of what it ran
 FIELDS = ("id", "attr", "arg", "name", "value")  # where a node keeps an identifier or a constant
 
 
@@ -112,7 +114,8 @@ def second_lists(root: Path) -> dict[str, list[set[str]]]:
         if file.suffix in {".py", ".pyi"}:
             found = list(lists_in_python(file.read_text(encoding="utf-8")))
         elif file.suffix in TEXT:
-            found = list(lists_in_text(file.read_text(encoding="utf-8")))
+            text = file.read_text(encoding="utf-8")
+            found = [] if WRITTEN.search(text) else list(lists_in_text(text))
         else:
             continue
         if found:
@@ -156,6 +159,7 @@ HARMLESS = {
     "toyiwae/words.py": "X = ['@1_like', 'my-@2', '@3.py', 'x.@4', '/@1']",
     "docs/paragraphs.md": "About `@1`.\n\nAbout `@2` and `@3`.\n\nAbout `@4`.",
     "docs/_build/page.md": "@1 @2 @3 @4",
+    "docs/results.md": "# Results\n\n<!-- written by: python -m analysis audit -->\n\n@1 @2 @3 @4",
     "tests/truth.json": "['@1', '@2', '@3', '@4']",
 }
 
