@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 export PYTHONUNBUFFERED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test test-all lint docs bench clean
+.PHONY: help setup report test test-all certify lint docs bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -47,6 +47,10 @@ test: $(READY)  ## the fast tests (a few minutes)
 
 test-all: $(READY)  ## all tests, the long ones too
 	$(PY) -m pytest -n $(JOBS) -m 'slow or not slow'
+
+certify: $(READY)  ## hours: 1,000 random problems against 30 digits, 300 runs of the conformance suite
+	$(PY) -m tests.certify
+	$(PY) -m tests.calibrate
 
 lint: $(READY)  ## ruff and pyright
 	$(PY) -m ruff check .

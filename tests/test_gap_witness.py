@@ -4,6 +4,8 @@ Q(z₁, z₂) = q(z₁) q(z₂) and P(z₁, z₂) = Q(z₁, z₂) · ½ Σ_k p(z
 it: no transform of the weight, no contour, no evidence even.
 """
 
+# pyright: reportOptionalOperand=false, reportOperatorIssue=false
+
 import numpy as np
 import pytest
 

@@ -1,5 +1,7 @@
 """Coarse grids in log t, for proposals far from the posterior or far wider: two witnesses, and the limits of both."""
 
+# pyright: reportOptionalOperand=false, reportOperatorIssue=false, reportArgumentType=false, reportCallIssue=false
+
 import time
 
 import numpy as np

@@ -42,12 +42,12 @@ LARGE = near(random_problem(0, 20, 23), 1.3)
 
 
 def with_beta(*beta, shift=0.0):
-    """A problem whose posterior is N(0.4, 2/3) in every coordinate, and S = (1 + β) P."""
+    """A problem whose posterior is N(3/8, 2/3) in every coordinate, and S = (1 + β) P."""
     dim = len(beta)
     ones, eye = np.ones(dim), np.eye(dim)
-    model = Model(0.4 * ones, 2 * eye, eye, 0.1 * ones, eye)
+    model = Model(0.375 * ones, 2 * eye, eye, 0.125 * ones, eye)  # binary fractions: equal means are equal
     cov = np.diag(1 + np.array(beta)) * 2 / 3
-    return Problem(model, Proposal(cov, mean=(0.4 + shift) * ones), Data(0.5 * ones))
+    return Problem(model, Proposal(cov, mean=(0.375 + shift) * ones), Data(0.5 * ones))
 
 
 # the bound -----------------------------------------------------------------------------------------------------------

@@ -92,6 +92,15 @@ class AtomicLaw:
         weight = np.exp(np.minimum(self.log_prob + power * self.log_w, 600.0))
         return (self._product(factors) @ weight)[None]
 
+    def moment_error(self, power: float, factors: tuple[Table, ...] = ()) -> np.ndarray:
+        """Bound on the round-off of `moment`: [1, F]."""
+        size = 8.0 + np.abs(self.log_prob) + abs(power) * np.abs(self.log_w)
+        weight = size * np.exp(np.minimum(self.log_prob + power * self.log_w, 600.0))
+        sizes = np.ones((1, len(self.log_w)))
+        for factor in factors:
+            sizes = sizes * (np.abs(factor.base[0])[:, None] + np.abs(factor.values))
+        return EPS * (sizes @ weight)[None]
+
     def log_moments(self, factors: tuple[Table, ...], order: int) -> list[np.ndarray]:
         """E[Π g log^j w] for j = 0, …, order: [1, F] each."""
         product = self._product(factors)
@@ -148,7 +157,9 @@ class AtomicLaw:
             values = self._product(factors)
             leading = rise * self.moment(power, factors)
             error = EPS * (size @ np.abs(values).T)
-            result.append(Transform((weights @ values.T)[None], split, leading[None], error[None]))
+            leading_error = rise * self.moment_error(power, factors)
+            value = (weights @ values.T)[None]
+            result.append(Transform(value, split, leading[None], error[None], leading_error[None]))
         return result
 
 

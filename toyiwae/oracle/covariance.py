@@ -10,8 +10,9 @@ import numpy as np
 
 from toyiwae.errors import InputError
 from toyiwae.forms import Form
-from toyiwae.oracle.finite_k import Grids
+from toyiwae.oracle.finite_k import Estimate, Grids
 from toyiwae.oracle.gradients import MODEL_PARAMETERS, Whitened
+from toyiwae.oracle.laws import EPS
 from toyiwae.oracle.moments import GradientEngine, total
 from toyiwae.oracle.polynomials import Polynomial
 from toyiwae.oracle.solve import GradientComponents, row_batches
@@ -24,7 +25,7 @@ Parts = dict[int, Polynomial]
 
 def covariance(
     whitened: Whitened, form: Form, parameters: Sequence[str], particles: Sequence[int]
-) -> np.ndarray:
+) -> Estimate:
     """Covariance of one group's gradient of the average over rows, between all coordinates of some parameters.
 
     Coordinates are those of the parameters in the order given, each flattened by rows; `proposal_chol` as the full
@@ -49,37 +50,53 @@ def covariance(
     law = whitened.law(form.exponent)
     many = [k for k in particles if k > 1]
     grids = Grids(particles if form.exponent != 0.0 else ())
-    result = np.zeros((len(particles), count, count))
+    value, error = np.zeros((2, len(particles), count, count))
     names = list(dict.fromkeys(_kind(name) for name in parameters))
     for rows in row_batches(law, _PAIRS):
         built = GradientComponents(whitened.gradients(law, rows, form.exponent))
         blocks = [built.of(form, _representative(kind, parameters)) for kind in names]
         if not any(blocks):
-            return result
+            return Estimate(value, error)
         grid = grids(law.take(rows))
         engine = GradientEngine(law.take(rows), many, grid) if grid is not None else None
-        base = _base_covariance(law.take(rows), blocks, particles, engine)  # [N, nK, B, B]
+        base, slack = _base_covariance(law.take(rows), blocks, particles, engine)  # [N, nK, B, B]
         sizes = [next(iter(block.values())).base.shape[1] for block in blocks]
         design = _design(whitened, rows, parameters, names, sizes)  # [N, F, B]
-        result += np.einsum("nfb,nkbc,ngc->kfg", design, base, design, optimize=True)
-    return result / len(whitened.x) ** 2
+        value += np.einsum("nfb,nkbc,ngc->kfg", design, base, design, optimize=True)
+        design = np.abs(design)
+        slack = slack + 4 * EPS * np.abs(base)
+        error += np.einsum("nfb,nkbc,ngc->kfg", design, slack, design, optimize=True)
+    return Estimate(value / len(whitened.x) ** 2, error / len(whitened.x) ** 2)
 
 
-def directional_snr(mean: np.ndarray, cov: np.ndarray) -> np.ndarray:
+def directional_snr(mean: Estimate, cov: Estimate) -> Estimate:
     """√(E‖Δ∥‖² / E‖Δ⊥‖²), Δ split along the direction of its mean: exact, from two moments.
 
-    With u = E[Δ]/‖E[Δ]‖ this is √((‖E[Δ]‖² + uᵀΣu) / (tr Σ - uᵀΣu)). (rainforth2018tighter has the mean of the
-    ratio in place of the ratio of means; for many coordinates the two agree.)
+    With u = E[Δ]/‖E[Δ]‖ this is √((‖E[Δ]‖² + uᵀΣu) / (tr Σ - uᵀΣu)); NaN where the mean has no direction, infinite
+    where nothing varies across it. (rainforth2018tighter has the mean of the ratio in place of the ratio of means; for
+    many coordinates the two agree.)
 
     Args:
-        mean: `[nK, F]`.
-        cov: `[nK, F, F]`.
+        mean: `[F]`.
+        cov: `[F, F]`.
     """
-    length = np.linalg.norm(mean, axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        u = mean / length[:, None]
-        along = np.einsum("kf,kfg,kg->k", u, cov, u)
-        return np.sqrt((length**2 + along) / (np.trace(cov, axis1=1, axis2=2) - along))
+    length = np.linalg.norm(mean.value)
+    if length == 0.0:
+        return Estimate(np.asarray(np.nan), np.asarray(np.nan))
+    u, turn = mean.value / length, float(np.linalg.norm(mean.error) / length)  # by how much u may be turned
+    along, trace = float(u @ cov.value @ u), float(np.trace(cov.value))
+    slack = float(np.abs(u) @ cov.error @ np.abs(u))
+    slack += 2 * turn * float(np.linalg.norm(cov.value @ u)) + turn**2 * trace
+    signal, noise = length**2 + along, trace - along
+    signal_error = 2 * length * float(np.linalg.norm(mean.error)) + slack + 4 * EPS * signal
+    noise_error = float(np.trace(cov.error)) + slack + 4 * EPS * trace
+    if noise <= noise_error:
+        return Estimate(np.asarray(np.inf if noise_error == 0.0 else np.nan), np.asarray(np.nan))
+    value = float(np.sqrt(signal / noise))
+    return Estimate(
+        np.asarray(value),
+        np.asarray(value * (signal_error / signal + noise_error / (noise - noise_error)) / 2),
+    )
 
 
 def _kind(name: str) -> str:
@@ -90,18 +107,21 @@ def _representative(kind: str, parameters: Sequence[str]) -> str:
     return next(name for name in parameters if _kind(name) == kind)
 
 
-def _base_covariance(law, blocks: list[Parts], particles: Sequence[int], engine) -> np.ndarray:
-    """Covariance between the coordinates of all blocks: [N, nK, B, B]."""
+def _base_covariance(
+    law, blocks: list[Parts], particles: Sequence[int], engine
+) -> tuple[np.ndarray, np.ndarray]:
+    """Covariance between the coordinates of all blocks, and its error: [N, nK, B, B]."""
     sizes = [next(iter(block.values())).base.shape[1] for block in blocks]
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    result = np.zeros((len(law), len(particles), starts[-1], starts[-1]))
+    both = np.zeros((2, len(law), len(particles), starts[-1], starts[-1]))
     for a, left in enumerate(blocks):
         for b in range(a, len(blocks)):
             for i, j in _pairs(sizes[a], sizes[b], same=a == b):
-                values = _covariances(law, _chosen(left, i), _chosen(blocks[b], j), particles, engine)
-                result[:, :, starts[a] + i, starts[b] + j] = values
-                result[:, :, starts[b] + j, starts[a] + i] = values
-    return result
+                found = _covariances(law, _chosen(left, i), _chosen(blocks[b], j), particles, engine)
+                for array, values in zip(both, found, strict=True):
+                    array[:, :, starts[a] + i, starts[b] + j] = values
+                    array[:, :, starts[b] + j, starts[a] + i] = values
+    return both[0], both[1]
 
 
 def _chosen(parts: Parts, index: np.ndarray) -> Parts:
@@ -122,20 +142,24 @@ def _pairs(rows: int, columns: int, *, same: bool) -> Iterator[tuple[np.ndarray,
 
 def _covariances(
     law, f: Parts, h: Parts, particles: Sequence[int], engine: GradientEngine | None
-) -> np.ndarray:
-    """Of aligned coordinates, for every K: [N, nK, F]."""
-    many = iter(()) if engine is None else iter(engine.covariance(f, h).value.transpose(1, 0, 2))
-    columns = []
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of aligned coordinates, for every K, and the error: [N, nK, F]."""
+    many = None if engine is None else engine.covariance(f, h)
+    values, errors, position = [], [], 0
     for k in particles:
-        if k > 1 and engine is not None:
-            columns.append(next(many))
+        if k > 1 and many is not None:
+            values.append(many.value[:, position])
+            errors.append(np.broadcast_to(many.error, many.value.shape)[:, position])
+            position += 1
         else:
-            left, right = total(f, float(k)), total(h, float(k))
-            centred = (left.less(law.moment(0, (left,))), right.less(law.moment(0, (right,))))
-            columns.append(law.moment(0, centred) / k)
+            left, right = (total(parts, float(k)) for parts in (f, h))
+            left, right = (g.less(law.moment(0, (g,))) for g in (left, right))
+            size = np.sqrt(law.moment(0, (left, left)) * law.moment(0, (right, right)))
+            values.append(law.moment(0, (left, right)) / k)
+            errors.append(16 * EPS * size / k)
     if engine is not None:
         engine.forget()
-    return np.stack(columns, axis=1)
+    return np.stack(values, axis=1), np.stack(errors, axis=1)
 
 
 def _design(whitened: Whitened, rows: np.ndarray, parameters, names, sizes) -> np.ndarray:

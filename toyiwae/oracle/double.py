@@ -66,15 +66,15 @@ class DoubleIntegral:
         self.s1 = self.ss1 = self.ss2 = nothing
         if theta:
             one, two = engine.law.transform(1, [(score,), (score, score)], self.grid)
-            self.s1, self.ss1 = self._coarse((one.value, one.error)), (two.value, two.error)
+            self.s1, self.ss1 = self._coarse((one.value, one.value_error)), (two.value, two.value_error)
             last = engine.law.transform(2, [(score, score)], engine.grid)[0]
-            self.ss2 = (last.value, last.error)
+            self.ss2 = (last.value, last.value_error)
 
     def moments(self) -> DoubleMoments:
         """Var[X] and E[X Σ s_k]."""
         first, second, slack1, slack2 = self.engine.weights
         (q, q_error), (p, p_error) = self._summed()
-        rule = 10 * rule_error(1, self.engine.grid.step) + 4 * EPS
+        rule = rule_error(3, self.engine.grid.step) + 4 * EPS
         mean, mean_error = self._over(first, slack1, *self._sided(self.s, self.s1), rule)
         one, one_error = self._over(first, slack1, q, q_error, rule)
         two, two_error = self._over(second, slack2, p, p_error, rule)
@@ -106,33 +106,32 @@ class DoubleIntegral:
     def _summed(self) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
         """∫ Q dv and ∫ P P' dv on the engine's grid, each with its error: [N, T, F]."""
         eta, theta = self.eta, self.theta
-        (s, s_error), (ss, ss_error) = self._coarse(self.s), self._coarse(self.ss)
-        (s1, s1_error), (ss1, ss1_error) = self.s1, self._coarse(self.ss1)
-        ss2, ss2_error = self.ss2
+        (s, s_error), (s1, s1_error), (ss2, ss2_error) = self._coarse(self.s), self.s1, self.ss2
         sums = [[np.zeros_like(s), np.zeros_like(s)] for _ in range(2)]  # value and error, of Q and PP'
         for index, v in enumerate(np.arange(0.0, self._reach, _STEP)):
             weight = _STEP * (1.0 if index == 0 else 2.0)
             p, m = expit(v), expit(-v)
-            (a, aa, aa1), errors = self._shifted(float(-np.log1p(np.exp(-v))))
+            # t → τ as v → ∞: what is at t is taken less what is at τ, which leaves no error there either
+            (a, aa, aa1), errors = self._shifted(float(-np.log1p(np.exp(-v))), less=True)
             (b, bb, bb1), others = self._shifted(float(-np.log1p(np.exp(-v)) - v))
-            q = eta**2 * (ss - aa - bb) + eta * theta * (aa1 + bb1 - ss1) + theta**2 * p * m * ss2
+            q = eta * theta * (aa1 + bb1) - eta**2 * (aa + bb) + theta**2 * p * m * ss2
             left = eta * (b - s) + theta * p * s1
-            right = eta * (a - s) + theta * m * s1
-            q_error = eta**2 * (ss_error + errors[1] + others[1]) + theta**2 * p * m * ss2_error
-            q_error = q_error + abs(eta * theta) * (errors[2] + others[2] + ss1_error)
+            right = eta * a + theta * m * s1
+            q_error = eta**2 * (errors[1] + others[1]) + theta**2 * p * m * ss2_error
+            q_error = q_error + abs(eta * theta) * (errors[2] + others[2])
             left_error = abs(eta) * (others[0] + s_error) + abs(theta) * p * s1_error
-            right_error = abs(eta) * (errors[0] + s_error) + abs(theta) * m * s1_error
+            right_error = abs(eta) * errors[0] + abs(theta) * m * s1_error
             pp_error = np.abs(left) * right_error + left_error * np.abs(right) + left_error * right_error
             for kind, (value, error) in enumerate(((q, q_error), (left * right, pp_error))):
                 sums[0][kind] += weight * value
                 sums[1][kind] += weight * (error + _RULE * np.abs(value))
         return (sums[0][0], sums[1][0]), (sums[0][1], sums[1][1])
 
-    def _shifted(self, shift: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Λ_s, Λ_ss - σ² and t Λ_1ss at t e^shift for the engine's t, and their errors."""
+    def _shifted(self, shift: float, *, less: bool = False) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Λ_s, Λ_ss - σ² and t Λ_1ss at t e^shift for the engine's t, on demand less those at t, and their errors."""
         pairs = [self.s, self.ss, self.ss1]
         values, errors = [], []
-        operator, size = self._operators(shift)
+        operator, size = self._operators(shift, less=less)
         for value, error in pairs:
             if value.shape[1] == 1:
                 values.append(value)
@@ -142,19 +141,17 @@ class DoubleIntegral:
             errors.append(_apply(size, error + _INTERPOLATION * np.abs(value)))
         return values, errors
 
-    def _operators(self, shift: float) -> tuple[csr_matrix, csr_matrix]:
+    def _operators(self, shift: float, *, less: bool) -> tuple[csr_matrix, csr_matrix]:
         """Interpolation at shifted points of the engine's grid, and the same with absolute coefficients."""
         position = self.at[0] + shift / self.grid.step
         left = int(np.floor(position)) - _TAPS // 2 + 1
-        coefficients = _lagrange(position - left)
-        rows = len(self.at)
+        rows, shape = len(self.at), (len(self.at), len(self.grid.log_t))
         columns = (left + _FINER * np.arange(rows)[:, None] + np.arange(_TAPS)).ravel()
-        pointer = _TAPS * np.arange(rows + 1)
-        shape = (rows, len(self.grid.log_t))
-        tiled = np.tile(coefficients, rows)
-        return csr_matrix((tiled, columns, pointer), shape), csr_matrix(
-            (np.abs(tiled), columns, pointer), shape
-        )
+        tiled = np.tile(_lagrange(position - left), rows)
+        operator = csr_matrix((tiled, columns, _TAPS * np.arange(rows + 1)), shape)
+        if less:
+            operator = operator - csr_matrix((np.ones(rows), self.at, np.arange(rows + 1)), shape)
+        return operator, abs(operator)
 
 
 def _lagrange(x: float) -> np.ndarray:

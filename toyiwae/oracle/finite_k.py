@@ -185,7 +185,7 @@ class FiniteK:
         weight = self.grid.weight
         ends = 10.0 * (np.abs(value[..., 0]) + self.grid.coarsest * np.abs(value[..., -1]))
         total = value @ weight
-        return Estimate(total, error @ weight + ends + rule_error(1, self.grid.step) * total)
+        return Estimate(total, error @ weight + ends + rule_error(3, self.grid.step) * total)
 
     def ess(self) -> Estimate:
         """Expected effective sample size E[(Σw)²/Σw²] of each K: [N, nK]. It exists whatever moments w has."""
@@ -215,5 +215,8 @@ class FiniteK:
 
 @cache
 def rule_error(n: int, step: float) -> float:
-    """Relative error of the trapezoidal rule for ∫ t^n e^{-tS} dt/t in log t: 2|Γ(n + 2πi/h)|/Γ(n), whatever S."""
+    """Relative error of the trapezoidal rule for ∫ t^n e^{-tS} dt/t in log t: 2|Γ(n + 2πi/h)|/Γ(n), whatever S.
+
+    A factor E[f e^{-tw}] with E[f] = 0 begins with t: n counts one more for each, and two for Λ^K - e^{-Kt}.
+    """
     return float(2.0 * np.exp(loggamma(n + 2j * np.pi / step).real - gammaln(n)))

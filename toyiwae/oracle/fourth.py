@@ -122,7 +122,7 @@ class FourthEngine(GradientEngine):
             moved = moved + transform.error * np.abs(others)
         power, relative = self._power(len(blocks))
         weight = self._falling(len(blocks)) * self.grid.weight * power
-        rule = rule_error(sum(map(sum, blocks)), self.grid.step) + 8 * EPS
+        rule = rule_error(sum(map(sum, blocks)) + len(blocks), self.grid.step) + 8 * EPS
         return Estimate(weight @ value, weight @ (moved + rule * size) + (weight * relative) @ size)
 
     def _falling(self, count: int) -> np.ndarray:

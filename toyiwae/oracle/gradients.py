@@ -113,12 +113,8 @@ class Whitened:
             self.beta_error, self.h_error = np.abs(beta) + lost[0], np.abs(h) + lost[1]
             self._beta, self._h = 0 * self._beta, 0 * self._h
             return True
-        # what is zero up to the rounding of the problem's own numbers is zero
-        none, still = np.abs(beta) <= least_beta, np.abs(h) <= least_h
-        self.beta, self.h = np.where(none, 0.0, beta), np.where(still, 0.0, h)
-        self._beta, self._h = self._beta * ~none, self._h * ~still
-        self.beta_error = np.where(none, 1.0, EPS) * np.abs(beta) + lost[0]
-        self.h_error = np.where(still, 1.0, EPS) * np.abs(h) + lost[1]
+        self.beta, self.beta_error = beta, EPS * np.abs(beta) + lost[0]
+        self.h, self.h_error = h, EPS * np.abs(h) + lost[1]
         kept = [_kept(beta, lost[0], least_beta), _kept(h, lost[1], least_h)]
         return all(kept) and self._condition * self._algebra.unit < 0.1 * EPS
 
@@ -173,53 +169,91 @@ class Whitened:
     def gradients(self, law: GaussianLaw, rows: slice | np.ndarray, exponent: float = 1.0) -> Gradients:
         """The polynomials of some rows, about the unit tilt of w^e; `law` is that of all rows at this exponent."""
         q = self._h[rows] / (1 + self._lift(np.array([exponent]))[0] * self._beta)  # [N, D]
-        path, score = self._proposal(q, exponent)
+        path, score = self._proposal(rows, q, exponent)
         return Gradients(law.take(rows), self._model(rows, q, exponent), path, score)
 
-    def _proposal(self, q: Any, exponent: float) -> tuple[dict[str, Polynomial], dict[str, Polynomial]]:
+    def _proposal(
+        self, rows: slice | np.ndarray, q: Any, exponent: float
+    ) -> tuple[dict[str, Polynomial], dict[str, Polynomial]]:
         jacobian, rotation = self._jacobian, self._rotation
         tilt_variance = 1 / (1 + self._lift(np.array([exponent]))[0] * self._beta)
         noise = -self._lift(np.array([exponent]))[0] * q @ rotation.T  # unit-tilt mean of ε, original axes
         full_base = -q @ jacobian.T
         full_cross = -(jacobian * (self._beta * tilt_variance)) @ rotation.T
         full_cross = full_cross + full_base[:, :, None] * noise[:, None, :]
-        # E[w^e path] = E[w^e score] / e: written so that their difference vanishes exactly at e = 1
         base, cross, slope = (_rounded(a) for a in (full_base, full_cross, jacobian))
-        path, score = Affine(base, _rounded(-jacobian * self._beta)), Affine(exponent * base, slope)
+        path = Affine(base, _rounded(-jacobian * self._beta))
         i, j = np.tril_indices(q.shape[1])
         right = Affine(_rounded(noise)[:, j], _rounded(rotation)[j])
+        untilted = (
+            _rounded(-self._h[rows] @ jacobian.T),
+            _rounded(-(jacobian * self._beta) @ rotation.T)[i, j],
+        )
+        untilted = untilted[0], np.broadcast_to(untilted[1], base[:, i].shape)
+        doubts = self._doubts(rows, (base, *untilted), path, slope, right)
+        chol = Affine(base[:, i], path.linear[i])
         paths = {
-            "mean": Polynomial(base, path),
-            "chol": Polynomial(cross[:, i, j], Affine(base[:, i], path.linear[i]), right),
+            "mean": Polynomial(base, path, None, untilted[0], doubts["mean"]),
+            "chol": Polynomial(cross[:, i, j], chol, right, untilted[1], doubts["chol"]),
+        }
+        zero = np.zeros_like(base)
+        # E[w^e path] = E[w^e score] / e: at e = 1 one array, so that nothing is left of their difference
+        known = [paths["mean"].base, paths["chol"].base, chol.constant]
+        level, product, constant = known if exponent == 1.0 else [exponent * array for array in known]
+        size = abs(exponent) * doubts["mean"].base
+        other = doubts["chol"].right
+        sizes = {
+            "mean": Polynomial(size, Affine(size, np.abs(slope)), None, zero),
+            "chol": Polynomial(
+                abs(exponent) * doubts["chol"].base, Affine(size[:, i], np.abs(slope[i])), other, zero[:, i]
+            ),
         }
         scores = {
-            "mean": Polynomial(score.constant, score),
-            "chol": Polynomial(exponent * cross[:, i, j], Affine(score.constant[:, i], slope[i]), right),
+            "mean": Polynomial(level, Affine(level, slope), None, zero, sizes["mean"]),
+            "chol": Polynomial(product, Affine(constant, slope[i]), right, zero[:, i], sizes["chol"]),
         }
         return paths, scores
+
+    def _doubts(
+        self, rows: slice | np.ndarray, known: tuple, path: Affine, slope: Float, right: Affine
+    ) -> dict:
+        """What the path's round-off is relative to: its coefficients' size, and more where β and h lost digits."""
+        base, mean, product = map(np.abs, known)
+        size, beta, h = np.abs(slope), self.beta_error / EPS, self.h_error[rows] / EPS
+        i, j = np.tril_indices(len(slope))
+        moved, spread = h @ size.T, ((size * beta) @ np.abs(_rounded(self._rotation)).T)[i, j]
+        left = Affine(base + moved, np.abs(path.linear) + size * beta)
+        other = Affine(np.abs(right.constant), np.abs(right.linear))
+        cross = left.constant[:, i] * other.constant + product + spread
+        return {
+            "mean": Polynomial(left.constant, left, None, mean + moved),
+            "chol": Polynomial(cross, left[i], other, product + spread),
+        }
 
     def _model(self, rows: slice | np.ndarray, q: Any, exponent: float) -> dict[str, Polynomial]:
         lift, model = self._lift, self.problem.model
         power = lift(np.array([exponent]))[0]
         tilt_variance = 1 / (1 + power * self._beta)
-        loading = lift(model.loading)
-        latent = lift(self._means(lift)[rows]) - power * q @ self._turned.T  # unit-tilt mean of z
-        misfit = lift(self.x[rows]) - lift(model.offset) - latent @ loading.T
-        pull, pull_slope = (
-            solve(self._algebra, self._noise, misfit.T).T,
-            -self._pulled @ self._turned,
-        )  # R⁻¹(x - o - Wz)
-        prior = solve(self._algebra, self._prior, (latent - lift(model.prior_mean)).T).T
+        loading, middle = lift(model.loading), lift(self._means(lift)[rows])
+        latent = middle - power * q @ self._turned.T  # unit-tilt mean of z
+        pull_slope = -self._pulled @ self._turned
         prior_slope = solve(self._algebra, self._prior, self._turned)
         i, j = (index.ravel() for index in np.indices(model.loading.shape))
-        base = pull[:, i] * latent[:, j] + (pull_slope[i] * self._turned[j]) @ tilt_variance
-        pulls = Affine(_rounded(pull), _rounded(pull_slope))
+        products = pull_slope[i] * self._turned[j]
+        found = []
+        for at, spread in ((latent, tilt_variance), (middle, lift(np.ones(self.beta.shape)))):
+            misfit = lift(self.x[rows]) - lift(model.offset) - at @ loading.T
+            pull = solve(self._algebra, self._noise, misfit.T).T  # R⁻¹(x - o - Wz)
+            prior = solve(self._algebra, self._prior, (at - lift(model.prior_mean)).T).T
+            base = pull[:, i] * at[:, j] + products @ spread
+            found.append([_rounded(a) for a in (prior, base, pull)])
+        (prior, base, pull), plain = found
+        pulls = Affine(pull, _rounded(pull_slope))
         latents = Affine(_rounded(latent), _rounded(self._turned))
-        priors = Affine(_rounded(prior), _rounded(prior_slope))
         return {
-            "prior_mean": Polynomial(priors.constant, priors),
-            "loading": Polynomial(_rounded(base), pulls[i], latents[j]),
-            "offset": Polynomial(pulls.constant, pulls),
+            "prior_mean": Polynomial(prior, Affine(prior, _rounded(prior_slope)), plain=plain[0]),
+            "loading": Polynomial(base, pulls[i], latents[j], plain[1]),
+            "offset": Polynomial(pull, pulls, plain=plain[2]),
         }
 
 

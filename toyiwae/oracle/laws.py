@@ -21,10 +21,11 @@ from scipy.special import gammaln, loggamma
 from toyiwae.errors import MissingMomentError
 from toyiwae.oracle import mellin
 from toyiwae.oracle.grid import Grid, Smoothness
-from toyiwae.oracle.polynomials import Polynomial, Tilt
+from toyiwae.oracle.polynomials import Polynomial, SizeTilt, Tilt
 
 EPS = mellin.EPS
 _REACH = 9.5  # standard deviations beyond which there is less than 1e-20 of the noise
+_SAMPLED = 24  # nodes of a line at which sizes are looked at
 _POLES = 4  # how many Taylor terms may be taken out where the moments exist
 
 
@@ -40,11 +41,17 @@ class Transform:
     split: np.ndarray
     leading: np.ndarray  # [N, T, F]; zeros where the moment does not exist (then nothing is split off)
     error: np.ndarray  # [N, T, F], of the remainder
+    leading_error: np.ndarray  # [N, T, F], of the leading term
 
     @property
     def value(self) -> np.ndarray:
         """The transform itself."""
         return self.remainder + np.where(self.split[:, None], self.leading, 0.0)
+
+    @property
+    def value_error(self) -> np.ndarray:
+        """The error of the transform itself."""
+        return self.error + np.where(self.split[:, None], self.leading_error, 0.0)
 
 
 def log1pmx(y: np.ndarray) -> np.ndarray:
@@ -178,10 +185,35 @@ class GaussianLaw:
                 f"E[w^{power:g}] does not exist: the weight has moments of order s only for"
                 f" {self.min_power:.6g} < s < {self.max_power:.6g}"
             )
+        if power == 0 and len(factors) == 1 and factors[0].plain is not None:
+            return factors[0].plain
         moment = np.exp(self.log_moment(float(power)))
         if not factors:
             return moment
         return moment * np.real(Tilt(self.beta, self.h, np.array([float(power)])).expectation(factors)[:, 0])
+
+    def moment_error(self, power: float, factors: tuple[Polynomial, ...] = ()) -> np.ndarray:
+        """Bound on the round-off of `moment`: [N, F]; that of its arguments included."""
+        if power == 0 and len(factors) == 1 and factors[0].plain is not None:
+            sizes = factors[0].sizes.plain
+            assert sizes is not None
+            return EPS * sizes
+        s = np.array([float(power)])
+        constant, weight = self.spectrum.parts(s)
+        size = np.abs(constant) + self.h**2 @ np.abs(weight).T
+        moment = np.exp(self.log_moment(float(power)))
+        error = moment * (EPS * (8.0 + size) + self.relative_wobble(s, weight))
+        if not factors:
+            return error
+        mean = Tilt(self.beta, self.h, s).expectation(factors)[:, 0]
+        return error * np.abs(mean) + EPS * moment * self.sizes(s, factors)[:, 0]
+
+    def sizes(self, s: np.ndarray, factors: tuple[Polynomial, ...]) -> np.ndarray:
+        """Round-off of the mean of a product under the tilts s, in units of the machine precision: [N or 1, S, F]."""
+        beta_doubt, h_doubt = (np.asarray(error / EPS) for error in (self.beta_error, self.h_error))
+        return SizeTilt(self.beta, self.h, s, beta_doubt, h_doubt).expectation(
+            tuple(factor.sizes for factor in factors)
+        )
 
     def upper_log_t(self, decay: float, p: float = 1.0) -> float:
         """Log t beyond which E[e^{-t w^p}] < e^-decay for every row: Chernoff, (c/e)^c t^{-c} E[w^{-pc}] for any c."""
@@ -208,13 +240,15 @@ class GaussianLaw:
         for (value, split, error), factors in zip(
             self._integrate(power, p, requests, grid, excess=False), requests, strict=True
         ):
-            leading = np.zeros_like(value)
+            leading, leading_error = np.zeros_like(value), np.zeros_like(value)
             if exists:
                 with np.errstate(over="ignore", invalid="ignore"):
-                    leading = np.nan_to_num(
-                        scaled * self.moment(power, factors)[:, None, :], posinf=1e300, neginf=-1e300
+                    leading, leading_error = (
+                        np.nan_to_num(scaled * moment[:, None, :], posinf=1e300, neginf=-1e300)
+                        for moment in (self.moment(power, factors), self.moment_error(power, factors))
                     )
-            result.append(Transform(value, split, leading, error))
+                leading_error += EPS * (2.0 + np.abs(power / p * grid.log_t))[:, None] * np.abs(leading)
+            result.append(Transform(value, split, leading, error, leading_error))
         return result
 
     def smoothness(self, p: float = 1.0) -> Smoothness:
@@ -256,6 +290,9 @@ class GaussianLaw:
         )
         log_moment = constant + self.h**2 @ weight.T
         size = log_gamma + (_log_abs_expm1(log_moment) if excess else log_moment)
+        degree = max(sum(g.degree for g in factors) for factors in requests)
+        if degree:  # near the ends of the strip the tilted noise grows, and with it the integrand
+            size = size + 0.5 * degree * np.log(self._noise_size(power - p * abscissa))
         good = np.isfinite(size).all(axis=0)
         if not good.any():  # w = 1: nothing is added
             shape = (len(self), len(grid.log_t), 1)
@@ -278,6 +315,11 @@ class GaussianLaw:
             (np.concatenate(v, axis=1), split, np.concatenate(e, axis=1))
             for v, e in zip(values, errors, strict=True)
         ]
+
+    def _noise_size(self, s: np.ndarray) -> np.ndarray:
+        """Largest second moment of a coordinate of the noise, less its unit-tilt mean, under each tilt: [N, S]."""
+        tilt = Tilt(self.beta, self.h, s)
+        return tilt.second_moment().max(axis=-1)
 
     def _unseen(self, grid: Grid) -> np.ndarray:
         """What round-off in β and h can hide where both are zero: ½t²(E[w²] - 1) to second order: [T, 1]."""
@@ -329,12 +371,18 @@ class _Segment:
             base = base * cut.window(y)
         self.y, self.base, self.tail = y, base, 1.0 if cut is None else min(1.0, cut.end)
         self.tilt = Tilt(law.beta, law.h, argument)
+        self.every = max(
+            1, len(y) // _SAMPLED
+        )  # sizes vary slowly along a line: a part of the nodes tells them
+        self.sampled = argument[:: self.every]
         size = 4.0 + np.abs(log_gamma) + np.abs(constant) + law.h**2 @ np.abs(weight).T
         with np.errstate(over="ignore"):
             moved = np.exp((log_gamma + log_moment).real - peak[:, None]) if excess else np.abs(base)
         self.noise = EPS * size * np.abs(base) + law.relative_wobble(argument, weight) * moved  # [N, S]
         self.log_t = grid.log_t[start:stop]
-        self.scale = np.exp(peak[:, None] + (power / p - c) * self.log_t) * (step / np.pi)  # [N, T']
+        exponent = peak[:, None] + (power / p - c) * self.log_t
+        self.scale = np.exp(exponent) * (step / np.pi)  # [N, T']
+        self.exponent = 2.0 + np.abs(exponent)
 
     def sum(self, factors: tuple[Polynomial, ...]) -> tuple[np.ndarray, np.ndarray]:
         """The remainder and its error: [N, T', F] each."""
@@ -351,7 +399,11 @@ class _Segment:
         )
         fixed = self.noise[:, None, :] @ inner + dropped
         moving = EPS * ((self.y * np.abs(self.base))[:, None, :] @ inner)
+        if factors:
+            coarse = 2.0 * EPS * self.every * np.abs(self.base[:, :: self.every])
+            fixed = fixed + coarse[:, None, :] @ self.law.sizes(self.sampled, factors)
         error = self.scale[:, :, None] * (fixed + np.abs(self.log_t)[:, None] * moving)
+        error = error + EPS * self.exponent[:, :, None] * np.abs(value)
         for j in range(self.order):
             taylor, slack = self._taylor(j, factors)
             value, error = value + taylor, error + slack
@@ -374,7 +426,11 @@ class _Segment:
         value = scale[:, None] * moment[:, None, :]
         wobble = self.law.relative_wobble(s, weight)[:, :, None]
         inner = EPS * (8.0 + np.abs(constant)[0] + np.abs(log_moment)[:, :, None]) + wobble
-        return value, np.abs(value) * inner
+        error = np.abs(value) * inner
+        if factors:
+            size = np.exp(log_moment)[:, :, None] * self.law.sizes(s, factors)
+            error = error + EPS * np.abs(scale)[:, None] * size
+        return value, error
 
 
 def _log_abs_expm1(x: np.ndarray) -> np.ndarray:

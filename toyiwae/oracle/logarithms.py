@@ -87,7 +87,7 @@ class LogEngine(GradientEngine):
             self.law.transform(1, [(s,)], self.grid)[0],
         )
         log_part = _integral(first, slack, *less_limit(zero), self._rule)
-        weighed = _integral(first, slack, one.value, one.error, self._rule)
+        weighed = _integral(first, slack, one.value, one.value_error, self._rule)
         factor = form.evidence + form.others
         value = -factor * log_part.value + form.weight * weighed.value
         return Estimate(value, abs(factor) * log_part.error + abs(form.weight) * weighed.error)
@@ -121,7 +121,7 @@ class LogEngine(GradientEngine):
 
     @property
     def _rule(self) -> float:
-        return 10.0 * rule_error(1, self.grid.step) + 4 * EPS
+        return rule_error(3, self.grid.step) + 4 * EPS
 
     def _plain(self, s, sigma2, form: LogForm, kappa, a) -> list[tuple[Any, Estimate]]:
         """The terms that `λ T log Ẑ`, log Ẑ = a + log y, adds to the variance, with their factors."""
@@ -138,9 +138,9 @@ class LogEngine(GradientEngine):
         products = []  # E[W T log^j y]
         for weight in (np.ones(1), -_EULER - log_kt):
             size = np.abs(weight)
-            alone = _integral(first * weight, slack1 * size, both.value, both.error, self._rule)
+            alone = _integral(first * weight, slack1 * size, both.value, both.value_error, self._rule)
             pair = share.value * value
-            pair_error = share.error * np.abs(value) + np.abs(share.value) * error
+            pair_error = share.value_error * np.abs(value) + np.abs(share.value) * error
             mixed = _integral(second * weight, slack2 * size, pair, pair_error, self._rule)
             products.append(Estimate(alone.value + mixed.value, alone.error + mixed.error))
         weighed = self._single(1, one)

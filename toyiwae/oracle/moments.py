@@ -21,7 +21,10 @@ from toyiwae.oracle.protocol import Function, Law
 
 Components = Mapping[int, Any]
 
-_CONTROL_FROM = 100  # K from which the control for squared weights can win; below, the plain form always does
+_CONTROL_FROM = (
+    100  # K from which the control for squared weights wins; for nearly equal weights it always does
+)
+_NEARLY_EQUAL = 0.1  # log E[w²] of those
 _CONTROL_TO = 100.0  # log E[w²] beyond which it is useless, since no K reaches the regime it is made for
 
 
@@ -30,12 +33,14 @@ class GradientMoments:
     """Mean and variance of one group's gradient: `limit` [N, F] + `shift` [N, nK, F], and `var` [N, nK, F].
 
     `limit` is the part of the mean that no K changes; for IWAE-type coefficients it is the gradient of log Z
-    (or 0), so that `shift` is the bias itself, with its own relative accuracy.
+    (or 0), so that `shift` is the bias itself, with its own relative accuracy. `mean` is their sum, at K = 1 computed
+    apart: the mean of a score is exactly 0 there.
     """
 
     limit: np.ndarray
     shift: Estimate
     var: Estimate
+    mean: Estimate
 
 
 class GradientEngine(FiniteK):
@@ -62,15 +67,18 @@ class GradientEngine(FiniteK):
         self.prepare([(components, components)])
         parts = self._centred(components)
         shape = (len(self.law), len(self.particles), next(iter(parts.values())).base.shape[-1])
-        limit = np.zeros((shape[0], shape[2]))
+        limit, limit_error = np.zeros((shape[0], shape[2])), np.zeros((shape[0], shape[2]))
         value, error = np.zeros(shape), np.zeros(shape)
         for r, g in components.items():
             if r < 2:
                 limit = limit + (g.base if r else self.law.moment(0, (g,)))
+                limit_error = limit_error + self.law.moment_error(r, (g,))
             if r:
                 mean = self._single(r, parts[r])
                 value, error = value + mean.value, error + mean.error
-        return GradientMoments(limit, Estimate(value, error), self.covariance(components, components))
+        limit_error = limit_error + 2 * EPS * np.abs(limit)
+        mean = Estimate(limit[:, None, :] + value, error + limit_error[:, None, :])
+        return GradientMoments(limit, Estimate(value, error), self.covariance(components, components), mean)
 
     def covariance(self, left: Components, right: Components) -> Estimate:
         """Covariance of two gradients on the same particles, coordinate by coordinate, for each K: [N, nK, F]."""
@@ -116,10 +124,13 @@ class GradientEngine(FiniteK):
 
     def _controlled(self, left: Components, right: Components) -> bool:
         """Whether the control for squared weights applies: E[w²] exists in floats, and some K is large enough."""
-        large = (
-            2 in left and 2 in right and self.particles.max() >= _CONTROL_FROM and self.law.max_power > 2.0
+        if not (2 in left and 2 in right and self.law.max_power > 2.0):
+            return False
+        log_square = self.law.log_moment(2.0)
+        return bool(
+            (self.particles.max() >= _CONTROL_FROM and log_square.max() < _CONTROL_TO)
+            or log_square.min() < _NEARLY_EQUAL
         )
-        return bool(large and self.law.log_moment(2.0).max() < _CONTROL_TO)
 
     def _centred(self, components: Components) -> dict[int, Function]:
         """The components less what is constant in the sum: means under q for power 0, under the posterior for 1."""
@@ -145,7 +156,10 @@ class GradientEngine(FiniteK):
         first, _, slack, _ = self.weights
         value = transform.value
         size = np.abs(value)
-        error = first @ (transform.error + (rule_error(r, self.grid.step) + 2 * EPS) * size) + slack @ size
+        error = (
+            first @ (transform.value_error + (rule_error(r + 1, self.grid.step) + 2 * EPS) * size)
+            + slack @ size
+        )
         return Estimate(first @ value / gamma(r), error / gamma(r))
 
     def _pair(self, r: int, f: Function, s: int, g: Function) -> Estimate:
@@ -153,10 +167,11 @@ class GradientEngine(FiniteK):
         same, left, right = self._get(r + s, f, g), self._get(r, f), self._get(s, g)
         first, second, first_slack, second_slack = self.weights
         a, b, c = same.value, left.value, right.value
-        rule = rule_error(r + s, self.grid.step) + 4 * EPS
+        rule = rule_error(r + s + 2, self.grid.step) + 4 * EPS
         size_a, size_bc = np.abs(a), np.abs(b * c)
-        error = first @ (same.error + rule * size_a) + first_slack @ size_a + second_slack @ size_bc
-        error = error + second @ (left.error * np.abs(c) + np.abs(b) * right.error + rule * size_bc)
+        error = first @ (same.value_error + rule * size_a) + first_slack @ size_a + second_slack @ size_bc
+        moved = left.value_error * np.abs(c) + np.abs(b) * right.value_error
+        error = error + second @ (moved + rule * size_bc)
         return Estimate((first @ a + second @ (b * c)) / gamma(r + s), error / gamma(r + s))
 
     def _pair_covariance(self, r: int, f: Function, s: int, g: Function) -> Estimate:
@@ -164,7 +179,8 @@ class GradientEngine(FiniteK):
         k = self.particles[:, None]
         if r == s == 0:
             value = self.law.moment(0, (f, g))[:, None, :] / k
-            return Estimate(value, 16 * EPS * np.abs(value))
+            error = self.law.moment_error(0, (f, g))[:, None, :] / k
+            return Estimate(value, error + 2 * EPS * np.abs(value))
         product = self._pair(r, f, s, g)
         if r == 0 or s == 0:  # the 1/K of the power 0; its own mean is zero
             return Estimate(product.value / k, product.error / k)
@@ -193,7 +209,7 @@ class GradientEngine(FiniteK):
         a, b = sides[0], sides[-1]
         both, both_error = self._second_order_product(a, b)
         (q1, q1_error), (q2, q2_error) = self._control(2), self._control(4)
-        rule = rule_error(4, self.grid.step) + 4 * EPS
+        rule = rule_error(6, self.grid.step) + 4 * EPS
         ab = np.abs(a.value * b.value)
         value = (w1 @ both + w2 @ (a.value * b.value)) / 6.0
         error = (w1 @ (both_error + rule * np.abs(both)) + slack1 @ np.abs(both)) / 6.0
@@ -210,7 +226,7 @@ class GradientEngine(FiniteK):
         offs = [side.mean(w1, slack1, k, q1, q1_error) for side in (a, b)]
         (off_a, slack_a), (off_b, slack_b) = offs
         error = error + np.abs(off_a) * slack_b + slack_a * np.abs(off_b) + 4 * EPS * np.abs(off_a * off_b)
-        return Estimate(value - off_a * off_b, np.where(k >= _CONTROL_FROM, error, np.inf))
+        return Estimate(value - off_a * off_b, error)
 
     def _cross(self, side: _Side) -> tuple[np.ndarray, np.ndarray]:
         """E[Σ f/S² (1 - K/S)²] and its error: the Γ-weights of 1/S² - 2K/S³ + K²/S⁴ applied to f's transform."""
@@ -220,7 +236,7 @@ class GradientEngine(FiniteK):
             gain = np.where(w1 > 0.0, 1.0 - kt + kt**2 / 6.0, 0.0)
             gains, slack = w1 * gain, slack1 * np.abs(gain)
         size = np.abs(side.value)
-        rule = rule_error(4, self.grid.step) + 4 * EPS
+        rule = rule_error(6, self.grid.step) + 4 * EPS
         return gains @ side.value, np.abs(gains) @ (side.error + rule * size) + slack @ size
 
     def _second_order_product(self, a: _Side, b: _Side) -> tuple[np.ndarray, np.ndarray]:
@@ -234,14 +250,19 @@ class GradientEngine(FiniteK):
         value = square.value + level * ones
         size = np.abs(square.value)
         size = size + np.abs(level) * t**2 * (4 * plain.value + 4 * t * np.abs(one) + t**2 * np.abs(base))
-        error = square.error
-        error = error + np.abs(level) * t**2 * (4 * plain.error + 4 * t * e1_error + t**2 * e0_error)
+        error = square.value_error
+        error = error + np.abs(level) * t**2 * (4 * plain.value_error + 4 * t * e1_error + t**2 * e0_error)
         for mu, side in ((a.level, b), (b.level, a)):
             lead, cubic = self._get(2, side.polynomial), self._get(3, side.polynomial)
             value = value - mu * (2 * t * cubic.value - t**2 * lead.value)
             size = size + np.abs(mu) * (2 * t * np.abs(cubic.value) + t**2 * np.abs(lead.value))
-            error = error + np.abs(mu) * (2 * t * cubic.error + t**2 * lead.error)
-        return value, error + 4 * EPS * size
+            error = error + np.abs(mu) * (2 * t * cubic.value_error + t**2 * lead.value_error)
+        return value, error + self.rounding * size
+
+    @cached_property
+    def rounding(self) -> np.ndarray:
+        """Relative round-off of a product with powers of t, which come out of log t: [T, 1]."""
+        return EPS * (4.0 + 2.0 * np.abs(self.grid.log_t))[:, None]
 
     def _control(self, q: int) -> tuple[np.ndarray, np.ndarray]:
         """E[(1 - K/S)^q] and its error: ∫ [Σ_n C(q,n)(-1)^n τ^n/Γ(n)] (Λ^K - e^{-τ}) dτ/τ, τ = Kt: [N, nK, 1]."""
@@ -251,7 +272,7 @@ class GradientEngine(FiniteK):
             weight = sum(comb(q, n) * (-1) ** n * tau**n / gamma(n) for n in range(1, q + 1))
             terms = np.where(difference != 0.0, weight * difference, 0.0)
             errors = np.where(slack > 0.0, np.abs(weight) * slack, 0.0)
-        errors = errors + rule_error(q, self.grid.step) * np.abs(terms)
+        errors = errors + rule_error(q + 2, self.grid.step) * np.abs(terms)
         return terms @ step, errors @ step
 
 
@@ -272,7 +293,7 @@ class _Side:
         self.value = head - 2 * mu * t * e1 + mu * t**2 * e0
         size = np.abs(head) + np.abs(mu) * (2 * t * np.abs(e1) + t**2 * np.abs(e0))
         spread = np.abs(mu) * (2 * t * e1_error + t**2 * e0_error)
-        self.error = lead.error + spread + 4 * EPS * (size + head_size)
+        self.error = lead.error + spread + engine.rounding * (size + head_size)
 
     def mean(self, w1, slack1, k, q1, q1_error) -> tuple[np.ndarray, np.ndarray]:
         """E[Σ f/S² - (μ/K)(1 - K/S)²]: what the mean differs by from μ/K, and its error."""
@@ -281,14 +302,26 @@ class _Side:
         return w1 @ self.value - ratio * q1, error
 
 
-def moments_of_one(law: Law, g: Function, count: float = 1.0) -> GradientMoments:
-    """The moments of `(1/count) Σ_k g(ε_k)` over `count` independent draws: K = 1, and uniform weights."""
-    mean = law.moment(0, (g,))
-    centred = g.less(mean)
+def moments_of_one(law: Law, components: Components, count: float = 1.0) -> GradientMoments:
+    """The moments over `count` independent draws of equal weights: K = 1, and weights to the power 0."""
+    whole = total(components, count)
+    mean, mean_error = law.moment(0, (whole,)), law.moment_error(0, (whole,))
+    centred = whole.less(mean)
     var = law.moment(0, (centred, centred))[:, None, :] / count
-    zero = np.zeros_like(var)
+    var_error = law.moment_error(0, (centred, centred))[:, None, :] / count
+    limit, shift, shift_error = np.zeros_like(mean), np.zeros_like(mean), np.zeros_like(mean)
+    for r, g in components.items():
+        if r < 2:
+            limit = limit + (g.base if r else law.moment(0, (g,)))
+    rest = {r: g.centred if r == 1 else g for r, g in components.items() if r}
+    if rest:
+        moved = total(rest, count)
+        shift, shift_error = law.moment(0, (moved,)), law.moment_error(0, (moved,))
     return GradientMoments(
-        mean, Estimate(zero, 4 * EPS * np.abs(mean)[:, None, :]), Estimate(var, 16 * EPS * var)
+        limit,
+        Estimate(shift[:, None, :], shift_error[:, None, :]),
+        Estimate(var, var_error),
+        Estimate(mean[:, None, :], mean_error[:, None, :]),
     )
 
 

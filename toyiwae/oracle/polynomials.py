@@ -9,11 +9,14 @@ N rows of data share the linear parts; constants are per row.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from math import prod
 from typing import Any
 
 import numpy as np
+
+_SHARE = 1e-4  # of the doubts, in a difference that bounds a slope
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,38 +33,90 @@ class Affine:
 
 @dataclass(frozen=True, eq=False)
 class Polynomial:
-    """`g = base + (left·right - E_1[left·right])`, N rows, F coordinates; `right` None stands for 1; E_1[g] = base."""
+    """`g = base + (left·right - E_1[left·right])`, N rows, F coordinates; `right` None stands for 1; E_1[g] = base.
+
+    Attributes:
+        base, left, right: as in the formula.
+        plain: E_0[g], the mean under the proposal, where it is known apart [N, F].
+        terms: a polynomial of the sizes of what the coefficients were summed from, where they may have cancelled.
+        parts: factors and polynomials that it is the sum of, if it is one.
+    """
 
     base: np.ndarray
     left: Affine
     right: Affine | None = None
+    plain: np.ndarray | None = None
+    terms: Polynomial | None = None
+    parts: tuple[tuple[float, Polynomial], ...] | None = None
+
+    @property
+    def degree(self) -> int:
+        """In the noise."""
+        return 1 if self.right is None else 2
 
     @property
     def centred(self) -> Polynomial:
         """The same polynomial less its unit-tilt mean."""
-        return replace(self, base=np.zeros_like(self.base))
+        base = np.zeros_like(self.base)
+        return Polynomial(base, self.left, self.right, terms=self.terms and replace(self.terms, base=base))
 
     def less(self, constant: np.ndarray) -> Polynomial:
         """The polynomial minus a constant per row and coordinate."""
-        return replace(self, base=self.base - constant)
+        plain = None if self.plain is None else self.plain - constant
+        terms = replace(self.sizes, base=self.sizes.base + np.abs(constant))
+        return replace(self, base=self.base - constant, plain=plain, terms=terms, parts=None)
 
     def __getitem__(self, index: np.ndarray) -> Polynomial:
         """Chosen coordinates."""
         right = None if self.right is None else self.right[index]
-        return Polynomial(self.base[:, index], self.left[index], right)
+        plain = None if self.plain is None else self.plain[:, index]
+        terms = None if self.terms is None else self.terms[index]
+        return Polynomial(self.base[:, index], self.left[index], right, plain, terms)
+
+    @cached_property
+    def sizes(self) -> Polynomial:
+        """What the coefficients' round-off is relative to: their own absolute values, or those of their terms."""
+        known = self.terms or self
+        left = Affine(np.abs(known.left.constant), np.abs(known.left.linear))
+        other = self.right
+        right = None if other is None else Affine(np.abs(other.constant), np.abs(other.linear))
+        plain = self.plain if known.plain is None else known.plain
+        plain = None if plain is None else np.abs(plain)
+        return Polynomial(np.abs(known.base), left, right, plain)
 
     @staticmethod
     def combine(terms: list[tuple[float, Polynomial]]) -> Polynomial:
-        """Σ factor · polynomial, for polynomials that share their right-hand factor."""
-        first = terms[0][1]
-        if any(polynomial.right is not first.right for _, polynomial in terms):
+        """Σ factor · polynomial, for polynomials that share their right-hand factor; what cancels leaves nothing."""
+        right = terms[0][1].right
+        if any(polynomial.right is not right for _, polynomial in terms):
             raise ValueError("only polynomials with the same right-hand factor can be added")
-        base, constant, linear = 0.0, 0.0, 0.0
-        for factor, g in terms:
-            base = base + factor * g.base
-            constant = constant + factor * g.left.constant
-            linear = linear + factor * g.left.linear
-        return Polynomial(np.asarray(base), Affine(np.asarray(constant), np.asarray(linear)), first.right)
+        factors: dict[int, float] = {}
+        known: dict[int, Polynomial] = {}
+        for factor, polynomial in terms:
+            for inner, part in polynomial.parts or ((1.0, polynomial),):
+                known[id(part)] = part
+                factors[id(part)] = factors.get(id(part), 0.0) + factor * inner
+        parts = [(factor, known[key]) for key, factor in factors.items()]
+        sizes = known[id(parts[0][1])].sizes
+        base = _shared([(factor, g.base, g.sizes.base) for factor, g in parts])
+        constant = _shared([(factor, g.left.constant, g.sizes.left.constant) for factor, g in parts])
+        linear = _shared([(factor, g.left.linear, g.sizes.left.linear) for factor, g in parts])
+        plain = (None, None)
+        if all(g.plain is not None for _, g in parts):
+            plain = _shared([(factor, g.plain, g.sizes.plain) for factor, g in parts])
+        bounds = Polynomial(base[1], Affine(constant[1], linear[1]), sizes.right, plain[1])
+        left = Affine(constant[0], linear[0])
+        return Polynomial(base[0], left, right, plain[0], bounds, tuple(parts))
+
+
+def _shared(terms: list[tuple[float, Any, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Σ factor · array and Σ |factor| · size, where arrays that are one object add their factors first."""
+    factors: dict[int, float] = {}
+    for factor, array, _ in terms:
+        factors[id(array)] = factors.get(id(array), 0.0) + factor
+    arrays = {id(array): (array, size) for _, array, size in terms}
+    value = sum(factors[key] * array for key, (array, _) in arrays.items())
+    return np.asarray(value), np.asarray(sum(abs(factors[key]) * size for key, (_, size) in arrays.items()))
 
 
 class Tilt:
@@ -73,6 +128,10 @@ class Tilt:
         self.variance = inverse
         self.variance_change = -beta * change  # V(s) - V(1), without cancellation
         self._beta, self._per_shift, self._h = beta, -change, h  # E_s[δ] = -h (s-1) / ((1+sβ)(1+β))
+
+    def second_moment(self) -> np.ndarray:
+        """E_s[δ²] of every coordinate: [N, S, D]."""
+        return self.variance + (self._per_shift * self._h[:, None, :]) ** 2
 
     def expectation(self, factors: tuple[Polynomial, ...]) -> np.ndarray:
         """E_s of the product of one or more polynomials: [N, S, F]; of one or two without cancellation near s = 1."""
@@ -89,6 +148,8 @@ class Tilt:
         """E_s[linear·δ]: [N, S, F]."""
         n, d = self._h.shape
         weighted = (self._h[:, :, None] * linear.T).transpose(1, 0, 2).reshape(d, -1)  # [D, N F]
+        if not np.iscomplexobj(self._per_shift):
+            return (self._per_shift @ weighted).reshape(-1, n, len(linear)).transpose(1, 0, 2)
         mean = self._per_shift.real @ weighted + 1j * (self._per_shift.imag @ weighted)
         return mean.reshape(len(self._per_shift), n, -1).transpose(1, 0, 2)
 
@@ -143,6 +204,49 @@ class Tilt:
             unit = 1.0 / (1.0 + self._beta)
             spread = (g.left.linear * g.right.linear) @ unit
             level = g.base - g.left.constant * g.right.constant - spread
+        return level[:, None, :]
+
+
+class SizeTilt(Tilt):
+    """Sums of absolute values in place of expectations, with the relative errors of the tilt's own numbers.
+
+    `expectation(sizes)` of the sizes of some polynomials bounds the round-off of the expectation of their product, in
+    units of the machine precision: from their coefficients, from β and h, and from the operations.
+
+    Args:
+        beta, h, s: as of the tilt.
+        beta_doubt, h_doubt: absolute errors of β and h in units of the machine precision, shaped like them.
+    """
+
+    def __init__(
+        self, beta: np.ndarray, h: np.ndarray, s: np.ndarray, beta_doubt: np.ndarray, h_doubt: np.ndarray
+    ):
+        size, inverse = np.abs(s)[:, None], 1.0 / np.abs(1.0 + np.multiply.outer(s, beta))
+        change = np.abs(s - 1.0)[:, None] * inverse / (1.0 + beta)
+        doubt = 4.0 + beta_doubt * (size * inverse + 1.0 / (1.0 + beta))
+        self._beta = beta
+        self._sizes = inverse, change * np.abs(beta), change, np.abs(h)
+        self._doubts = inverse * doubt, change * (np.abs(beta) * doubt + beta_doubt), change * doubt, h_doubt
+
+    def expectation(self, factors: tuple[Polynomial, ...]) -> np.ndarray:
+        """The relative errors of what is multiplied add up: the slope of the sizes' expectation along the doubts.
+
+        It is a polynomial in the doubts with coefficients that are not negative, so that a difference bounds its slope
+        from above. What is added is for the coefficients and the sums.
+        """
+        found = []
+        for share in (0.0, _SHARE):
+            pairs = zip(self._sizes, self._doubts, strict=True)
+            self.variance, self.variance_change, self._per_shift, self._h = (s + share * d for s, d in pairs)
+            found.append(super().expectation(factors))
+        return (found[1] - found[0]) / _SHARE + 16.0 * len(factors) * found[0]
+
+    def _level(self, g: Polynomial) -> np.ndarray:
+        level = g.base + g.left.constant
+        if g.right is not None:
+            unit = 1.0 / (1.0 + self._beta)
+            spread = (g.left.linear * g.right.linear) @ unit
+            level = g.base + g.left.constant * g.right.constant + spread
         return level[:, None, :]
 
 

@@ -48,6 +48,10 @@ class Law(Protocol):
         """E[w^power Π g]: [N, F]; raises MissingMomentError where it does not exist."""
         ...
 
+    def moment_error(self, power: float, factors: tuple[Any, ...] = ()) -> np.ndarray:
+        """Bound on the round-off of `moment`: [N, F]."""
+        ...
+
     def upper_log_t(self, decay: float, p: float = 1.0) -> float:
         """Log t beyond which E[e^{-t w^p}] < e^-decay for every row."""
         ...

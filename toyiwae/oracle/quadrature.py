@@ -256,6 +256,20 @@ class QuadratureSource:
         return self._fine.log_evidence
 
     @property
+    def log_evidence_error(self) -> np.ndarray:
+        """The difference of two lattices, and round-off: [1]."""
+        return self._fine.log_evidence_error + np.abs(self._fine.log_evidence - self._coarse.log_evidence)
+
+    def log_mean_error(self, exponent: float) -> np.ndarray:
+        """Bounds on the errors of log E[w^exponent], in units of the evidence: [1]."""
+        a, b = (source.bounds([1], exponent).log_mean for source in (self._coarse, self._fine))
+        return self._fine.log_mean_error(exponent) + np.abs(a - b)
+
+    def missing_mean(self, exponent: float) -> str | None:
+        """None: all moments of the lattices exist."""
+        return None
+
+    @property
     def posterior(self) -> dict[str, np.ndarray]:
         """Mean [D] and covariance [D, D]."""
         row = self._fine.rows[0]
@@ -281,7 +295,10 @@ class QuadratureSource:
             shift = _certified(a[key].shift, fine.shift)
             moved = np.abs(a[key].limit - fine.limit)
             result[key] = Averaged(
-                fine.limit, Estimate(shift.value, shift.error + moved), _certified(a[key].var, fine.var)
+                fine.limit,
+                Estimate(shift.value, shift.error + moved),
+                _certified(a[key].var, fine.var),
+                _certified(a[key].mean, fine.mean),
             )
         return result
 
@@ -295,7 +312,7 @@ class QuadratureSource:
             result[key] = LogVariance(both, fine.reason)
         return result
 
-    def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> np.ndarray:
+    def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> Estimate:
         """Not computed.
 
         Raises:

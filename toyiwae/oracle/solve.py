@@ -13,7 +13,7 @@ from toyiwae.oracle.finite_k import Estimate, FiniteK, Grids
 from toyiwae.oracle.gradients import MODEL_PARAMETERS, Gradients, Whitened
 from toyiwae.oracle.grid import Grid
 from toyiwae.oracle.laws import EPS, GaussianLaw, log1pmx
-from toyiwae.oracle.moments import GradientEngine, GradientMoments, moments_of_one, total
+from toyiwae.oracle.moments import GradientEngine, GradientMoments, moments_of_one
 from toyiwae.oracle.polynomials import Polynomial
 
 _BATCH_BYTES = 48_000_000  # of one intermediate array
@@ -41,11 +41,7 @@ class Averaged:
     limit: np.ndarray
     shift: Estimate
     var: Estimate
-
-    @property
-    def mean(self) -> Estimate:
-        """Limit + shift."""
-        return Estimate(self.limit + self.shift.value, self.shift.error + 4 * EPS * np.abs(self.limit))
+    mean: Estimate
 
 
 def bounds(whitened: Whitened, particles: Sequence[int], exponent: float = 1.0) -> Bounds:
@@ -73,6 +69,7 @@ def first_gap(law: GaussianLaw) -> Estimate:
     slack = (
         law.beta_error / (2 * size) * (np.abs(beta) + law.h**2 / size) + law.h_error * np.abs(law.h) / size
     )
+    slack = slack + 0.5 * law.h_error**2 + 0.25 * law.beta_error**2
     error = 8 * EPS * np.abs(terms).sum(axis=1) + slack.sum(axis=1)
     return Estimate(terms.sum(axis=1)[:, None], error[:, None])
 
@@ -130,32 +127,26 @@ def moments_for_all(
 ) -> GradientMoments:
     """The moments for every K: closed form at K = 1 (and for uniform weights), integrals elsewhere."""
     many = engine.moments(components) if engine is not None else None
-    single = [k for k in particles if k == 1 or many is None]
-    ones = [moments_of_one(law, total(components, float(k)), float(k)) for k in single]
-    if many is None:
-        limit = ones[0].limit
-    else:
-        limit = many.limit
-    shift, var = [], []
-    position, ready = 0, iter(ones)
+    found, position = [], 0
     for k in particles:
         if k == 1 or many is None:
-            one = next(ready)
-            offset = (one.limit - limit)[:, None, :]
-            shift.append((offset, one.shift.error + 2 * EPS * np.abs(limit)[:, None, :]))
-            var.append((one.var.value, one.var.error))
+            found.append((moments_of_one(law, components, float(k)), 0))
         else:
-            at = slice(position, position + 1)
-            shift.append((many.shift.value[:, at], many.shift.error[:, at]))
-            var.append((many.var.value[:, at], many.var.error[:, at]))
+            found.append((many, position))
             position += 1
-    return GradientMoments(limit, _stack(shift), _stack(var))
-
-
-def _stack(parts: list[tuple[np.ndarray, np.ndarray]]) -> Estimate:
-    return Estimate(
-        np.concatenate([v for v, _ in parts], axis=1), np.concatenate([e for _, e in parts], axis=1)
+    stacked = (
+        _stack([getattr(source, name) for source, _ in found], [at for _, at in found])
+        for name in ("shift", "var", "mean")
     )
+    return GradientMoments(found[0][0].limit, *stacked)
+
+
+def _stack(parts: list[Estimate], columns: list[int]) -> Estimate:
+    pairs = list(zip(parts, columns, strict=True))
+    value, error = (
+        np.stack([getattr(part, n)[:, at] for part, at in pairs], axis=1) for n in ("value", "error")
+    )
+    return Estimate(value, error)
 
 
 class GradientComponents:
@@ -191,13 +182,15 @@ class Average:
         self._x, self._parameter, self._n = whitened.x, parameter, len(whitened.x)
         self._shape = whitened.problem.parameters[parameter]
         self._limit = np.zeros(self._shape)
-        self._parts = [np.zeros((count, *self._shape)) for _ in range(4)]
+        self._parts = [np.zeros((count, *self._shape)) for _ in range(6)]
 
     def add(self, rows: np.ndarray, moments: GradientMoments) -> None:
         """Add a batch of rows."""
         x = self._x[rows]
-        arrays = (moments.shift.value, moments.shift.error, moments.var.value, moments.var.error)
-        for total_so_far, array, factor in zip(self._parts, arrays, (x, np.abs(x), x**2, x**2), strict=True):
+        estimates = (moments.shift, moments.mean, moments.var)
+        arrays = [array for found in estimates for array in (found.value, found.error)]
+        factors = (x, np.abs(x), x, np.abs(x), x**2, x**2)
+        for total_so_far, array, factor in zip(self._parts, arrays, factors, strict=True):
             total_so_far += self.summed(array, factor)
         self._limit += self.summed(moments.limit[:, None, :], x)[0]
 
@@ -215,9 +208,12 @@ class Average:
 
     def result(self) -> Averaged:
         """The average over the rows."""
-        n, (shift, shift_error, var, var_error) = self._n, self._parts
+        n, (shift, shift_error, mean, mean_error, var, var_error) = self._n, self._parts
         return Averaged(
-            self._limit / n, Estimate(shift / n, shift_error / n), Estimate(var / n**2, var_error / n**2)
+            self._limit / n,
+            Estimate(shift / n, shift_error / n),
+            Estimate(var / n**2, var_error / n**2),
+            Estimate(mean / n, mean_error / n),
         )
 
 

@@ -2,7 +2,9 @@
 
 A Source answers for all rows of a problem, averaged over the data:
 
-* `log_evidence` [N], `posterior` {"mean", "cov"}, `model_parameters`
+* `log_evidence` [N] and `log_evidence_error` [N], `posterior` {"mean", "cov"}, `model_parameters`
+* `log_mean_error(exponent)`           -> bound on the error of `Bounds.log_mean` [N]
+* `missing_mean(exponent)`             -> why E[w^exponent] does not exist, or None
 * `bounds(particles, exponent)`        -> Bounds
 * `gradients(jobs, particles)`         -> {key: Averaged}, of one group's gradient; means include log terms
 * `log_variances(jobs, particles)`     -> {key: LogVariance}, of gradients with log terms
@@ -12,15 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from toyiwae.errors import InputError
 from toyiwae.forms import Form
-from toyiwae.oracle import covariance
+from toyiwae.oracle import covariance, evidence
 from toyiwae.oracle.finite_k import Estimate, Grids
 from toyiwae.oracle.gradients import MODEL_PARAMETERS, Whitened
+from toyiwae.oracle.laws import EPS
 from toyiwae.oracle.logarithms import LogEngine, LogForm, refusal, variance_of_one
 from toyiwae.oracle.moments import GradientMoments
 from toyiwae.oracle.solve import Average, Averaged, Bounds, bounds, gradients, insert_single, row_batches
@@ -60,6 +64,11 @@ class Source(Protocol):
         ...
 
     @property
+    def log_evidence_error(self) -> np.ndarray:
+        """Bounds on the errors of `log_evidence`: [N]."""
+        ...
+
+    @property
     def posterior(self) -> dict[str, np.ndarray]:
         """Mean and covariance of the latents given the data."""
         ...
@@ -71,6 +80,14 @@ class Source(Protocol):
 
     def check(self, estimators: Sequence[Any], parameters: Sequence[str]) -> None:
         """Refuse estimators that cannot be answered for, by an InputError."""
+        ...
+
+    def log_mean_error(self, exponent: float) -> np.ndarray:
+        """Bounds on the errors of log E[w^exponent], in units of the evidence: [N]."""
+        ...
+
+    def missing_mean(self, exponent: float) -> str | None:
+        """Why E[w^exponent] does not exist, or None where it does."""
         ...
 
     def bounds(self, particles: Sequence[int], exponent: float) -> Bounds:
@@ -85,7 +102,7 @@ class Source(Protocol):
         """Variances of gradients of the proposal with log terms."""
         ...
 
-    def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> np.ndarray:
+    def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> Estimate:
         """Covariance between all coordinates."""
         ...
 
@@ -98,10 +115,19 @@ class GaussianSource:
     def __init__(self, problem: Problem):
         self.problem, self.whitened = problem, Whitened(problem)
 
+    @cached_property
+    def _evidence(self) -> Estimate:
+        return evidence.log_evidence(self.problem)
+
     @property
     def log_evidence(self) -> np.ndarray:
         """Log p(x) of each row: [N]."""
-        return self.whitened.log_evidence
+        return self._evidence.value
+
+    @property
+    def log_evidence_error(self) -> np.ndarray:
+        """Bounds on the errors of `log_evidence`: [N]."""
+        return self._evidence.error
 
     @property
     def posterior(self) -> dict[str, np.ndarray]:
@@ -117,6 +143,25 @@ class GaussianSource:
     def check(self, estimators: Sequence[Any], parameters: Sequence[str]) -> None:
         """Every estimator has an answer, if only an empty one."""
 
+    def log_mean_error(self, exponent: float) -> np.ndarray:
+        """Bounds on the errors of log E[w^exponent], in units of the evidence: [N]."""
+        law, s = self.whitened.law(), np.array([exponent])
+        constant, weight = law.spectrum.parts(s)
+        size = 8.0 + np.abs(constant) + law.h**2 @ np.abs(weight).T
+        return (EPS * size + law.relative_wobble(s, weight))[:, 0] * (exponent != 1.0)
+
+    def missing_mean(self, exponent: float) -> str | None:
+        """Why E[w^exponent] does not exist, or None where it does."""
+        beta = self.whitened.beta
+        if np.all(1.0 + exponent * beta > 0.0):
+            return None
+        side, worst = (">", beta.min()) if exponent > 0 else ("<", beta.max())
+        which = "smallest" if exponent > 0 else "largest"
+        return (
+            f"E[w^{exponent:g}] is infinite: it exists only where every β {side} {-1 / exponent:.6g}, and the {which}"
+            f" β is {worst:.6g}"
+        )
+
     def bounds(self, particles: Sequence[int], exponent: float) -> Bounds:
         """Bounds of w^exponent."""
         return bounds(self.whitened, particles, exponent)
@@ -127,7 +172,7 @@ class GaussianSource:
         found = gradients(self.whitened, {job: job for job in forms.values()}, particles)
         return {key: found[job] for key, job in forms.items()}
 
-    def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> np.ndarray:
+    def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> Estimate:
         """Covariance between all coordinates."""
         return covariance.covariance(self.whitened, form, parameters, particles)
 
@@ -153,7 +198,8 @@ class GaussianSource:
                     known[reduced, kind] = log_variance(*args)
                 var = known[reduced, kind]
                 none = np.zeros_like(var.value)
-                sums[key].add(batch, GradientMoments(none[:, 0], Estimate(none, none), var))
+                nothing = Estimate(none, none)
+                sums[key].add(batch, GradientMoments(none[:, 0], nothing, var, nothing))
         averaged = {key: LogVariance(average.result().var) for key, average in sums.items()}
         return {key: averaged[key] if known is None else known for key, known in result.items()}
 

@@ -54,6 +54,15 @@ class Row:
         """Log Σ p w."""
         return _log_sum(self.log_prob + self.log_w) - _log_sum(self.log_prob)
 
+    def round_off(self, exponent: float) -> float:
+        """Of log Σ p w^e, from that of log p and log w: their sizes, averaged under the tilted law."""
+        total = np.sqrt(len(self.log_w))
+        for power in (0.0, exponent):
+            terms = self.log_prob + power * self.log_w
+            size = np.abs(self.log_prob) + np.abs(power * self.log_w)
+            total = total + np.exp(terms - _log_sum(terms)) @ size
+        return 4 * EPS * float(total)
+
 
 class RowTruth:
     """The integrals of one row at one exponent, for several K; tables and transforms are made once."""
@@ -126,9 +135,10 @@ class RowTruth:
         shift, error = mean.value - limit[:, None], mean.error + EPS * np.abs(limit)[:, None]
         if found is None:
             none = np.zeros_like(shift)
-            return GradientMoments(limit, Estimate(shift, error), Estimate(none, none))
+            return GradientMoments(limit, Estimate(shift, error), Estimate(none, none), mean)
         total = Estimate(shift + found.shift.value, error + found.shift.error)
-        return GradientMoments(limit + found.limit, total, found.var)
+        mean = Estimate(mean.value + found.mean.value, mean.error + found.mean.error)
+        return GradientMoments(limit + found.limit, total, found.var, mean)
 
 
 class TabulatedSource:
@@ -143,6 +153,20 @@ class TabulatedSource:
     def log_evidence(self) -> np.ndarray:
         """Log p(x) of each row: [N]."""
         return np.array([row.log_evidence for row in self.rows])
+
+    @property
+    def log_evidence_error(self) -> np.ndarray:
+        """Bounds on the errors of `log_evidence`, round-off of the log-weights included: [N]."""
+        return np.array([row.round_off(1.0) for row in self.rows])
+
+    def log_mean_error(self, exponent: float) -> np.ndarray:
+        """Bounds on the errors of log E[w^exponent], in units of the evidence: [N]."""
+        sizes = [row.round_off(exponent) + abs(exponent) * row.round_off(1.0) for row in self.rows]
+        return np.array(sizes) * (exponent != 1.0)
+
+    def missing_mean(self, exponent: float) -> str | None:
+        """None: all moments exist."""
+        return None
 
     def _truth(self, n: int, exponent: float, particles: Sequence[int]) -> RowTruth:
         key = (n, exponent, tuple(particles))
@@ -185,11 +209,12 @@ class TabulatedSource:
             for n in range(len(self.rows)):
                 var = self._truth(n, 1.0, particles).variance(form, name)
                 none = np.zeros_like(var.value)
-                average.add(np.array([n]), GradientMoments(none[:, 0], Estimate(none, none), var))
+                nothing = Estimate(none, none)
+                average.add(np.array([n]), GradientMoments(none[:, 0], nothing, var, nothing))
             result[key] = LogVariance(average.result().var)
         return result
 
-    def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> np.ndarray:
+    def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> Estimate:
         """Not computed.
 
         Raises:
