@@ -64,16 +64,25 @@ class GradientEstimate:
 
 @dataclass(frozen=True, eq=False)
 class DirectionalSNR:
-    """`E[‖Δ∥‖/‖Δ⊥‖]` over all parameters of one part, Δ∥ and Δ⊥ along and across the mean's direction.
+    """`√(E‖Δ∥‖² / E‖Δ⊥‖²)` over all parameters of one part, Δ∥ and Δ⊥ along and across the mean's direction.
+
+    This is what `exact` gives. Rainforth et al. (2018) plot the mean of the ratio instead; for many coordinates
+    the two agree.
 
     Attributes:
-        estimate, se: the ratio's mean over replicates and its standard error; None where they do not exist.
+        estimate, se: the ratio and its standard error; None where nothing varies across the mean.
+        mean_ratio, mean_ratio_se: `E[‖Δ∥‖/‖Δ⊥‖]` and its standard error; None where they do not exist.
         direction: "exact" if the mean's direction is exact, "pilot" if from independent replicates.
         reason: why something is None.
+
+    References:
+        rainforth2018tighter
     """
 
     estimate: float | None
     se: float | None
+    mean_ratio: float | None
+    mean_ratio_se: float | None
     direction: str | None
     reason: str | None = None
 

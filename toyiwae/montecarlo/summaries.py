@@ -57,7 +57,7 @@ class CellSummary:
         truth = None if isinstance(self._truth, str) else self._truth
         reason = self._truth if isinstance(self._truth, str) else None
         bound = _number(
-            self._values, *(() if truth is None else (truth.bound, truth.gap_error)), reason=reason
+            self._values, *(() if truth is None else (truth.bound, truth.bound_error)), reason=reason
         )
         ess = _number(self._ess, *(() if truth is None else (truth.ess, truth.ess_error)), reason=reason)
         gradients: dict[str, dict[str, GradientEstimate]] = {name: {} for name in estimators}
@@ -103,52 +103,69 @@ def flatten(gradients: Mapping[str, np.ndarray], part: str) -> np.ndarray:
 
 
 class _Ratio:
-    """Streams `‖Δ∥‖/‖Δ⊥‖` along a direction (Rainforth et al. 2018).
+    """Streams what is along a direction and what is across it.
 
-    The mean of the ratio exists if Δ⊥ varies in at least two dimensions, its variance if in at least three.
-
-    References:
-        rainforth2018tighter
+    The ratio of the mean squares exists wherever Δ⊥ varies; the mean of the ratio if Δ⊥ varies in at least two
+    dimensions, its variance if in at least three.
     """
 
     PROBED = 8
 
     def __init__(self, direction: np.ndarray, origin: str):
         self._direction, self._origin = direction, origin
-        self._stream, self._probe = stats.Stream(), np.zeros((0, len(direction)))
+        self._ratios, self._squares = stats.Stream(), stats.Stream()
+        self._probe, self._unit = np.zeros((0, len(direction))), None
 
     def add(self, gradients: np.ndarray) -> None:
         along = gradients @ self._direction
         across = gradients - along[:, None] * self._direction
         self._probe = np.concatenate([self._probe, across[: self.PROBED - len(self._probe)]])
+        length = np.linalg.norm(across, axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            self._stream.add(np.nan_to_num(np.abs(along) / np.linalg.norm(across, axis=1), posinf=np.inf))
+            self._ratios.add(np.nan_to_num(np.abs(along) / length, posinf=np.inf))
+        squares = np.stack([along**2, length**2], axis=1)
+        if self._unit is None:  # both of order 1, so that the covariance below keeps its digits
+            self._unit = np.maximum(squares.mean(axis=0), np.finfo(float).tiny)
+        squares = squares / self._unit
+        self._squares.add(np.column_stack([squares, squares.sum(axis=1)]))
 
     def result(self) -> DirectionalSNR:
         if not self._direction.any():
-            return DirectionalSNR(None, None, self._origin, "the mean is zero and has no direction")
+            return self._nothing("the mean is zero and has no direction")
         size = np.abs(self._probe).max(initial=0.0)
         free = int(np.linalg.matrix_rank(self._probe / size, tol=1e-9)) if size > 0 else 0
         if free == 0:
-            return DirectionalSNR(None, None, self._origin, "nothing varies across the mean's direction")
+            return self._nothing("nothing varies across the mean's direction")
+        value, se = self._of_squares()
+        moments = self._ratios.moments
         if free == 1:
-            reason = (
-                "infinite: the gradient varies in one dimension across its mean, where E[1/‖Δ⊥‖] diverges"
-            )
-            return DirectionalSNR(None, None, self._origin, reason)
-        moments = self._stream.moments
+            reason = "mean_ratio is infinite: the gradient varies in one dimension across its mean"
+            return DirectionalSNR(value, se, None, None, self._origin, reason)
         if free == 2:
-            reason = "se is infinite: the gradient varies in two dimensions across its mean"
-            return DirectionalSNR(float(moments.mean), None, self._origin, reason)
-        return DirectionalSNR(float(moments.mean), float(moments.mean_se), self._origin)
+            reason = "mean_ratio_se is infinite: the gradient varies in two dimensions across its mean"
+            return DirectionalSNR(value, se, float(moments.mean), None, self._origin, reason)
+        return DirectionalSNR(value, se, float(moments.mean), float(moments.mean_se), self._origin)
+
+    def _nothing(self, reason: str) -> DirectionalSNR:
+        return DirectionalSNR(None, None, None, None, self._origin, reason)
+
+    def _of_squares(self) -> tuple[float, float]:
+        """√(ā/b̄) of the squares a along and b across, and its standard error by the delta method."""
+        assert self._unit is not None
+        moments = self._squares.moments
+        a, b, _ = np.asarray(moments.mean)
+        var_a, var_b, var_sum = np.asarray(moments.var)
+        spread = var_a / a**2 + var_b / b**2 - (var_sum - var_a - var_b) / (a * b)
+        value = float(np.sqrt(a / b) * np.sqrt(self._unit[0] / self._unit[1]))
+        return value, 0.5 * value * float(np.sqrt(max(spread, 0.0) / moments.count))
 
 
 def _number(
-    stream: stats.Stream, truth: float | None = None, error: float = 0.0, *, reason: str | None = None
+    stream: stats.Stream, truth: float | None = None, error: float | None = 0.0, *, reason: str | None = None
 ) -> Estimated:
     moments = stream.moments
     mean, se = float(moments.mean), float(moments.mean_se)
-    if truth is None:
+    if truth is None or error is None:
         return Estimated(mean, se, reason=reason)
     return Estimated(mean, se, truth, float(stats.z_score(mean, truth, se, error + _round_off(mean))))
 
