@@ -80,7 +80,7 @@ def script(*argv, **kwargs):
 
 def test_exact_json_has_the_agreed_shape(answer, problem):
     document = answer("exact", problem, "-K", "1,16,1e6", "-M", "1,3", "-e", "iwae,ciwae:0.5")
-    assert list(document) == ["log_evidence", "posterior", "results", "provenance"]
+    assert list(document) == ["log_evidence", "log_evidence_error", "posterior", "results", "provenance"]
     assert list(document["posterior"]) == ["mean", "cov"]
     order = [(cell["K"], cell["M"]) for cell in document["results"]]
     assert order == [(1, 1), (1, 3), (16, 1), (16, 3), (10**6, 1), (10**6, 3)]
@@ -90,7 +90,7 @@ def test_exact_json_has_the_agreed_shape(answer, problem):
         assert "per_row" not in cell
         assert list(cell["gradients"]) == ["iwae", "ciwae:0.5"]
         for gradients in cell["gradients"].values():
-            assert list(gradients) == ["target_bound", "prior_mean", "proposal_mean"]
+            assert list(gradients) == ["target_bound", "target_bound_error", "prior_mean", "proposal_mean"]
             for parameter in ("prior_mean", "proposal_mean"):
                 moments = gradients[parameter]
                 assert {"mean", "var", "snr", "mean_error", "var_error"} <= set(moments)
@@ -115,12 +115,16 @@ def test_names_are_spelled_as_asked_and_options_repeat(answer, problem):
     )
     assert [cell["K"] for cell in document["results"]] == [2, 1000]
     assert list(document["results"][0]["gradients"]) == ["ciwae:.50", "iwae", "dreg"]
-    assert list(document["results"][0]["gradients"]["dreg"]) == ["target_bound", "prior_mean"]
+    assert list(document["results"][0]["gradients"]["dreg"]) == [
+        "target_bound",
+        "target_bound_error",
+        "prior_mean",
+    ]
 
 
 def test_many_rows_are_reported_per_row(answer, rows):
     (cell,) = answer("exact", rows, "-K", "4")["results"]
-    assert list(cell["per_row"]) == ["gap", "ess"]
+    assert list(cell["per_row"]) == ["gap", "gap_error", "ess", "ess_error"]
     assert len(cell["per_row"]["gap"]) == 3
     assert np.mean(cell["per_row"]["gap"]) == pytest.approx(cell["gap"], rel=1e-12)
     assert np.shape(cell["gradients"]["iwae"]["proposal_weight"]["mean"]) == (2, 3)

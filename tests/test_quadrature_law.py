@@ -1,5 +1,7 @@
 """Truths of a user's own log-densities: against the Gaussian law, tensor quadrature, and bad input."""
 
+# pyright: reportOperatorIssue=false, reportOptionalOperand=false
+
 # pyright: reportOptionalSubscript=false, reportOptionalOperand=false, reportArgumentType=false, reportCallIssue=false
 
 import numpy as np
@@ -60,10 +62,12 @@ def test_a_linear_gaussian_density_has_the_gaussian_laws_truth(dim_z: int) -> No
             assert truth.target_bound == pytest.approx(b.gradients[name].target_bound, rel=1e-10)
             for parameter, moments in truth.parameters.items():
                 other = b.gradients[name].parameters[parameter]
-                spread = 1e-9 * np.sqrt(other.var).max() if other.var is not None else 1e-9
+                known = other.var is not None and np.isfinite(other.var).any()
+                spread = 1e-9 * np.sqrt(np.nanmax(other.var)) if known else 1e-9
                 np.testing.assert_allclose(moments.mean, other.mean, rtol=1e-9, atol=spread)
                 if moments.var is not None and other.var is not None:
-                    np.testing.assert_allclose(moments.var, other.var, rtol=3e-6, atol=1e-300)
+                    both = np.isfinite(moments.var) & np.isfinite(other.var)
+                    np.testing.assert_allclose(moments.var[both], other.var[both], rtol=2e-8, atol=1e-300)
 
 
 def mixture(z: np.ndarray) -> np.ndarray:

@@ -132,11 +132,15 @@ def exact(
     covariance: Annotated[
         bool, typer.Option("--covariance", help="also covariances between coordinates, and directional SNRs")
     ] = False,
+    digits: Annotated[
+        str | None, typer.Option("--digits", metavar="N", help="N significant digits, computed with mpmath")
+    ] = None,
     json: _Json = False,
 ) -> str:
     """Exact bounds, effective sample sizes, and gradient means, variances and SNRs, without sampling."""
     settings = _settings(problem, K, M, estimators, parameters)
-    return _answer(toyiwae.exact(**settings, covariance=covariance), "exact", problem, json)
+    result = toyiwae.exact(**settings, covariance=covariance, digits=digits)  # pyright: ignore[reportArgumentType]
+    return _answer(result, "exact", problem, json)
 
 
 @app.command()

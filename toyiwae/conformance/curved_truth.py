@@ -54,7 +54,7 @@ def _gradient(target: Target, moments: Moments, shape: tuple[int, ...]) -> Truth
 
 def _value(target: Target, entry: Entry, cell: Cell, climbed: float | None) -> Truth:
     mean = np.asarray(cell.bound if climbed is None else climbed)
-    error = np.asarray(cell.gap_error + 1e-12 * (1.0 + abs(float(mean))))
+    error = np.asarray((cell.bound_error or 0.0) + 1e-12 * (1.0 + abs(float(mean))))
     if not target.named:
         return Truth(mean, error, reason=_ANY)
     var = value_variance(entry, target.claimed.value(cell.K, cell.M), cell.K, cell.M)

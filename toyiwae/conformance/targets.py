@@ -134,9 +134,10 @@ class Target:
 
     def _value(self, whitened: Whitened, cell: Cell) -> Truth:
         bound = self.claimed.value(cell.K, cell.M)
-        value = cell.gradients[self.claimed.name].target_bound
-        mean = np.asarray(cell.bound if value is None else value)
-        error = np.asarray(cell.gap_error + 1e-12 * (1.0 + abs(float(mean))))
+        truth = cell.gradients[self.claimed.name]
+        known = (cell.bound, cell.bound_error), (truth.target_bound, truth.target_bound_error)
+        mean, slack = (np.asarray(number, dtype=float) for number in known[truth.target_bound is not None])
+        error = slack + 1e-12 * (1.0 + np.abs(mean))
         if not self.named:
             return Truth(mean, error, reason=_ANY)
         found = value_spread(whitened, bound, cell.K, cell.M)

@@ -1,0 +1,248 @@
+"""The accuracy that exact numbers promise: 1e-8 with an honest error for each, by mpmath where float64 misses it."""
+
+# pyright: reportOptionalSubscript=false, reportOptionalMemberAccess=false, reportOptionalOperand=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import toyiwae
+from tests.problems import random_problem
+from tests.test_truth import EVERY_K, FORMS, scaled_problem
+from toyiwae import estimators
+from toyiwae.forms import Bound
+from toyiwae.oracle import series
+from toyiwae.oracle.gradients import Whitened
+from toyiwae.truth import contract
+from toyiwae.truth.questions import reference
+
+TWO = random_problem(3, 2, 3)
+NUMBERS = (
+    "bound",
+    "gap",
+    "ess",
+    "mean",
+    "var",
+    "snr",
+    "bias",
+    "rmse",
+    "rmse_evidence",
+    "target_bound",
+    "log_evidence",
+)
+
+
+# the jackknife -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("order", "particles"),
+    [
+        (1, 10**9),
+        (2, 10**9),
+        (5, 10**4),
+        (3, 10**15),
+        pytest.param(20, 200, marks=pytest.mark.slow),
+        pytest.param(5, 10**6, marks=pytest.mark.slow),
+    ],
+)
+def test_the_jackknife_survives_the_cancellation_of_its_terms(order: int, particles: int) -> None:
+    """Its weights reach 1e44; its bias is of order K^-m-1, so that all of these bounds are log Z to float64."""
+    name = f"jackknife:{order}"
+    exact = toyiwae.exact(TWO, K=particles, estimators=["iwae", name])
+    cell = exact.cell(particles)
+    truth = cell.gradients[name]
+    assert truth.target_bound_error < 1e-12
+    assert abs(truth.target_bound - exact.log_evidence) <= truth.target_bound_error + exact.log_evidence_error
+    iwae = cell.gradients["iwae"].parameters
+    for parameter, moments in truth.parameters.items():
+        limit = moments.mean if parameter == "prior_mean" else np.zeros_like(moments.mean)
+        assert np.all(moments.mean_error <= 1e-8 * np.maximum(np.abs(limit), np.sqrt(iwae[parameter].var)))
+        assert np.all(np.abs(moments.mean - limit) <= 1e-8 * np.sqrt(iwae[parameter].var))
+
+
+def test_the_jackknifes_gradient_agrees_with_its_expansion() -> None:
+    """What is left of the terms at K = 10⁵, against eight orders of the expansion in 1/K, weighted exactly."""
+    order, particles, name = 2, 10**5, "proposal_mean"
+    bound = Bound.jackknife(order, particles)
+    found = series.gradient_mean(Whitened(TWO), reference(1.0), name, order=8, digits=40)
+    expected = np.zeros(2)
+    for i in range(2):
+        total = 0
+        for n in range(found.first, found.last + 1):
+            weight = sum((c / Fraction(k) ** n for k, c in bound.exact), Fraction(0))
+            coefficient = found.term(n).value[i]
+            total = total + coefficient * weight.numerator / weight.denominator
+        expected[i] = float(total)
+    moments = toyiwae.exact(TWO, K=particles, estimators=f"jackknife:{order}").cell(particles)
+    mean = moments.gradients[f"jackknife:{order}"].parameters[name].mean
+    assert 0.0 < np.abs(expected).max() < 1e-12
+    np.testing.assert_allclose(mean, expected, rtol=1e-9)
+
+
+# the contract --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(0.3, 0.001), (0.5, 0.05), (1e-6, 1.0), (24.0, 0.7)])
+def test_every_number_is_right_to_1e8_or_says_why_not(shift: float, scale: float) -> None:
+    """Variances against themselves, means against the larger of themselves and their standard deviation."""
+    exact = toyiwae.exact(scaled_problem(shift, scale), K=EVERY_K, estimators=FORMS)
+    for cell in exact.results:
+        assert cell.gap_error <= 1e-8 * cell.gap
+        assert cell.ess_error <= 1e-8 * cell.ess
+        for truth in cell.gradients.values():
+            for moments in truth.parameters.values():
+                good = moments.var_error <= 1e-8 * moments.var
+                assert np.all(good | (np.isnan(moments.var) & bool(moments.reason)))
+                spread = np.sqrt(np.nan_to_num(moments.var, nan=np.inf))
+                assert np.all(moments.mean_error <= 1e-8 * np.maximum(np.abs(moments.mean), spread))
+
+
+def test_what_float64_misses_is_computed_with_mpmath(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a tolerance that float64 cannot meet, everything is recomputed; without effort, it is withheld."""
+    options = {"K": [4, 10**6], "estimators": "dreg,iwae"}
+    plain = toyiwae.exact(TWO, **options)
+    monkeypatch.setattr(contract, "TOLERANCE", 1e-17)
+    monkeypatch.setattr(contract, "MOST_EFFORT", 0.0)
+    withheld = toyiwae.exact(TWO, **options)
+    monkeypatch.setattr(contract, "TOLERANCE", 2e-15)
+    monkeypatch.setattr(contract, "DIGITS", 20)
+    monkeypatch.setattr(contract, "MOST_EFFORT", 1e3)
+    finer = toyiwae.exact(TWO, **options)
+    for before, none, after in zip(plain.results, withheld.results, finer.results, strict=True):
+        assert none.bound is none.gap is none.ess is None
+        assert "mpmath would take too long" in none.reason
+        assert after.gap == pytest.approx(before.gap, abs=before.gap_error, rel=0)
+        assert after.gap_error < 1e-15 * after.gap
+        for name, truth in before.gradients.items():
+            for parameter, moments in truth.parameters.items():
+                gone = none.gradients[name].parameters[parameter]
+                assert np.isnan(gone.var).all()
+                assert f"the variance of {name} at K = {before.K}" in gone.reason
+                other = after.gradients[name].parameters[parameter]
+                assert np.all(np.abs(other.var - moments.var) <= moments.var_error)
+                assert np.all(other.var_error < 2e-15 * other.var)
+
+
+def test_a_moment_that_does_not_exist_is_named() -> None:
+    """E[w^-99] is infinite for a wide proposal: no number of that estimator, all of the others."""
+    cell = toyiwae.exact(scaled_problem(0.3, 1.4), K=8, estimators="vr_iwae:100,iwae").cell(8)
+    truth = cell.gradients["vr_iwae:100"]
+    assert truth.target_bound is truth.parameters["prior_mean"].mean is None
+    assert "E[w^-99] is infinite: it exists only where every β < 0.010101" in truth.reason
+    assert cell.gradients["iwae"].parameters["prior_mean"].reason is None
+
+
+# errors --------------------------------------------------------------------------------------------------------------
+
+
+def errors_missing(entry: object, found: list[str]) -> list[str]:
+    """Keys of numbers without their error beside them."""
+    if isinstance(entry, dict):
+        for key, value in entry.items():
+            if key == "decimals":
+                continue
+            if key in (*NUMBERS, "cov", "directional_snr") and f"{key}_error" not in entry:
+                found.append(key)
+            errors_missing(value, found)
+    if isinstance(entry, list):
+        for value in entry:
+            errors_missing(value, found)
+    return found
+
+
+def test_every_number_has_its_error() -> None:
+    """In the JSON, whatever was asked for; the keys that were promised are all there."""
+    problem = toyiwae.paper_problem(D=2, N=3, perturbation_std=0.3, seed=1)
+    document = toyiwae.exact(problem, K=[2, 5], M=2, estimators=estimators.all(), covariance=True).to_dict()
+    del document["posterior"]  # closed forms of the problem's own numbers, right to round-off
+    assert errors_missing(document, []) == []
+    entry = document["results"][0]
+    assert {"K", "M", "bound", "gap", "gap_error", "ess", "gradients"} <= entry.keys()
+    assert {"mean", "var", "snr", "mean_error", "var_error"} <= entry["gradients"]["dreg"][
+        "prior_mean"
+    ].keys()
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        pytest.param(TWO, id="wide"),
+        pytest.param(scaled_problem(0.5, 0.45), id="narrow", marks=pytest.mark.slow),
+    ],
+)
+def test_errors_are_honest(problem: toyiwae.Problem) -> None:
+    """Float64 numbers differ from those with 25 digits by no more than they say, derived ones too."""
+    options = {"K": [1, 3, 10**4], "M": 2, "estimators": FORMS}
+    plain = toyiwae.exact(problem, covariance=True, **options)
+    exact = toyiwae.exact(problem, digits=25, covariance=True, **options)
+    assert abs(plain.log_evidence - exact.log_evidence) <= plain.log_evidence_error
+    for a, b in zip(plain.results, exact.results, strict=True):
+        for name in ("bound", "gap", "ess"):
+            assert abs(getattr(a, name) - getattr(b, name)) <= getattr(a, f"{name}_error") + 1e-15 * getattr(
+                b, name
+            )
+        for name, truth in a.gradients.items():
+            other = b.gradients[name]
+            assert abs(truth.target_bound - other.target_bound) <= truth.target_bound_error
+            for part, snr in truth.directional_snr.items():
+                if not math.isnan(snr):  # without a mean there is no direction
+                    assert abs(snr - other.directional_snr[part]) <= truth.directional_snr_error[part]
+            for parameter, moments in truth.parameters.items():
+                for field in ("mean", "var", "snr", "bias", "rmse", "rmse_evidence"):
+                    one, two = (getattr(m, field) for m in (moments, other.parameters[parameter]))
+                    slack = getattr(moments, f"{field}_error")
+                    # what is 0 by cancellation is 0 to the digits that were asked for
+                    near = np.abs(one - two) <= slack + 1e-15 * np.abs(two) + 1e-100
+                    assert np.all(near | (other.parameters[parameter].var < 1e-100)), (name, parameter, field)
+
+
+# digits --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_digits_are_right_and_rounded() -> None:
+    """Twenty digits agree with thirty; float64 numbers are the nearest to them."""
+    options = {"K": [2, 1000], "M": 3, "estimators": "piwae,jackknife,score_function"}
+    few, many = (toyiwae.exact(TWO, digits=digits, **options) for digits in (20, 30))
+    pairs = [(few.log_evidence, few.decimals["log_evidence"], many.decimals["log_evidence"])]
+    for a, b in zip(few.results, many.results, strict=True):
+        pairs += [(getattr(a, key), a.decimals[key], b.decimals[key]) for key in ("bound", "gap", "ess")]
+        for name, truth in a.gradients.items():
+            other = b.gradients[name]
+            pairs.append((truth.target_bound, truth.decimals["target_bound"], other.decimals["target_bound"]))
+            for parameter, moments in truth.parameters.items():
+                for key, texts in moments.decimals.items():
+                    finer = np.ravel(other.parameters[parameter].decimals[key])
+                    pairs += list(zip(np.ravel(getattr(moments, key)), np.ravel(texts), finer, strict=True))
+    assert "var" in few.cell(2, 3).gradients["piwae"].parameters["proposal_mean"].decimals
+    assert "var" not in few.cell(2, 3).gradients["score_function"].parameters["proposal_mean"].decimals
+    for value, text, finer in pairs:
+        assert value == pytest.approx(float(text), rel=4e-16)
+        assert abs(Fraction(text) - Fraction(finer)) <= abs(Fraction(finer)) / 10**19
+        assert len(text.strip("-0.").replace(".", "").partition("e")[0]) <= 20
+
+
+@pytest.mark.parametrize("digits", [0, 1001, 2.5, "many"])
+def test_digits_out_of_range_are_refused(digits: object) -> None:
+    """By name."""
+    with pytest.raises(toyiwae.InputError, match="digits is"):
+        toyiwae.exact(TWO, K=2, digits=digits)  # pyright: ignore[reportArgumentType]
+
+
+# what is equal -------------------------------------------------------------------------------------------------------
+
+
+def test_the_geometric_baseline_of_two_particles_is_the_arithmetic_one() -> None:
+    """So its variance is known at K = 2, and at no other K."""
+    cells = toyiwae.exact(TWO, K=[2, 3], M=2, estimators="vimco_geometric,vimco_arithmetic").results
+    one, other = (
+        cells[0].gradients[f"vimco_{kind}"].parameters["proposal_mean"]
+        for kind in ("geometric", "arithmetic")
+    )
+    np.testing.assert_array_equal(one.var, other.var)
+    assert cells[1].gradients["vimco_geometric"].parameters["proposal_mean"].var is None
+    assert math.isfinite(one.var_error.max())
