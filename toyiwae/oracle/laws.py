@@ -16,17 +16,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from scipy.special import gammaln, loggamma
 
 from toyiwae.errors import MissingMomentError
 from toyiwae.oracle import mellin
 from toyiwae.oracle.grid import Grid, Smoothness
 from toyiwae.oracle.polynomials import Polynomial, SizeTilt, Tilt
+from toyiwae.oracle.segment import Segment, log_abs_expm1
+from toyiwae.oracle.spectrum import Spectrum
 
 EPS = mellin.EPS
 _REACH = 9.5  # standard deviations beyond which there is less than 1e-20 of the noise
-_SAMPLED = 24  # nodes of a line at which sizes are looked at
-_POLES = 4  # how many Taylor terms may be taken out where the moments exist
 
 
 @dataclass(frozen=True)
@@ -52,78 +51,6 @@ class Transform:
     def value_error(self) -> np.ndarray:
         """The error of the transform itself."""
         return self.error + np.where(self.split[:, None], self.leading_error, 0.0)
-
-
-def log1pmx(y: np.ndarray) -> np.ndarray:
-    """log(1+y) - y without cancellation, for real or complex y with Re(1+y) > 0."""
-    small = np.abs(y) < 0.2
-    plain = np.log1p(y) - y
-    if not small.any():
-        return plain
-    z = y[small]
-    series = np.zeros_like(z)
-    for n in range(26, 1, -1):
-        series = z * series + (-1.0 if n % 2 == 0 else 1.0) / n
-    plain[small] = z * z * series
-    return plain
-
-
-class Spectrum:
-    """What depends on β alone, cached for the rows that share it: logarithms and coefficients on lines."""
-
-    def __init__(self, beta: np.ndarray):
-        self.beta = beta
-        self._tables: dict = {}
-        self._lines: dict = {}
-        self._tilts: dict = {}
-
-    def limit(self, sign: int) -> float:
-        """Largest |s| with 1 + sβ > 0, for s of the opposite sign of the β whose sign is `sign`."""
-        worst = float(np.max(sign * self.beta, initial=0.0))
-        return np.inf if worst <= 0.0 else 1.0 / worst
-
-    def parts(self, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The constant part [S] and the coefficients of h² [S, D] of log M(s)."""
-        beta = self.beta
-        sb = np.multiply.outer(s, beta)
-        constant = 0.5 * (s[:, None] * log1pmx(beta)[None, :] - log1pmx(sb)).sum(axis=1)
-        weight = (s * (s - 1.0))[:, None] / (2.0 * (1.0 + sb) * (1.0 + beta))
-        return constant, weight
-
-    def table(self, power: float, p: float, excess: bool, spread: float, finest: float | None):
-        """Candidate lines of a transform, with log Γ and the parts of log M on them."""
-        key = (power, p, excess, spread, finest)
-        if key not in self._tables:
-            low = (power - self.limit(-1)) / p
-            high = (power + self.limit(+1)) / p
-            floor = power - 2.0 if excess else 0.0
-            abscissa, order = mellin.candidates(low, high, floor=floor, poles=_POLES, spread=spread)
-            if finest is not None:
-                abscissa, order = mellin.refine(
-                    abscissa, order, low, high, floor=floor, centre=power / p, finest=finest
-                )
-            self._tables[key] = (abscissa, order, gammaln(abscissa), *self.parts(power - p * abscissa))
-        return self._tables[key]
-
-    def line(self, power: float, p: float, abscissa: float, step: float, reach: float):
-        """Heights, s, log Γ, the argument of M and its parts on the nodes of a line, up to a reach."""
-        key = (power, p, abscissa, step)
-        y = mellin.heights(step, reach)
-        known = self._lines.get(key)
-        if known is None or len(known[0]) < len(y):
-            s = abscissa + 1j * y
-            known = (y, loggamma(s), power - p * s, *self.parts(power - p * s))
-            if len(y) <= 4096:
-                self._lines[key] = known
-        return tuple(part[: len(y)] for part in known)
-
-    def ladder(self, power: float, p: float, abscissa: float):
-        """Log |Γ| and the parts of log M on the heights at which an integrand's reach is looked for."""
-        key = (power, p, abscissa, "ladder")
-        if key not in self._lines:
-            s = abscissa + 1j * mellin.LADDER
-            self._lines[key] = (loggamma(s).real, *self.parts(power - p * s))
-        return self._lines[key]
 
 
 @dataclass(frozen=True)
@@ -289,7 +216,7 @@ class GaussianLaw:
             power, p, excess, p * self._spread, grid.finest
         )
         log_moment = constant + self.h**2 @ weight.T
-        size = log_gamma + (_log_abs_expm1(log_moment) if excess else log_moment)
+        size = log_gamma + (log_abs_expm1(log_moment) if excess else log_moment)
         degree = max(sum(g.degree for g in factors) for factors in requests)
         if degree:  # near the ends of the strip the tilted noise grows, and with it the integrand
             size = size + 0.5 * degree * np.log(self._noise_size(power - p * abscissa))
@@ -304,7 +231,7 @@ class GaussianLaw:
         errors: list[list[np.ndarray]] = [[] for _ in requests]
         splits = []
         for line, step, start, stop in table.choose(grid.log_t, grid.breaks):
-            segment = _Segment(self, table, line, step, grid, start, stop, power, p, excess)
+            segment = Segment(self, table, line, step, grid, start, stop, power, p, excess=excess)
             splits.append(np.full(stop - start, not excess and table.order[line] > 0))
             for i, factors in enumerate(requests):
                 value, error = segment.sum(factors)
@@ -335,105 +262,3 @@ class GaussianLaw:
         from_beta = 0.5 * np.abs(s * (s - 1.0)) * (tilt @ moved)
         by_h = size * np.abs(s + 1.0)[:, None] * tilt * ((2 + self.beta) * self.beta_error)
         return from_beta + self.h**2 @ by_h.T + 2.0 * (np.abs(self.h) * self.h_error) @ size.T
-
-
-class _Segment:
-    """One line of one transform on one part of the grid."""
-
-    def __init__(self, law, table, line, step, grid, start, stop, power, p, excess):
-        self.law, self.grid, self.start, self.stop, self.step = law, grid, start, stop, step
-        self.power, self.p, self.excess = power, p, excess
-        c, self.order = float(table.abscissa[line]), int(table.order[line])
-        peak = table.log_size[:, line]  # [N]
-        log_gamma, constant, weight = law.spectrum.ladder(power, p, c)
-        log_moment = constant + law.h**2 @ weight.T
-        reach = natural = mellin.reach(log_gamma + log_moment.real)
-        if excess:
-            reach = mellin.reach(log_gamma + _log_abs_expm1(log_moment))
-        distance, kernel_distance = grid.distances(start)
-        cut = None
-        if distance:
-            cut = mellin.Cut(distance)
-        elif excess and kernel_distance:  # e^-t is long gone; the law's own part ends where it will
-            cut = mellin.Cut(kernel_distance, natural)
-        if cut is not None:
-            reach = min(reach, cut.end)
-        y, log_gamma, argument, constant, weight = law.spectrum.line(power, p, c, step, reach)
-        log_moment = constant + law.h**2 @ weight.T  # [N, S]
-        log_base = log_gamma - peak[:, None]
-        base = np.exp(log_base + log_moment)
-        if excess:
-            small = np.where(log_moment.real < 1.0, log_moment, 0.0)
-            base = np.where(
-                log_moment.real < 1.0, np.exp(log_base) * np.expm1(small), base - np.exp(log_base)
-            )
-        if cut is not None:
-            base = base * cut.window(y)
-        self.y, self.base, self.tail = y, base, 1.0 if cut is None else min(1.0, cut.end)
-        self.tilt = Tilt(law.beta, law.h, argument)
-        self.every = max(
-            1, len(y) // _SAMPLED
-        )  # sizes vary slowly along a line: a part of the nodes tells them
-        self.sampled = argument[:: self.every]
-        size = 4.0 + np.abs(log_gamma) + np.abs(constant) + law.h**2 @ np.abs(weight).T
-        with np.errstate(over="ignore"):
-            moved = np.exp((log_gamma + log_moment).real - peak[:, None]) if excess else np.abs(base)
-        self.noise = EPS * size * np.abs(base) + law.relative_wobble(argument, weight) * moved  # [N, S]
-        self.log_t = grid.log_t[start:stop]
-        exponent = peak[:, None] + (power / p - c) * self.log_t
-        self.scale = np.exp(exponent) * (step / np.pi)  # [N, T']
-        self.exponent = 2.0 + np.abs(exponent)
-
-    def sum(self, factors: tuple[Polynomial, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """The remainder and its error: [N, T', F] each."""
-        mean = self.tilt.expectation(factors) if factors else np.ones((1, len(self.y), 1))
-        inner, f = np.abs(mean), self.base[:, :, None] * mean
-        n, s, count = f.shape
-        columns = np.ascontiguousarray(f.transpose(1, 0, 2)).reshape(s, n * count)
-        value = self.grid.kernel.sum(self.step, self.y, columns, self.start, self.stop)
-        value = value.reshape(len(self.log_t), n, count).transpose(1, 0, 2) * self.scale[:, :, None]
-        dropped = (
-            EPS
-            * (np.abs(self.base).max(axis=1) * self.tail / self.step)[:, None, None]
-            * inner.max(axis=1, keepdims=True)
-        )
-        fixed = self.noise[:, None, :] @ inner + dropped
-        moving = EPS * ((self.y * np.abs(self.base))[:, None, :] @ inner)
-        if factors:
-            coarse = 2.0 * EPS * self.every * np.abs(self.base[:, :: self.every])
-            fixed = fixed + coarse[:, None, :] @ self.law.sizes(self.sampled, factors)
-        error = self.scale[:, :, None] * (fixed + np.abs(self.log_t)[:, None] * moving)
-        error = error + EPS * self.exponent[:, :, None] * np.abs(value)
-        for j in range(self.order):
-            taylor, slack = self._taylor(j, factors)
-            value, error = value + taylor, error + slack
-        return value, error
-
-    def _taylor(self, j: int, factors: tuple[Polynomial, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """The j-th Taylor term that the line leaves out; for plain transforms the 0-th stays split off."""
-        if self.excess:
-            j = j + 2 - int(self.power)
-        elif j == 0:
-            return np.zeros(1), np.zeros(1)
-        power = self.power + self.p * j
-        s = np.array([power])
-        constant, weight = self.law.spectrum.parts(s)
-        log_moment = constant + self.law.h**2 @ weight.T
-        moment = np.expm1(log_moment) if self.excess else np.exp(log_moment)
-        if factors:
-            moment = moment * np.real(Tilt(self.law.beta, self.law.h, s).expectation(factors)[:, 0])
-        scale = (-1.0) ** j * np.exp((power / self.p) * self.log_t - gammaln(j + 1.0))
-        value = scale[:, None] * moment[:, None, :]
-        wobble = self.law.relative_wobble(s, weight)[:, :, None]
-        inner = EPS * (8.0 + np.abs(constant)[0] + np.abs(log_moment)[:, :, None]) + wobble
-        error = np.abs(value) * inner
-        if factors:
-            size = np.exp(log_moment)[:, :, None] * self.law.sizes(s, factors)
-            error = error + EPS * np.abs(scale)[:, None] * size
-        return value, error
-
-
-def _log_abs_expm1(x: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore"):
-        large = np.real(x) > 30.0
-        return np.where(large, np.real(x), np.log(np.abs(np.expm1(np.where(large, 30.0, x)))))

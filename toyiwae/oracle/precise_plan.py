@@ -18,6 +18,7 @@ from scipy.special import gammaln, loggamma
 
 from toyiwae.errors import PrecisionError
 from toyiwae.oracle.precise_law import PreciseLaw, Segment
+from toyiwae.oracle.segment import log_abs_expm1
 
 _LOG10 = float(np.log(10.0))
 _LOG2 = float(np.log(2.0))
@@ -57,7 +58,7 @@ class _Tables:
         self.ladder = self._ladder()
         log_moment = law.log_moments(-p * self.ladder)
         self.full = np.stack([gammaln(self.ladder + a / p) + log_moment for a in self.powers])
-        headless = _log_abs_expm1(log_moment)
+        headless = log_abs_expm1(log_moment)
         self.size = np.stack(
             [gammaln(self.ladder + a / p) + (headless if a < 2 else log_moment) for a in self.powers]
         )
@@ -248,8 +249,3 @@ def _reach(tables: _Tables, c: float, nats: float) -> float:
         size = loggamma(s + a / tables.p).real + (np.maximum(log_moment, 0.0) if a < 2 else log_moment)
         height = max(height, float(y[np.flatnonzero(size > size[0] - nats)[-1]]))
     return height * 1.05 + 1.0
-
-
-def _log_abs_expm1(x: Floats) -> Floats:
-    with np.errstate(divide="ignore"):
-        return np.where(x > 30.0, x, np.log(np.abs(np.expm1(np.minimum(x, 30.0)))))

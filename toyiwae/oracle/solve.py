@@ -12,9 +12,10 @@ from toyiwae.forms import Form
 from toyiwae.oracle.finite_k import Estimate, FiniteK, Grids
 from toyiwae.oracle.gradients import MODEL_PARAMETERS, Gradients, Whitened
 from toyiwae.oracle.grid import Grid
-from toyiwae.oracle.laws import EPS, GaussianLaw, log1pmx
+from toyiwae.oracle.laws import EPS, GaussianLaw
 from toyiwae.oracle.moments import GradientEngine, GradientMoments, moments_of_one
 from toyiwae.oracle.polynomials import Polynomial
+from toyiwae.oracle.spectrum import log1pmx
 
 _BATCH_BYTES = 48_000_000  # of one intermediate array
 
