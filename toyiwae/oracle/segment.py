@@ -68,7 +68,7 @@ class Segment:
         self.sampled = argument[:: self.every]
         size = 4.0 + np.abs(log_gamma) + np.abs(constant) + law.h**2 @ np.abs(weight).T
         with np.errstate(over="ignore"):
-            moved = np.exp((log_gamma + log_moment).real - peak[:, None]) if excess else np.abs(base)
+            moved = np.exp(np.real(log_gamma + log_moment) - peak[:, None]) if excess else np.abs(base)
         self.noise = EPS * size * np.abs(base) + law.relative_wobble(argument, weight) * moved  # [N, S]
         self.log_t = grid.log_t[start:stop]
         exponent = peak[:, None] + (power / p - c) * self.log_t
