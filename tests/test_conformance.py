@@ -112,6 +112,20 @@ def test_every_planted_bug_is_killed(bug):
     killed(bug, **LIGHT)
 
 
+@pytest.mark.parametrize("shift", [0.05, 0.12, 0.121, 0.123])
+def test_large_calls_are_even(shift):
+    """So that noise used twice is seen: on the halves of a batch, which face each other only where it is even."""
+    sizes = []
+    inner = correct("iwae")
+
+    def estimator(problem, K, M, replicates, rng):
+        sizes.append(replicates)
+        return inner(problem, K, M, replicates, rng)
+
+    toyiwae.check(estimator, "iwae", K=3, M=1, shift=shift)
+    assert {size % 2 for size in sizes if size > 100} == {0}
+
+
 @pytest.mark.slow
 @every_bug
 def test_every_planted_bug_is_killed_at_default_settings(bug):

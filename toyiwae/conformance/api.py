@@ -226,7 +226,10 @@ class Plan:
     def chunks(
         self, calls: Isolated, entry: Entry, K: int, M: int, n: int, start: int = 0
     ) -> Iterator[Sample]:
-        """Calls that give n replicates, keyed by seed, problem, K, M and their number.
+        """Calls that give at least n replicates, keyed by seed, problem, K, M and their number.
+
+        The size of a call is even, where it is not 1: who uses noise twice uses it on the two halves of a batch, and
+        the halves of an odd one do not face each other.
 
         Raises:
             Finding: what a call did wrong; its `seed` reproduces it.
@@ -235,6 +238,7 @@ class Plan:
         size = max(1, min(_LARGEST_CALL, _NUMBERS // (K * M * problem.dim_z * problem.n_rows)))
         count = -(-n // size)
         size = -(-n // count)
+        size += size % 2 if size > 1 else 0
         for chunk in range(start, start + count):
             seed = contract.seed_of(self.seed, problem.content_hash, K, M, chunk)
             try:
