@@ -118,9 +118,9 @@ def test_large_calls_are_even(shift):
     sizes = []
     inner = correct("iwae")
 
-    def estimator(problem, K, M, replicates, rng):
+    def estimator(problem, *, K, M, replicates, seed):
         sizes.append(replicates)
-        return inner(problem, K, M, replicates, rng)
+        return inner(problem, K=K, M=M, replicates=replicates, seed=seed)
 
     toyiwae.check(estimator, "iwae", K=3, M=1, shift=shift)
     assert {size % 2 for size in sizes if size > 100} == {0}
