@@ -189,7 +189,8 @@ class GradientEngine(FiniteK):
         error = product.error + np.abs(a.value) * b.error + a.error * np.abs(b.value) + 2 * EPS * np.abs(off)
         value = product.value - off
         if r == s == 2 and self._controlled({2: f}, {2: g}):
-            with contextlib.suppress(PrecisionError):  # of the control; the plain form stands without it
+            # where the control is refused, or overflows, the plain form stands without it
+            with contextlib.suppress(PrecisionError), np.errstate(over="ignore", invalid="ignore"):
                 other = self._squared_weights(f, g)
                 better = other.error < error
                 value, error = np.where(better, other.value, value), np.where(better, other.error, error)
