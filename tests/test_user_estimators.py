@@ -11,7 +11,7 @@ import pytest
 
 import toyiwae
 from tests.problems import random_problem
-from toyiwae import cli, estimators
+from toyiwae import cli, estimators, stats
 from toyiwae.errors import InputError
 from toyiwae.estimators import Target, both, estimator, iwae_bound, registry, users
 from toyiwae.forms import Bound, Coefficients, Form
@@ -263,3 +263,15 @@ def test_what_a_function_raises_in_python_is_its_own():
 def test_every_registered_form_passes_the_comparison():
     for made in estimators.all():
         users.compare(made)
+
+
+def test_the_documented_file_has_exact_answers_that_sampling_agrees_with() -> None:
+    root = Path(__file__).resolve().parents[1]
+    problem, name = toyiwae.load(root / "docs/problem.toml"), f"{root / 'docs/my_estimator.py'}:halfway"
+    found = toyiwae.estimate(problem, K=8, M=2, estimators=name, replicates=20_000, seed=1)
+    own = found.cell(8, 2).gradients[name]["proposal_mean"]
+    assert own.truth_mean is not None
+    assert own.truth_var is not None
+    assert own.z_var is not None
+    assert found.agreement().passed
+    assert np.abs(own.z_var).max() < stats.family_threshold(own.z_var.size, 1e-6)
