@@ -40,10 +40,10 @@ def caption(table: Table) -> str:
 
 def _absent(curves: pd.DataFrame, missing: pd.DataFrame) -> str:
     """Which estimators are not in the figure, or not everywhere, and why."""
-    shown, sentences = set(curves.estimator), []
+    first, sentences = curves.K.min(), []
     for name, part in missing.groupby("estimator", sort=False):
         reason = str(part.reason.iloc[0]).removeprefix("no closed form: ")
-        where = f"from $K$ = {part.K.min():,} on" if name in shown else "at any $K$"
+        where = f"from $K$ = {part.K.min():,} on" if part.K.min() > first else "at any $K$"
         sentences.append(f"{name} {where}, since {reason}")
     return f"Not shown: {'; '.join(sentences)}." if sentences else ""
 

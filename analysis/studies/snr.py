@@ -103,7 +103,7 @@ def _samples(problem: toyiwae.Problem, settings: SnrSettings, iwae: pd.DataFrame
 def _estimators(problem: toyiwae.Problem, settings: SnrSettings) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Medians over coordinates of SNR and of |target|/RMSE for all registered estimators; and where there are none.
 
-    A curve is drawn of what is known at every K; vimco_geometric has a variance at K = 2 alone.
+    What is known at a single K, as the variance of vimco_geometric is at 2, makes no curve and is left out.
     """
     counts = sorted({2, *measures.counts(settings.compared_k, 2)} - {1})
     chosen = [e for e in estimators.all() if e.min_particles <= counts[0]]
@@ -116,12 +116,15 @@ def _estimators(problem: toyiwae.Problem, settings: SnrSettings) -> tuple[pd.Dat
                 missing.append((estimator.name, cell.K, found.reason))
                 continue
             against = np.abs(found.mean - found.bias) / found.rmse
+            if np.isnan(found.snr).any():  # withheld, where it is not known well enough
+                missing.append((estimator.name, cell.K, found.reason))
+                continue
             kind = kind_of(estimator)
             rows.append((cell.K, cell.M, estimator.name, kind, np.median(found.snr), np.median(against)))
     columns = ["K", "M", "estimator", "kind", "snr", "target_over_rmse"]
-    without = {name for name, *_ in missing}
-    whole = [row for row in rows if row[columns.index("estimator")] not in without]
-    return pd.DataFrame(whole, columns=columns), pd.DataFrame(missing, columns=["estimator", "K", "reason"])
+    frame = pd.DataFrame(rows, columns=columns)
+    curves = frame[frame.groupby("estimator").K.transform("count") > 1].reset_index(drop=True)
+    return curves, pd.DataFrame(missing, columns=["estimator", "K", "reason"])
 
 
 def kind_of(estimator: estimators.Estimator) -> str:

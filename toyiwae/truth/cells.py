@@ -38,7 +38,7 @@ def withheld(what: str, found: Estimate, scale: Any, why: str) -> tuple[Estimate
     size = np.maximum(np.abs(found.value), scale)
     with np.errstate(divide="ignore", invalid="ignore"):
         worst = float(np.nanmax(np.where(bad, found.error / size, 0.0)))
-    reason = f"{what} is known to {worst:.1g} of its size, not to {TOLERANCE:g}: {why}"
+    reason = f"{what} is known to {worst:.2g} of its size, not to {TOLERANCE:g}: {why}"
     return Estimate(np.where(bad, np.nan, found.value), np.where(bad, np.nan, found.error)), reason
 
 
