@@ -72,14 +72,16 @@ class CellSummary:
 
 
 def exact_directions(truth: Cell | str, parameters: Sequence[str]) -> Directions:
-    """The directions of those means of which all is known exactly; a zero vector where the mean is zero."""
+    """The directions of those means that are known in every coordinate; a zero vector where the mean is zero."""
     found: Directions = {}
     if isinstance(truth, str):
         return found
     for name, gradient in truth.gradients.items():
         for part in {part_of(parameter) for parameter in parameters}:
             means = {p: gradient.parameters[p].mean for p in parameters if part_of(p) == part}
-            known = {p: mean[None] for p, mean in means.items() if mean is not None}
+            known = {
+                p: mean[None] for p, mean in means.items() if mean is not None and np.isfinite(mean).all()
+            }
             if len(known) == len(means):
                 found[name, part] = (_unit(flatten(known, part)[0]), "exact")
     return found
