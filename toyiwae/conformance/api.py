@@ -12,7 +12,7 @@ import numpy as np
 
 from toyiwae import arguments, records, stats
 from toyiwae.checks import nearest
-from toyiwae.conformance import contract, curved_truth, deterministic, moments, sequential
+from toyiwae.conformance import contract, curved_truth, dependence, deterministic, moments, sequential
 from toyiwae.conformance.bank import Entry, bank, curved
 from toyiwae.conformance.contract import Finding, Sample
 from toyiwae.conformance.curved import Curved
@@ -217,11 +217,12 @@ class Plan:
             digits = min(chunk.digits for chunk in chunks)
             yield from moments.mean_checks(arrays, truths[K, M], where, level, digits)
             yield from moments.variance_checks(arrays, truths[K, M], where, level)
-            yield from moments.dependence_checks(parts, where, level)
+            noise = K * M * entry.problem.dim_z * entry.problem.n_rows
+            yield from dependence.dependence_checks(parts, where, level, digits=digits, noise=noise)
             if M == 1:
                 ones[K] = arrays
             elif K in ones:
-                yield moments.group_check(ones[K], arrays, M, where, level)
+                yield dependence.group_check(ones[K], arrays, M, where, level)
 
     def chunks(
         self, calls: Isolated, entry: Entry, K: int, M: int, n: int, start: int = 0

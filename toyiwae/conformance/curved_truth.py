@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from toyiwae.conformance import values
 from toyiwae.conformance.bank import Entry
 from toyiwae.conformance.targets import Target, Truth
 from toyiwae.forms import Bound
@@ -34,8 +35,7 @@ def truths(target: Target, entry: Entry) -> dict[tuple[int, int], dict[str, Trut
 
 def _cell(target: Target, entry: Entry, cell: Cell) -> dict[str, Truth]:
     found, shapes = cell.gradients[target.claimed.name], entry.problem.parameters
-    value = _value(target, entry, cell, found.target_bound)
-    return {"value": value} | {
+    return {"value": _value(target, entry, cell)} | {
         name: _gradient(target, moments, shapes[name]) for name, moments in found.parameters.items()
     }
 
@@ -43,37 +43,38 @@ def _cell(target: Target, entry: Entry, cell: Cell) -> dict[str, Truth]:
 def _gradient(target: Target, moments: Moments, shape: tuple[int, ...]) -> Truth:
     """A gradient's moments in the parameter's own shape."""
     if moments.mean is None or moments.mean_error is None:
-        return Truth(None, np.zeros(()), reason=moments.reason)
+        return Truth(None, np.zeros(()), mean_reason=moments.reason, var_reason=moments.reason)
     mean, error = moments.mean.reshape(shape), moments.mean_error.reshape(shape)
     if not target.named:
-        return Truth(mean, error, reason=_ANY)
-    if moments.var is None or moments.var_error is None:
-        return Truth(mean, error, reason=moments.reason)
-    return Truth(mean, error, moments.var.reshape(shape), moments.var_error.reshape(shape))
+        return Truth(mean, error, mean_reason=moments.reason, var_reason=_ANY)
+    var = slack = None
+    if moments.var is not None and moments.var_error is not None:
+        var, slack = moments.var.reshape(shape), moments.var_error.reshape(shape)
+    return Truth(mean, error, var, slack, mean_reason=moments.reason, var_reason=moments.reason)
 
 
-def _value(target: Target, entry: Entry, cell: Cell, climbed: float | None) -> Truth:
-    mean = np.asarray(cell.bound if climbed is None else climbed)
-    error = np.asarray((cell.bound_error or 0.0) + 1e-12 * (1.0 + abs(float(mean))))
+def _value(target: Target, entry: Entry, cell: Cell) -> Truth:
+    mean, slack, reason = values.mean(target.claimed, cell)
     if not target.named:
-        return Truth(mean, error, reason=_ANY)
+        return Truth(mean, slack, mean_reason=reason, var_reason=_ANY)
     var = value_variance(entry, target.claimed.value(cell.K, cell.M), cell.K, cell.M)
     if var is None:
-        return Truth(mean, error, reason=f"the variance of the value of {target.claimed.name} is not derived")
-    return Truth(mean, error, var.value, var.error)
+        missing = values.NOT_DERIVED.format(name=target.claimed.name)
+        return Truth(mean, slack, mean_reason=reason, var_reason=missing)
+    return Truth(mean, slack, var.value, var.error, mean_reason=reason)
 
 
 def value_variance(entry: Entry, bound: Bound, K: int, M: int) -> Estimate | None:
     """Variance of the mean over groups of `(1/e) log (1/K) Σ w^e`, or of log w over all particles; None for others.
 
-    With `y = (1/K) Σ w^e` in units of its mean, `E[log² y] = 2 ∫ (Λ(t/K)^K − e^−t)(log t + γ) dt/t`. The error is
-    the difference of two lattices.
+    The error is the difference of two lattices.
     """
-    if len(bound.terms) != 1 or bound.terms[0][1] != 1.0 or bound.terms[0][0] not in (1, K):
+    found = values.parts(bound, K, M)
+    if found is None:
         return None
-    particles = bound.terms[0][0]
+    particles, groups = found
     coarse, fine = (_variance(_law(entry, bound.exponent, nodes), particles) for nodes in _NODES)
-    scale = bound.exponent**2 * (K * M // particles)
+    scale = bound.exponent**2 * groups
     return Estimate(np.asarray(fine / scale), np.asarray((abs(fine - coarse) + 1e-12 * fine) / scale))
 
 
@@ -92,8 +93,4 @@ def _variance(law: AtomicLaw, particles: int) -> float:
     if particles == 1:
         prob = np.exp(law.log_prob)
         return float(prob @ (law.log_w - prob @ law.log_w) ** 2)
-    engine = FiniteK(law, [particles])
-    difference, log_t = engine.difference[0][0, 0], engine.grid.log_t + np.log(particles)
-    first = -engine.grid.step * difference.sum()
-    second = 2.0 * engine.grid.step * (difference * (log_t + np.euler_gamma)).sum()
-    return float(second - first**2)
+    return float(values.log_variance(FiniteK(law, [particles])).value[0])

@@ -81,9 +81,13 @@ def compare_known(
     return Compared(estimate, shift, p, np.zeros(np.shape(estimate)))
 
 
-def worst(compared: Compared, keep: Any = None) -> tuple[int, ...]:
-    """Index of the coordinate with the smallest p-value; the largest shift among equals."""
-    p = np.where(True if keep is None else keep, compared.p_value, 2.0)
+def worst(compared: Compared, keep: Any) -> tuple[int, ...]:
+    """Index of the coordinate with the smallest p-value of those to keep; the largest shift among equals.
+
+    Truths are finite where they are kept, so a p-value that is NaN comes from replicates too large for their squares;
+    it counts as the smallest.
+    """
+    p = np.where(keep, np.nan_to_num(compared.p_value, nan=-1.0), 2.0)
     smallest = p == p.min()
-    order = np.where(smallest, np.abs(compared.shift), -1.0)
+    order = np.where(smallest, np.nan_to_num(np.abs(compared.shift), nan=np.inf), -1.0)
     return tuple(int(i) for i in np.unravel_index(int(np.argmax(order)), order.shape))

@@ -9,7 +9,7 @@ is a nonnegative supermartingale that starts at 1. So is its average over ±λ a
 inequality it ever reaches `1/α` with probability at most α, whatever the law of the gradient, at any sample size,
 however often one looks, and whenever one stops: no normal approximation. The family-wise rate is split over the
 coordinates. What it rejects is "mean μ and variance at most σ²", so excess variance of a named target can be
-found as well; where σ² is not known the coordinate is refused by name.
+found as well; where μ or σ² is not known the coordinate is refused by name.
 
 References:
     catoni2012challenging
@@ -26,6 +26,7 @@ import numpy as np
 from toyiwae.conformance import moments
 from toyiwae.conformance.contract import Finding
 from toyiwae.conformance.record import Check
+from toyiwae.conformance.targets import Truth
 
 GRID = (0.1, 0.25, 0.5)
 BATCH, BATCHES = 50, 80
@@ -88,14 +89,10 @@ def checks(plan: Any, calls: Any) -> Iterator[Check]:
     names = {entry.name: plan.returned(calls, entry) for entry in plan.entries}
     for key, (_, _, _, truths) in cells.items():
         for name in names[key[0]]:
-            if truths[name].mean is None or truths[name].var is None:
-                reason = f"no bound on the variance: {truths[name].reason}"
-                yield Check("sequential mean", 2, *key, parameter=name, reason=reason)
-                continue
-            std = np.sqrt(truths[name].var + truths[name].var_error)
-            free = moments.judged(name, std.shape) & (std > 1e-12)
-            if free.any():
-                running[key, name] = EProcess(truths[name].mean, np.where(free, std, np.inf))
+            process, refused = _start(truths[name], key, name)
+            yield from refused
+            if process is not None:
+                running[key, name] = process
     plan.tests = max(1, sum(int(np.isfinite(process.std).sum()) for process in running.values()))
     bar = float(np.log(plan.tests / plan.rate))
     for number in range(BATCHES):
@@ -115,6 +112,30 @@ def checks(plan: Any, calls: Any) -> Iterator[Check]:
         if any(np.max(process.peak) >= bar for process in running.values()):
             break
     yield from (_check(*key, process, plan, bar) for key, process in running.items() if process.n)
+
+
+def _start(truth: Truth, where: Any, name: str) -> tuple[EProcess | None, list[Check]]:
+    """The e-process of the coordinates whose mean and variance are known, and the refusal of the others.
+
+    Coordinates that are not judged have mean 0 and an infinite standard deviation: nothing is wagered on them.
+    """
+    base: dict[str, Any] = dict(zip(("problem", "K", "M"), where, strict=True))
+    base |= {"name": "sequential mean", "tier": 2, "parameter": name}
+    if truth.mean is None:
+        return None, [Check(**base, reason=truth.mean_reason)]
+    reason = f"no bound on the variance: {truth.var_reason}"
+    if truth.var is None or truth.var_error is None:
+        return None, [Check(**base, reason=reason)]
+    free = moments.judged(name, np.shape(truth.mean))
+    centred = free & np.isfinite(truth.mean)
+    std = np.sqrt(truth.var + truth.var_error)
+    known = centred & np.isfinite(std)
+    left = [(free & ~centred, truth.mean_reason), (centred & ~known, reason)]
+    refused = list(moments.left_out(base, known, left))
+    known &= std > 1e-12
+    if not known.any():
+        return None, refused
+    return EProcess(np.where(known, truth.mean, 0.0), np.where(known, std, np.inf)), refused
 
 
 def _check(where: Any, name: str, process: EProcess, plan: Any, bar: float) -> Check:

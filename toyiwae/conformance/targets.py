@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toyiwae.conformance import reference
+from toyiwae.conformance import reference, values
 from toyiwae.conformance.bank import Entry
 from toyiwae.errors import InputError
 from toyiwae.estimators import Estimator, registry
-from toyiwae.forms import Bound, Form
+from toyiwae.forms import Form
 from toyiwae.oracle import fourth
 from toyiwae.oracle.fourth import Spread
 from toyiwae.oracle.gradients import Whitened
@@ -20,7 +20,6 @@ from toyiwae.truth import Cell, Moments, exact, pooling
 Array = np.ndarray | np.float64
 _Spreads = dict[tuple[str, int], Spread]
 _KNOWN: dict[object, dict[tuple[int, int], dict[str, Truth]]] = {}
-_NO_MEAN = "{name} declares no target for this parameter and has no Form: its mean is not known"
 _ANY = "only a bound is claimed, so any variance will do"
 _NO_VARIANCE = (
     "the variance of {name} at this parameter has no closed form, and the table has none for this cell"
@@ -29,11 +28,12 @@ _NO_VARIANCE = (
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """Exact moments of one replicate of a value or a parameter's gradient; None where `reason` says why.
+    """Exact moments of one replicate of a value or a parameter's gradient.
 
     Attributes:
-        mean, var: with bounds on their errors; None where there is no closed form.
+        mean, var: with bounds on their errors; None where nothing is known, NaN in a coordinate that is not known.
         kurtosis: fourth central moment over var², rounded up; None where it must be estimated.
+        mean_reason, var_reason: why something of the mean, or of the variance, is None or NaN.
     """
 
     mean: Array | None
@@ -41,7 +41,8 @@ class Truth:
     var: Array | None = None
     var_error: Array | None = None
     kurtosis: Array | None = None
-    reason: str | None = None
+    mean_reason: str | None = None
+    var_reason: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,9 +107,11 @@ class Target:
         made = {"value": self._value(whitened, cell)}
         for name, moments in truth.parameters.items():
             if moments.mean is None or moments.mean_error is None:
-                made[name] = Truth(None, np.zeros(()), reason=_NO_MEAN.format(name=self.claimed.name))
+                why = moments.reason
+                made[name] = Truth(None, np.zeros(()), mean_reason=why, var_reason=why)
             elif not self.named:
-                made[name] = Truth(moments.mean, moments.mean_error, reason=_ANY)
+                known = moments.mean, moments.mean_error
+                made[name] = Truth(*known, mean_reason=moments.reason, var_reason=_ANY)
             else:
                 made[name] = self._with_variance(entry, cell, name, moments, spreads)
         return made
@@ -129,25 +132,23 @@ class Target:
                 kurtosis = 3.0 + (tabled.kurtosis - 3.0) / cell.M
                 if var is None:
                     var, error = tabled.var / cell.M, tabled.var_error / cell.M
-        reason = None if var is not None else _NO_VARIANCE.format(name=self.claimed.name)
-        return Truth(moments.mean, np.asarray(moments.mean_error), var, error, kurtosis, reason)
+        reason = moments.reason if var is not None else _NO_VARIANCE.format(name=self.claimed.name)
+        mean, slack = moments.mean, np.asarray(moments.mean_error)
+        return Truth(mean, slack, var, error, kurtosis, mean_reason=moments.reason, var_reason=reason)
 
     def _value(self, whitened: Whitened, cell: Cell) -> Truth:
-        bound = self.claimed.value(cell.K, cell.M)
-        truth = cell.gradients[self.claimed.name]
-        known = (cell.bound, cell.bound_error), (truth.target_bound, truth.target_bound_error)
-        mean, slack = (np.asarray(number, dtype=float) for number in known[truth.target_bound is not None])
-        error = slack + 1e-12 * (1.0 + np.abs(mean))
+        mean, slack, reason = values.mean(self.claimed, cell)
         if not self.named:
-            return Truth(mean, error, reason=_ANY)
-        found = value_spread(whitened, bound, cell.K, cell.M)
+            return Truth(mean, slack, mean_reason=reason, var_reason=_ANY)
+        found = values.spread(whitened, self.claimed.value(cell.K, cell.M), cell.K, cell.M)
         if found is None:
-            return Truth(
-                mean, error, reason=f"the variance of the value of {self.claimed.name} is not derived"
-            )
-        spread, groups = found
-        var = spread.var / groups
-        return Truth(mean, error, var, 1e-8 * var, spread.kurtosis(groups))
+            missing = values.NOT_DERIVED.format(name=self.claimed.name)
+            return Truth(mean, slack, mean_reason=reason, var_reason=missing)
+        spread, error, groups = found
+        kurtosis = spread.kurtosis(groups)
+        return Truth(
+            mean, slack, spread.var / groups, np.asarray(error / groups), kurtosis, mean_reason=reason
+        )
 
 
 def _part(name: str) -> str:
@@ -163,14 +164,3 @@ def _spreads(whitened: Whitened, form: Form, cells: Sequence[tuple[int, int]]) -
         made = fourth.gradients(whitened, form, [name for name in names if _part(name) == part], particles)
         found |= {(name, k): spread.at(i) for name, spread in made.items() for i, k in enumerate(particles)}
     return found
-
-
-def value_spread(whitened: Whitened, bound: Bound, K: int, M: int) -> tuple[Spread, int] | None:
-    """Spread of one independent part of a value, and of how many parts it is the mean; None for other values.
-
-    Known are the mean of log w over all particles, and the mean over groups of `(1/e) log (1/K) Σ w^e`.
-    """
-    if len(bound.terms) != 1 or bound.terms[0][1] != 1.0 or bound.terms[0][0] not in (1, K):
-        return None
-    particles = bound.terms[0][0]
-    return fourth.value(whitened, particles, bound.exponent), K * M // particles
