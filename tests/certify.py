@@ -188,9 +188,9 @@ def _gradients(one: Case, whitened: Whitened, digits: int) -> Iterator[Compariso
         for i, k in enumerate(one.particles):
             for f, index in enumerate(indices):
                 at, name = (i, *index), f"{key}{list(index)} K={k}"
-                for part, slack in (("shift", "shift"), ("mean", "shift"), ("var", "var")):
+                for part in ("shift", "mean", "var"):
                     estimate, value = getattr(mine, part), getattr(exact, part)[i, f]
-                    doubt = getattr(exact, f"{slack}_error")[i, f]
+                    doubt = getattr(exact, f"{part}_error")[i, f]
                     yield _comparison(f"{part} {name}", estimate.value[at], estimate.error[at], value, doubt)
 
 

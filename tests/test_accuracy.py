@@ -5,9 +5,12 @@
 
 import math
 from fractions import Fraction
+from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
+import scipy.stats
 
 import toyiwae
 from tests.problems import random_problem
@@ -16,6 +19,7 @@ from toyiwae import estimators
 from toyiwae.forms import Bound
 from toyiwae.oracle import series
 from toyiwae.oracle.gradients import Whitened
+from toyiwae.problem import Data, Model, Proposal
 from toyiwae.truth import contract
 from toyiwae.truth.questions import reference
 
@@ -246,3 +250,67 @@ def test_the_geometric_baseline_of_two_particles_is_the_arithmetic_one() -> None
     np.testing.assert_array_equal(one.var, other.var)
     assert cells[1].gradients["vimco_geometric"].parameters["proposal_mean"].var is None
     assert math.isfinite(one.var_error.max())
+
+
+def _times(p: list[Any], q: list[Any]) -> list[Any]:
+    """The product of two polynomials, lowest coefficients first."""
+    product = [mpmath.mpf(0)] * (len(p) + len(q) - 1)
+    for i, a in enumerate(p):
+        for j, b in enumerate(q):
+            product[i + j] += a * b
+    return product
+
+
+def _normal_mean(p: list[Any]) -> Any:
+    """E[p(ε)] for standard normal ε."""
+    return sum(a * (mpmath.fac2(i - 1) if i else 1) for i, a in enumerate(p) if i % 2 == 0)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_score_functions_variance_at_one_particle_is_honest(seed: int) -> None:
+    """Against Var[s (log w - 1)] as a polynomial in ε, in 50 digits; from a proposal far narrower to one far wider."""
+    rng = np.random.default_rng(seed)
+    prior, noise, cov = 10.0 ** rng.uniform([-2, -2, -4], [2, 2, 1])
+    loading, x, mean = rng.normal(size=3) * [10.0 ** rng.uniform(-1, 1), 2.0, 1.0]
+    model = Model(np.zeros(1), np.array([[prior]]), np.array([[loading]]), np.zeros(1), np.array([[noise]]))
+    proposal = Proposal(np.array([[cov]]), mean=np.array([mean]))
+    problem = toyiwae.Problem(model, proposal, Data(np.array([x])))
+    parameters = ("proposal_mean", "proposal_chol")
+    found = toyiwae.exact(problem, K=1, estimators="score_function", parameters=parameters)
+    moments = found.cell(1).gradients["score_function"].parameters
+    with mpmath.workdps(50):
+        s0, w, r, c, z, m = map(mpmath.mpf, map(float, (prior, loading, noise, cov, x, mean)))
+        scale, rest = mpmath.sqrt(c), z - w * m
+        log_w = [
+            mpmath.log(c / (2 * mpmath.pi * s0 * r)) / 2 - m**2 / (2 * s0) - rest**2 / (2 * r) - 1,
+            scale * (w * rest / r - m / s0),
+            (1 - c / s0 - w**2 * c / r) / 2,
+        ]
+        for name, score in zip(parameters, ([0, 1 / scale], [-1 / scale, 0, 1 / scale]), strict=True):
+            drawn = _times(score, log_w)
+            truth = _normal_mean(_times(drawn, drawn)) - _normal_mean(drawn) ** 2
+            var, error = moments[name].var, moments[name].var_error
+            assert var is not None
+            assert error is not None
+            assert error.item() <= 1e-8 * var.item()
+            assert abs(mpmath.mpf(var.item()) - truth) <= error.item()
+
+
+def test_equal_weights_have_answers_with_any_number_of_digits() -> None:
+    """A proposal that is the posterior, all of whose numbers are binary fractions: S/K = 1, and w̃ = 1/K."""
+    one = np.eye(1)
+    problem = toyiwae.Problem(
+        Model(np.zeros(1), one, one, np.zeros(1), one),
+        Proposal(0.5 * one, mean=np.array([0.5])),
+        Data(np.ones(1)),
+    )
+    chosen = [e for e in toyiwae.estimators.all() if e.min_particles <= 4]
+    for digits in (None, 15):
+        cell = toyiwae.exact(problem, K=4, estimators=chosen, digits=digits, parameters="all").cell(4)
+        assert cell.gap == 0.0
+        assert cell.ess == 4.0
+        assert cell.bound == pytest.approx(scipy.stats.norm.logpdf(1.0, scale=math.sqrt(2.0)), abs=1e-15)
+        stl = cell.gradients["iwae_stl"].parameters
+        assert stl["proposal_mean"].var == 0.0
+        assert stl["prior_mean"].var == pytest.approx(0.5 / 4)  # Var[z]/K
+        assert cell.gradients["iwae"].parameters["proposal_mean"].var == pytest.approx(2.0 / 4)  # Var[ε/σ]/K

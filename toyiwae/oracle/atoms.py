@@ -101,10 +101,20 @@ class AtomicLaw:
             sizes = sizes * (np.abs(factor.base[0])[:, None] + np.abs(factor.values))
         return EPS * (sizes @ weight)[None]
 
-    def log_moments(self, factors: tuple[Table, ...], order: int) -> list[np.ndarray]:
-        """E[Π g log^j w] for j = 0, …, order: [1, F] each."""
-        product = self._product(factors)
-        return [(product @ (self._prob * self.log_w**j))[None] for j in range(order + 1)]
+    def log_moments(
+        self, factors: tuple[Table, ...], order: int, centre: float | np.ndarray = 0.0
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """E[Π g (log w - centre)^j] for j = 0, …, order, each with a bound on its round-off: [1, F]."""
+        log_w = self.log_w - centre
+        product, size = self._product(factors), np.ones((1, len(self.log_w)))
+        for factor in factors:
+            size = size * (np.abs(factor.base[0])[:, None] + np.abs(factor.values))
+        found = []
+        for j in range(order + 1):
+            weight = self._prob * log_w**j
+            slack = np.abs(weight) * (8.0 + 2.0 * j + np.abs(self.log_prob))
+            found.append(((product @ weight)[None], EPS * (size @ slack)[None]))
+        return found
 
     def _product(self, factors: tuple[Table, ...]) -> np.ndarray:
         result = np.ones((1, len(self.log_w)))

@@ -135,10 +135,10 @@ class GaussianLaw:
         mean = Tilt(self.beta, self.h, s).expectation(factors)[:, 0]
         return error * np.abs(mean) + EPS * moment * self.sizes(s, factors)[:, 0]
 
-    def sizes(self, s: np.ndarray, factors: tuple[Polynomial, ...]) -> np.ndarray:
+    def sizes(self, s: np.ndarray, factors: tuple[Polynomial, ...], about: float = 1.0) -> np.ndarray:
         """Round-off of the mean of a product under the tilts s, in units of the machine precision: [N or 1, S, F]."""
         beta_doubt, h_doubt = (np.asarray(error / EPS) for error in (self.beta_error, self.h_error))
-        return SizeTilt(self.beta, self.h, s, beta_doubt, h_doubt).expectation(
+        return SizeTilt(self.beta, self.h, s, beta_doubt, h_doubt, about).expectation(
             tuple(factor.sizes for factor in factors)
         )
 

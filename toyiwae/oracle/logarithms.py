@@ -24,6 +24,7 @@ from toyiwae.oracle.finite_k import Estimate, rule_error
 from toyiwae.oracle.laws import EPS, GaussianLaw
 from toyiwae.oracle.moments import GradientEngine
 from toyiwae.oracle.polynomials import Tilt
+from toyiwae.oracle.spectrum import log1pmx
 
 _EULER = float(np.euler_gamma)
 
@@ -102,8 +103,10 @@ class LogEngine(GradientEngine):
         """
         score = self._centred({0: s})[0]
         kappa, k = form.shift(self.particles)[:, None], self.particles[:, None]
-        sigma2 = self.law.moment(0, (score, score))[:, None, :]
-        value, error = kappa**2 * k * sigma2, 16 * EPS * kappa**2 * k * sigma2
+        sigma2, sigma2_error = (
+            find(0, (score, score))[:, None, :] for find in (self.law.moment, self.law.moment_error)
+        )
+        value, error = kappa**2 * k * sigma2, kappa**2 * k * (sigma2_error + 4 * EPS * sigma2)
         terms: list[tuple[Any, Estimate]]
         if form.others:
             parts = DoubleIntegral(self, score, form.others, form.weight).moments()
@@ -114,7 +117,8 @@ class LogEngine(GradientEngine):
             cross = self.covariance(share, scores)
             terms.append((2.0 * kappa * k * form.weight, cross))
             if form.evidence:
-                terms += self._plain(s, sigma2, form, kappa, log_evidence[:, None, None])
+                square = Estimate(sigma2, sigma2_error)
+                terms += self._plain(s, square, form, kappa, log_evidence[:, None, None])
         for factor, term in terms:
             value, error = value + factor * term.value, error + np.abs(factor) * term.error
         return Estimate(value, error + 4 * EPS * np.abs(value))
@@ -123,8 +127,8 @@ class LogEngine(GradientEngine):
     def _rule(self) -> float:
         return rule_error(3, self.grid.step) + 4 * EPS
 
-    def _plain(self, s, sigma2, form: LogForm, kappa, a) -> list[tuple[Any, Estimate]]:
-        """The terms that `λ T log Ẑ`, log Ẑ = a + log y, adds to the variance, with their factors."""
+    def _plain(self, s, sigma2: Estimate, form: LogForm, kappa, a) -> list[tuple[Any, Estimate]]:
+        """The terms that `λ T log Ẑ`, log Ẑ = a + log y, adds to the variance, with their factors; σ² = E[s²]."""
         zero, one = self._centred({0: s})[0], self._centred({1: s})[1]
         lam, k = form.evidence, self.particles[:, None]
         log_kt = np.log(k) + self.grid.log_t
@@ -137,11 +141,12 @@ class LogEngine(GradientEngine):
         mean = _integral(first, slack1, -value, error, self._rule)  # E[T log y]
         products = []  # E[W T log^j y]
         for weight in (np.ones(1), -_EULER - log_kt):
-            size = np.abs(weight)
-            alone = _integral(first * weight, slack1 * size, both.value, both.value_error, self._rule)
+            alone = _integral(
+                first * weight, slack1 * np.abs(weight), both.value, both.value_error, self._rule
+            )
             pair = share.value * value
             pair_error = share.value_error * np.abs(value) + np.abs(share.value) * error
-            mixed = _integral(second * weight, slack2 * size, pair, pair_error, self._rule)
+            mixed = _integral(second * weight, slack2 * np.abs(weight), pair, pair_error, self._rule)
             products.append(Estimate(alone.value + mixed.value, alone.error + mixed.error))
         weighed = self._single(1, one)
         off = Estimate(
@@ -149,7 +154,7 @@ class LogEngine(GradientEngine):
             mean.error * np.abs(weighed.value) + weighed.error * np.abs(mean.value),
         )
         square = Estimate(mean.value**2, 2 * np.abs(mean.value) * mean.error)
-        size = Estimate(k * sigma2, 16 * EPS * k * sigma2)
+        size = Estimate(k * sigma2.value, k * (sigma2.error + 2 * EPS * sigma2.value))
         theta = form.weight
         return [
             (lam**2 * a**2 + 2 * lam * kappa * a, size),
@@ -161,7 +166,7 @@ class LogEngine(GradientEngine):
             (-2 * lam * theta, off),
         ]
 
-    def _scores_squared(self, zero: Any, sigma2: np.ndarray, weight: np.ndarray) -> Estimate:
+    def _scores_squared(self, zero: Any, sigma2: Estimate, weight: np.ndarray) -> Estimate:
         """∫ weight · (C(0)e^{-Kt} - C(t)) dt/t with C(t) = E[T² e^{-tS}], free of cancellation at large K."""
         first, second, slack1, slack2 = self.weights
         size = np.abs(weight)
@@ -169,58 +174,89 @@ class LogEngine(GradientEngine):
         k, step = self.particles[:, None], self.grid.weight[:, None]
         base, scores, square = self.law.transform(0, [(), (zero,), (zero, zero)], self.grid)
         (b, b_error), (v, v_error), (r, r_error) = map(less_limit, (base, scores, square))
-        near = sigma2 * b - r
-        near_error = sigma2 * b_error + r_error + 2 * EPS * (sigma2 * np.abs(b) + np.abs(r))
-        whole = -((weight * difference) @ step) * k * sigma2
+        near = sigma2.value * b - r
+        near_error = sigma2.value * b_error + sigma2.error * np.abs(b) + r_error
+        near_error = near_error + 2 * EPS * (sigma2.value * np.abs(b) + np.abs(r))
+        whole = -((weight * difference) @ step) * k
         moved = (size * (difference_error + self._rule * np.abs(difference))) @ step
         alone = _integral(first * weight, slack1 * size, near, near_error, self._rule)
         pairs = _integral(second * weight, slack2 * size, v**2, 2 * np.abs(v) * v_error, self._rule)
-        error = moved * k * sigma2 + alone.error + pairs.error
-        return Estimate(whole + alone.value - pairs.value, error)
+        error = moved * k * sigma2.value + np.abs(whole) * sigma2.error + alone.error + pairs.error
+        return Estimate(whole * sigma2.value + alone.value - pairs.value, error)
 
 
 def variance_of_one(law: Any, s: Any, form: LogForm, log_evidence: np.ndarray) -> Estimate:
-    """Var[s (λ log w + κ + θ)] at K = 1, where Ẑ = w: [N, 1, F]."""
-    score = s.less(law.moment(0, (s,)))
-    known = form.evidence * log_evidence[:, None] + form.uniform + form.weight
-    squares, single = _with_logs(law, (score, score)), _with_logs(law, (score,))
-    lam = form.evidence
-    terms = [
-        known**2 * squares[0],
-        2 * lam * known * squares[1],
-        lam**2 * squares[2],
-        -((lam * single[1]) ** 2),
-    ]
-    size = np.abs(np.stack(terms)).sum(axis=0) + lam**2 * squares[0]
-    return Estimate(np.stack(terms).sum(axis=0)[:, None, :], 1e-13 * size[:, None, :])
+    """Var[s (λ log w + κ + θ)] at K = 1, where Ẑ = w: [N, 1, F].
+
+    Log w enters less its mean, since log Z and that mean may be far larger than their sum.
+    """
+    score, centre = _own(law, s), _mean_log(law)
+    known = form.evidence * (log_evidence + centre.value)[:, None] + form.uniform + form.weight
+    squares, single = _with_logs(law, (score, score)), _with_logs(law, (score,))[1]
+    lam, square = form.evidence, single.value**2
+    factors = (known**2, 2 * lam * known, np.asarray(lam**2))
+    value, error = -(lam**2) * square, lam**2 * (2 * np.abs(single.value) * single.error + single.error**2)
+    size = np.abs(value)
+    for factor, found in zip(factors, squares, strict=True):
+        value = value + factor * found.value
+        error = error + np.abs(factor) * found.error
+        size = size + np.abs(factor * found.value)
+    doubt = abs(lam) * (centre.error + 4 * EPS * np.abs(log_evidence))[:, None]
+    error = error + 2 * doubt * (np.abs(known) * squares[0].value + abs(lam) * np.abs(squares[1].value))
+    return Estimate(value[:, None, :], (error + 8 * EPS * size)[:, None, :])
 
 
 def mean_of_one(law: Any, s: Any, form: LogForm) -> Estimate:
     """E[s λ log w] at K = 1: [N, 1, F]."""
-    score = s.less(law.moment(0, (s,)))
-    single = form.evidence * _with_logs(law, (score,))[1]
-    size = abs(form.evidence) * np.sqrt(law.moment(0, (score, score)))
-    return Estimate(single[:, None, :], 1e-13 * (size + np.abs(single))[:, None, :])
+    single = _with_logs(law, (_own(law, s),))[1]  # E[s] = 0: the mean of log w drops out
+    value, error = form.evidence * single.value, abs(form.evidence) * single.error
+    return Estimate(value[:, None, :], error[:, None, :])
 
 
-def _with_logs(law: Any, factors: tuple[Any, ...]) -> list[np.ndarray]:
-    """E[Π g log^j w] for j = 0, 1, 2: derivatives of E[w^p Π g] at p = 0, by Cauchy's integral: [N, F] each."""
+def _own(law: Any, s: Any) -> Any:
+    """A score less its mean of 0 under the proposal."""
+    return s.in_own_noise if isinstance(law, GaussianLaw) else s.less(law.moment(0, (s,)))
+
+
+def _mean_log(law: Any) -> Estimate:
+    """E[log w] in units of the evidence: Σ ½ (log(1+β) - β) - h²/(2(1+β)): [N]."""
     if isinstance(law, AtomicLaw):
-        return law.log_moments(factors, 2)
+        return Estimate(*(part[:, 0] for part in law.log_moments((), 1)[1]))
+    assert isinstance(law, GaussianLaw)
+    of_beta, of_h = 0.5 * log1pmx(law.beta).sum(), (law.h**2 / (2 + 2 * law.beta)).sum(axis=1)
+    size = np.abs(of_beta) + of_h
+    moved = (0.5 * np.abs(law.beta) / (1 + law.beta) * law.beta_error).sum()
+    relative = np.abs(law.h) * law.h_error + 0.5 * law.h**2 * law.beta_error / (1 + law.beta)
+    return Estimate(of_beta - of_h, 8 * EPS * size + moved + (relative / (1 + law.beta)).sum(axis=1))
+
+
+def _with_logs(law: Any, factors: tuple[Any, ...]) -> list[Estimate]:
+    """E[Π g (log w - E log w)^j] for j = 0, 1, 2: derivatives of E[e^{p(log w - E log w)} Π g] at p = 0: [N, F] each.
+
+    The g are what `_own` makes of scores.
+
+    They are Cauchy's integrals over a circle inside the strip on which the logarithm varies by about 1.
+    """
+    centre = _mean_log(law).value
+    if isinstance(law, AtomicLaw):
+        return [Estimate(*pair) for pair in law.log_moments(factors, 2, centre)]
     assert isinstance(law, GaussianLaw)
     spread = np.sqrt((0.5 * law.beta**2 + law.h**2).sum(axis=1).max())
-    offset = np.abs(
-        (-0.5 * law.beta + 0.5 * np.log1p(law.beta) - law.h**2 / (2 + 2 * law.beta)).sum(axis=1)
-    ).max()
-    radius = min(0.4 * law.max_power, -0.4 * law.min_power, 1.0 / max(spread + offset, 0.1))
-    count = 64
+    radius = min(0.4 * law.max_power, -0.4 * law.min_power, 1.0 / max(spread, 0.1))
+    count = 64  # aliases fall like 0.4^64
     power = radius * np.exp(2j * np.pi * np.arange(count) / count)
-    moment = np.exp(law.log_moment(power))[:, :, None]
-    values = moment * Tilt(law.beta, law.h, power).expectation(factors)  # [N, S, F]
-    turns = [np.exp(-2j * np.pi * j * np.arange(count) / count) / (count * radius**j) for j in range(3)]
-    return [
-        factorial * np.real(turn @ values) for factorial, turn in zip((1.0, 1.0, 2.0), turns, strict=True)
-    ]
+    constant, weight = law.spectrum.parts(power)
+    moment = np.exp(constant + law.h**2 @ weight.T - np.multiply.outer(centre, power))[:, :, None]
+    mean = Tilt(law.beta, law.h, power, 0.0).expectation(factors)  # [N, S, F]
+    size = 8.0 + np.abs(constant) + law.h**2 @ np.abs(weight).T + np.abs(np.multiply.outer(centre, power))
+    relative = EPS * size + law.relative_wobble(power, weight)
+    slack = np.abs(moment) * (relative[:, :, None] * np.abs(mean) + EPS * law.sizes(power, factors, 0.0))
+    found = []
+    for j in range(3):
+        scale = float(max(j, 1)) / (count * radius**j)  # j! for j up to 2
+        turn = np.exp(-2j * np.pi * j * np.arange(count) / count)
+        found.append(Estimate(scale * np.real(turn @ (moment * mean)), scale * slack.sum(axis=1)))
+    return found
 
 
 def _integral(weight, slack, value, error, rule) -> Estimate:

@@ -55,6 +55,13 @@ class Polynomial:
         return 1 if self.right is None else 2
 
     @property
+    def in_own_noise(self) -> Polynomial:
+        """A score about the tilt 0: `left·ε` or `(left·ε)(right·ε)` less its mean, without constants to cancel."""
+        zero = np.zeros_like(self.base)
+        right = None if self.right is None else Affine(zero, self.right.linear)
+        return Polynomial(zero, Affine(zero, self.left.linear), right)
+
+    @property
     def centred(self) -> Polynomial:
         """The same polynomial less its unit-tilt mean."""
         base = np.zeros_like(self.base)
@@ -120,14 +127,18 @@ def _shared(terms: list[tuple[float, Any, Any]]) -> tuple[np.ndarray, np.ndarray
 
 
 class Tilt:
-    """The noise under the density ∝ w^s, for complex s [S] and shifts h [N, D]."""
+    """The noise under the density ∝ w^s, for complex s [S] and shifts h [N, D], and polynomials about the tilt a.
 
-    def __init__(self, beta: np.ndarray, h: np.ndarray, s: np.ndarray):
+    They are about the unit tilt, unless they are scores in the noise of the proposal itself, a = 0.
+    """
+
+    def __init__(self, beta: np.ndarray, h: np.ndarray, s: np.ndarray, about: float = 1.0):
         inverse = 1.0 / (1.0 + np.multiply.outer(s, beta))  # [S, D]
-        change = (s - 1.0)[:, None] * inverse / (1.0 + beta)
+        change = (s - about)[:, None] * inverse / (1.0 + about * beta)
         self.variance = inverse
-        self.variance_change = -beta * change  # V(s) - V(1), without cancellation
-        self._beta, self._per_shift, self._h = beta, -change, h  # E_s[δ] = -h (s-1) / ((1+sβ)(1+β))
+        self.variance_change = -beta * change  # V(s) - V(a), without cancellation
+        self._unit = 1.0 / (1.0 + about * beta)  # V(a)
+        self._per_shift, self._h = -change, h  # E_s[δ] = -h (s-a) / ((1+sβ)(1+aβ))
 
     def second_moment(self) -> np.ndarray:
         """E_s[δ²] of every coordinate: [N, S, D]."""
@@ -201,8 +212,7 @@ class Tilt:
         """`g - left·right`, a constant: [N, 1, F]."""
         level = g.base - g.left.constant
         if g.right is not None:
-            unit = 1.0 / (1.0 + self._beta)
-            spread = (g.left.linear * g.right.linear) @ unit
+            spread = (g.left.linear * g.right.linear) @ self._unit
             level = g.base - g.left.constant * g.right.constant - spread
         return level[:, None, :]
 
@@ -216,15 +226,22 @@ class SizeTilt(Tilt):
     Args:
         beta, h, s: as of the tilt.
         beta_doubt, h_doubt: absolute errors of β and h in units of the machine precision, shaped like them.
+        about: the tilt that the polynomials are about.
     """
 
     def __init__(
-        self, beta: np.ndarray, h: np.ndarray, s: np.ndarray, beta_doubt: np.ndarray, h_doubt: np.ndarray
+        self,
+        beta: np.ndarray,
+        h: np.ndarray,
+        s: np.ndarray,
+        beta_doubt: np.ndarray,
+        h_doubt: np.ndarray,
+        about: float = 1.0,
     ):
         size, inverse = np.abs(s)[:, None], 1.0 / np.abs(1.0 + np.multiply.outer(s, beta))
-        change = np.abs(s - 1.0)[:, None] * inverse / (1.0 + beta)
-        doubt = 4.0 + beta_doubt * (size * inverse + 1.0 / (1.0 + beta))
-        self._beta = beta
+        change = np.abs(s - about)[:, None] * inverse / (1.0 + about * beta)
+        doubt = 4.0 + beta_doubt * (size * inverse + about / (1.0 + about * beta))
+        self._unit = 1.0 / (1.0 + about * beta)
         self._sizes = inverse, change * np.abs(beta), change, np.abs(h)
         self._doubts = inverse * doubt, change * (np.abs(beta) * doubt + beta_doubt), change * doubt, h_doubt
 
@@ -244,8 +261,7 @@ class SizeTilt(Tilt):
     def _level(self, g: Polynomial) -> np.ndarray:
         level = g.base + g.left.constant
         if g.right is not None:
-            unit = 1.0 / (1.0 + self._beta)
-            spread = (g.left.linear * g.right.linear) @ unit
+            spread = (g.left.linear * g.right.linear) @ self._unit
             level = g.base + g.left.constant * g.right.constant + spread
         return level[:, None, :]
 

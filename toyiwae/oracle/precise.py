@@ -58,21 +58,19 @@ class PreciseMoments:
         coordinates: the indices into the parameter's array, F of them.
         limit: the part of the mean that no K changes [F]; for IWAE-type forms the gradient of log Z.
         shift: the mean less its limit, for each number of particles [nK, F].
+        mean: limit + shift, right to as many digits where the two cancel [nK, F].
         var: the variance [nK, F].
-        shift_error, var_error: float64 [nK, F]; bounds on absolute errors.
+        shift_error, mean_error, var_error: float64 [nK, F]; bounds on absolute errors.
     """
 
     coordinates: tuple[Index, ...]
     limit: Objects
     shift: Objects
     shift_error: np.ndarray
+    mean: Objects
+    mean_error: np.ndarray
     var: Objects
     var_error: np.ndarray
-
-    @property
-    def mean(self) -> Objects:
-        """Limit + shift."""
-        return self.limit + self.shift
 
 
 def bounds(
@@ -97,6 +95,11 @@ def bounds(
             law = _law(row, exponent)
             found |= {(row.n, 1, "gap"): _first_gap(law), (row.n, 1, "ess"): Sum(law.ctx.one, law.ctx.one)}
             many = sorted({k for k in particles if k > 1})
+            if _equal_weights(law):
+                zero = law.ctx.zero
+                found |= {(row.n, k, "gap"): Sum(zero, zero) for k in many}
+                found |= {(row.n, k, "ess"): Sum(law.ctx.mpf(k), law.ctx.mpf(k)) for k in many}
+                continue
             if many:
                 engine = PreciseFiniteK(law, many, [], asked, variant=variant)
                 found |= {(row.n, k, "gap"): engine.gap(k) for k in many}
@@ -142,7 +145,7 @@ def gradients(
     for key, indices in chosen.items():
         shape = (len(particles), len(indices))
         arrays = []
-        for name in ("shift", "var"):
+        for name in ("shift", "mean", "var"):
             names = [(key, name, index, k) for k in particles for index in indices]
             arrays += [_arranged(values, names, shape), _arranged(errors, names, shape).astype(float)]
         limit = _arranged(values, [(key, "limit", index, 0) for index in indices], (len(indices),))
@@ -175,16 +178,18 @@ def _row_moments(
                     )
         many = sorted({k for k in particles if k > 1})
         requests = [request for components, _ in todo.values() for request in components.requests()]
-        engine = PreciseFiniteK(law, many, requests, asked, variant=variant) if many else None
+        engine = None
+        if many and not _equal_weights(law):
+            engine = PreciseFiniteK(law, many, requests, asked, variant=variant)
         for (key, index), (components, factor) in todo.items():
             found[key, "limit", index, 0] = components.limit.times(factor)
             for k in particles:
-                if k == 1:
-                    mean, var = _first_moments(row.law(), components)
+                if k == 1 or engine is None:
+                    mean, var = _equal_moments(row.law(), components, k)
                 else:
-                    assert engine is not None
                     mean, var = shift(engine, k, components), variance(engine, law, k, components)
                 found[key, "shift", index, k] = mean.times(factor)
+                found[key, "mean", index, k] = (components.limit + mean).times(factor)
                 found[key, "var", index, k] = var.times(factor**2)
     return found
 
@@ -197,12 +202,20 @@ def _first_gap(law: PreciseLaw) -> Sum:
     return Sum(total, total)
 
 
-def _first_moments(law: PreciseLaw, components: Components) -> tuple[Sum, Sum]:
-    """Shift and variance at K = 1, where every normalised weight is 1."""
-    zero, parts = law.ctx.zero, list(components.parts.values())
-    mean = sum((law.mean(zero, g) for g in parts), zero)
-    second = sum((law.mean(zero, f, g) for f in parts for g in parts), zero)
-    return Sum(mean, abs(mean) + law.ctx.sqrt(abs(second))), Sum(second - mean**2, second + mean**2)
+def _equal_weights(law: PreciseLaw) -> bool:
+    """Whether β and h are zeros, up to the round-off of the precision that they were computed in."""
+    least = law.ctx.mpf(10) ** (-0.8 * law.ctx.dps)
+    return all(abs(x) < least for x in (*law.beta, *law.h))
+
+
+def _equal_moments(law: PreciseLaw, components: Components, k: int) -> tuple[Sum, Sum]:
+    """Shift and variance where every normalised weight is 1/K: Σ_r K^{1-r} g_r, averaged over K draws (0 counts as 1)."""
+    zero = law.ctx.zero
+    parts = [(law.ctx.mpf(k) ** (1 - max(r, 1)), g) for r, g in components.parts.items()]
+    mean = sum((a * law.mean(zero, g) for a, g in parts), zero)
+    second = sum((a * b * law.mean(zero, f, g) for a, f in parts for b, g in parts), zero)
+    size = abs(mean) + law.ctx.sqrt(abs(second) / k)
+    return Sum(mean, size), Sum((second - mean**2) / k, (second + mean**2) / k)
 
 
 # digits ----------------------------------------------------------------------------------------------------------------

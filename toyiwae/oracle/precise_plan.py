@@ -118,6 +118,8 @@ class _Tables:
             log_t = np.linspace(low, high, 1500)
             terms = (self.best(log_t) + self.demand(log_t)).max(axis=0)
             carried = np.flatnonzero(terms > -self.nats)
+            if not len(carried):
+                raise PrecisionError("the weights are too nearly equal for their integrals to be planned")
             if carried[-1] < 1400:
                 break
             high *= 1.6

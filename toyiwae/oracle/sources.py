@@ -19,12 +19,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from toyiwae.errors import InputError
+from toyiwae.errors import InputError, PrecisionError
 from toyiwae.forms import Form
 from toyiwae.oracle import covariance, evidence
 from toyiwae.oracle.finite_k import Estimate, Grids
 from toyiwae.oracle.gradients import MODEL_PARAMETERS, Whitened
-from toyiwae.oracle.laws import EPS
+from toyiwae.oracle.laws import EPS, GaussianLaw
 from toyiwae.oracle.logarithms import LogEngine, LogForm, refusal, variance_of_one
 from toyiwae.oracle.moments import GradientMoments
 from toyiwae.oracle.solve import Average, Averaged, Bounds, bounds, gradients, insert_single, row_batches
@@ -38,7 +38,7 @@ Jobs = Mapping[Any, tuple[Form, str]]
 
 @dataclass(frozen=True)
 class LogVariance:
-    """Variance of one group's gradient with log terms, `[nK, *shape]`; or why there is none."""
+    """Variance of one group's gradient with log terms, `[nK, *shape]`; or what it is instead: "not derived: …"."""
 
     var: Estimate | None
     reason: str | None = None
@@ -178,11 +178,22 @@ class GaussianSource:
 
     def log_variances(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, LogVariance]:
         """Variances of gradients of the proposal with log terms."""
-        law, many = self.whitened.law(), [k for k in particles if k > 1]
+        law = self.whitened.law()
         result = {key: self._refused(form, name) for key, (form, name) in jobs.items()}
         jobs = {key: job for key, job in jobs.items() if result[key] is None}
+        for double in (False, True):
+            chosen = {key: job for key, job in jobs.items() if bool(job[0].leave_one_out) == double}
+            try:
+                result |= self._log_variances(law, chosen, particles, double=double)
+            except PrecisionError as error:  # the integrals of all of these need the same range
+                result |= {key: LogVariance(None, f"not computed: {error}") for key in chosen}
+        return {key: found for key, found in result.items() if found is not None}
+
+    def _log_variances(
+        self, law: GaussianLaw, jobs: dict[Any, Any], particles: Sequence[int], *, double: bool
+    ) -> dict[Any, LogVariance]:
+        many = [k for k in particles if k > 1]
         sums = {key: Average(self.whitened, name, len(particles)) for key, (_, name) in jobs.items()}
-        double = any(form.leave_one_out for form, _ in jobs.values())
         grids = Grids(particles, uniform=double)  # a double integral shifts one grid against another
         width = max((int(np.prod(self.problem.parameters[name])) for _, name in jobs.values()), default=1)
         for batch in row_batches(law, min(width, 2 * law.beta.size**2)) if jobs else ():
@@ -194,21 +205,26 @@ class GaussianSource:
                 kind = "chol" if name == "proposal_chol" else "mean"
                 reduced = LogForm.of(form)
                 if (reduced, kind) not in known:
-                    args = (part.law, engine, part.score[kind], reduced, self.log_evidence[batch], particles)
+                    log_z = Estimate(self.log_evidence[batch], self.log_evidence_error[batch])
+                    args = (part.law, engine, part.score[kind], reduced, log_z, particles)
                     known[reduced, kind] = log_variance(*args)
                 var = known[reduced, kind]
                 none = np.zeros_like(var.value)
                 nothing = Estimate(none, none)
                 sums[key].add(batch, GradientMoments(none[:, 0], nothing, var, nothing))
-        averaged = {key: LogVariance(average.result().var) for key, average in sums.items()}
-        return {key: averaged[key] if known is None else known for key, known in result.items()}
+        return {key: LogVariance(average.result().var) for key, average in sums.items()}
 
     def _refused(self, form: Form, name: str) -> LogVariance | None:
         reason = refusal(form)
+        if reason is not None:
+            return LogVariance(None, f"not derived: {reason}")
         count = len(self.whitened.x) * int(np.prod(self.problem.parameters[name]))
-        if reason is None and form.leave_one_out and count > MOST_DOUBLE:
-            reason = f"a double integral for each coordinate of each row, computed for at most {MOST_DOUBLE} of them"
-        return None if reason is None else LogVariance(None, reason)
+        if form.leave_one_out and count > MOST_DOUBLE:
+            each = "a double integral for each coordinate of each row"
+            return LogVariance(
+                None, f"not computed: it is {each}, and there are more than {MOST_DOUBLE} of them"
+            )
+        return None
 
 
 def log_variance(
@@ -216,15 +232,24 @@ def log_variance(
     engine: LogEngine | None,
     score: Any,
     form: LogForm,
-    log_evidence: np.ndarray,
+    log_evidence: Estimate,
     particles: Sequence[int],
 ) -> Estimate:
-    """Variance for every K; at K = 1 with leave-one-out terms an infinite error says that there is none: [N, nK, F]."""
-    many = engine.log_variance(score, form, log_evidence) if engine is not None else None
-    one = variance_of_one(law, score, form, log_evidence)
+    """Variance for every K; at K = 1 with leave-one-out terms an infinite error says that there is none: [N, nK, F].
+
+    What log Z is off by moves it by at most 2|λ| √(Var[Σ s] Var[Δ]) times that, to first order.
+    """
+    many = engine.log_variance(score, form, log_evidence.value) if engine is not None else None
+    one = variance_of_one(law, score, form, log_evidence.value)
     if form.others or form.constant:
         one = Estimate(np.zeros_like(one.value), np.full_like(one.value, np.inf))
-    return insert_single(particles, many, one)
+    found = insert_single(particles, many, one)
+    if not form.evidence:
+        return found
+    centred = score.less(law.moment(0, (score,)))
+    of_scores = law.moment(0, (centred, centred))[:, None, :] * np.asarray(particles, dtype=float)[:, None]
+    moved = 2.0 * abs(form.evidence) * np.sqrt(of_scores * np.maximum(found.value, 0.0))
+    return Estimate(found.value, found.error + moved * log_evidence.error[:, None, None])
 
 
 def form_of_mean(form: Form) -> Form:

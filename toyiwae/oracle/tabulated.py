@@ -109,7 +109,8 @@ class RowTruth:
     def variance(self, form: Form, parameter: str) -> Estimate:
         """Variance with log terms: [1, nK, F]."""
         kind = "chol" if parameter == "proposal_chol" else "mean"
-        score, log_evidence = self.table("score", kind), np.array([self.row.log_evidence])
+        score, row = self.table("score", kind), self.row
+        log_evidence = Estimate(np.array([row.log_evidence]), np.array([row.round_off(1.0)]))
         return log_variance(self.law, self.engine, score, LogForm.of(form), log_evidence, self.particles)
 
     def table(self, part: str, name: str) -> Table:
@@ -203,7 +204,7 @@ class TabulatedSource:
         for key, (form, name) in jobs.items():
             reason = refusal(form)
             if reason is not None:
-                result[key] = LogVariance(None, reason)
+                result[key] = LogVariance(None, f"not derived: {reason}")
                 continue
             average = Average(self, name, len(particles))
             for n in range(len(self.rows)):

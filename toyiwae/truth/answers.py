@@ -64,12 +64,14 @@ class Answers:
     Args:
         source: the problem's truths.
         questions: what is asked.
-        digits: significant decimal digits; None for float64, and mpmath where its error exceeds the tolerance.
+        digits: significant decimal digits that are shown; None for float64, and mpmath where its error exceeds the
+            tolerance. At least so many are computed as float64 holds.
     """
 
     def __init__(self, source: Source, questions: Questions, digits: int | None):
         """Asks everything."""
-        self.source, self.questions, self.digits = source, questions, digits
+        self.source, self.questions, self._shown = source, questions, digits
+        self.digits = None if digits is None else max(digits, contract.FLOAT_DIGITS)
         self.budget, self._problem = Budget(), source.problem
         self.bounds = {e: self._bound(e, counts) for e, counts in questions.bound_particles.items()}
         self.gradients = self._gradients() if questions.estimators and questions.parameters else {}
@@ -92,7 +94,7 @@ class Answers:
     @cached_property
     def precise(self) -> Multiprecision:
         """The problem with the digits that were asked for."""
-        return self.multiprecision(self.digits or contract.DIGITS)
+        return Multiprecision(self._problem, self.digits or contract.DIGITS, shown=self._shown)
 
     # bounds ----------------------------------------------------------------------------------------------------------
 
@@ -236,8 +238,7 @@ def _take_moments(
     same = [abs(float(a - b)) <= 16 * EPS * abs(float(a)) for a, b in zip(exact.limit, limits, strict=True)]
     offsets = [0 if close else a - float(b) for close, a, b in zip(same, exact.limit, limits, strict=True)]
     shift = exact.shift + np.array(offsets, dtype=object)
-    mean_error = exact.shift_error + 8 * EPS * np.abs(exact.limit.astype(float))
-    triples = [(answer.shift, shift, exact.shift_error), (answer.mean, exact.mean, mean_error)]
+    triples = [(answer.shift, shift, exact.shift_error), (answer.mean, exact.mean, exact.mean_error)]
     if var:
         triples.append((answer.var, exact.var, exact.var_error))
     for into, value, error in triples:

@@ -179,7 +179,7 @@ class Cells:
         if log_part(form, name, self.questions.model_parameters):
             found, missing = self.answers.log_variance((at_particles(form, total), name), total)
             if found is None:
-                return None, f"{_NO_VARIANCE.format(name=estimator.name)}: {missing}"
+                return None, f"the variance of {estimator.name} at this parameter is {missing}"
             return withheld(what, found, 0.0, "logarithms are not computed with mpmath")
         answer = self.answers.gradients[form, name]
         found = _at(answer.var, self.questions.particles.index(total))

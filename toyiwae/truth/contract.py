@@ -26,6 +26,9 @@ TOLERANCE = 1e-8
 DIGITS = 12
 """Digits that numbers are recomputed with where float64 misses the tolerance."""
 
+FLOAT_DIGITS = 17
+"""Digits that are computed where fewer are asked for, so that float64 gets all that it holds."""
+
 MOST_EFFORT = 40.0
 """Estimated seconds of one core that one call spends on that."""
 
@@ -84,6 +87,8 @@ class Budget:
 
 def _row_effort(law: GaussianLaw, particles: Sequence[int], coordinates: int, digits: float) -> float:
     """About how many seconds the integrals of the row farthest off take."""
+    if not (law.beta.any() or law.h.any()):
+        return 0.0  # equal weights: nothing to integrate
     ctx = MPContext()
     row = law.h[np.argmax((law.h**2).sum(axis=1))]
     lifted = PreciseLaw(ctx, [ctx.mpf(float(b)) for b in law.beta], [ctx.mpf(float(h)) for h in row])

@@ -42,11 +42,11 @@ def rows_of(problem: Problem, rows: np.ndarray) -> Problem:
 
 
 class Multiprecision:
-    """One problem's numbers with `digits` significant decimal digits."""
+    """One problem's numbers with `digits` significant decimal digits, of which text shows `shown`."""
 
-    def __init__(self, problem: Problem, digits: int):
+    def __init__(self, problem: Problem, digits: int, shown: int | None = None):
         """Computes nothing yet."""
-        self.problem, self.digits = problem, digits
+        self.problem, self.digits, self._shown = problem, digits, shown or digits
         self._ctx = MPContext()
         self._ctx.dps = 2 * digits + 60
 
@@ -63,8 +63,8 @@ class Multiprecision:
         return sum(numbers, self._ctx.zero) / len(numbers)
 
     def text(self, value: Any) -> str:
-        """A number with as many digits as are right."""
-        return str(self._ctx.nstr(self._ctx.mpf(value), self.digits, min_fixed=-5))
+        """A number with the digits to be shown."""
+        return str(self._ctx.nstr(self._ctx.mpf(value), self._shown, min_fixed=-5))
 
     def texts(self, values: np.ndarray) -> np.ndarray:
         """The same of an array."""
