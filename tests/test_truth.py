@@ -11,6 +11,7 @@ import pytest
 
 import toyiwae
 from tests import quadrature
+from tests.problems import random_problem
 from tests.quadrature import NOISE_PRECISION, PRIOR_VAR, Toy, X
 from toyiwae import estimators
 from toyiwae.estimators import Estimator
@@ -326,7 +327,7 @@ def test_covariance_agrees_with_variances_and_quadrature() -> None:
                 [(weights @ (drawn[i] * drawn[j]) - means[i] * means[j]) / 3 for j in order] for i in order
             ]
             np.testing.assert_allclose(cov, expected, rtol=1e-8, atol=1e-9)
-            assert truth.directional_snr[part] >= 0.0
+            assert truth.directional_snr[part] > 0.0
 
 
 def test_rows_far_apart_do_not_spoil_each_other() -> None:
@@ -338,3 +339,15 @@ def test_rows_far_apart_do_not_spoil_each_other() -> None:
     rows = [toyiwae.exact(problem.row(n), K=64, estimators="iwae").cell(64) for n in range(4)]
     np.testing.assert_allclose(together.per_row["gap"], [row.gap for row in rows], rtol=1e-10)
     np.testing.assert_allclose(together.per_row["ess"], [row.ess for row in rows], rtol=1e-9)
+
+
+def test_a_directional_snr_that_does_not_exist_has_its_reason() -> None:
+    """At K = 1 wake-φ is a score, of mean zero; and one coordinate has nothing across it."""
+    problem = random_problem(3, 2, 3)
+    two = toyiwae.exact(problem, K=1, estimators="rws_wake_phi", covariance=True).cell(1)
+    one = toyiwae.exact(as_problem(Toy()), K=4, parameters="proposal_mean", covariance=True).cell(4)
+    for cell, name, word in ((two, "rws_wake_phi", "no direction"), (one, "iwae", "infinite")):
+        found = cell.gradients[name]
+        assert found.directional_snr is not None
+        assert found.directional_snr["proposal"] is None
+        assert word in (found.reason or "")

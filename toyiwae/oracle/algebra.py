@@ -175,7 +175,7 @@ class Extended:
 
 def is_diagonal(matrix: np.ndarray) -> bool:
     """Whether all entries off the diagonal are exactly zero; the first row decides most matrices."""
-    return not np.any(matrix[:1, 1:]) and np.count_nonzero(matrix) == np.count_nonzero(np.diag(matrix))
+    return bool(not np.any(matrix[:1, 1:]) and np.count_nonzero(matrix) == np.count_nonzero(np.diag(matrix)))
 
 
 def solve(algebra: Double | Extended, root: Any, right: Any) -> Any:

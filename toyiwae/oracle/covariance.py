@@ -72,9 +72,9 @@ def covariance(
 def directional_snr(mean: Estimate, cov: Estimate) -> Estimate:
     """√(E‖Δ∥‖² / E‖Δ⊥‖²), Δ split along the direction of its mean: exact, from two moments.
 
-    With u = E[Δ]/‖E[Δ]‖ this is √((‖E[Δ]‖² + uᵀΣu) / (tr Σ - uᵀΣu)); NaN where the mean has no direction, infinite
-    where nothing varies across it. (rainforth2018tighter has the mean of the ratio in place of the ratio of means; for
-    many coordinates the two agree.)
+    With u = E[Δ]/‖E[Δ]‖ this is √((‖E[Δ]‖² + uᵀΣu) / (tr Σ - uᵀΣu)); infinite where nothing varies across the mean, NaN
+    where it has no direction, or where what varies across it is not told from zero. (rainforth2018tighter has the mean
+    of the ratio in place of the ratio of means; for many coordinates the two agree.)
 
     Args:
         mean: `[F]`.
@@ -83,6 +83,8 @@ def directional_snr(mean: Estimate, cov: Estimate) -> Estimate:
     length = np.linalg.norm(mean.value)
     if length == 0.0:
         return Estimate(np.asarray(np.nan), np.asarray(np.nan))
+    if len(mean.value) == 1 or not cov.value.any():
+        return Estimate(np.asarray(np.inf), np.asarray(0.0))
     u, turn = mean.value / length, float(np.linalg.norm(mean.error) / length)  # by how much u may be turned
     along, trace = float(u @ cov.value @ u), float(np.trace(cov.value))
     slack = float(np.abs(u) @ cov.error @ np.abs(u))
@@ -91,7 +93,7 @@ def directional_snr(mean: Estimate, cov: Estimate) -> Estimate:
     signal_error = 2 * length * float(np.linalg.norm(mean.error)) + slack + 4 * EPS * signal
     noise_error = float(np.trace(cov.error)) + slack + 4 * EPS * trace
     if noise <= noise_error:
-        return Estimate(np.asarray(np.inf if noise_error == 0.0 else np.nan), np.asarray(np.nan))
+        return Estimate(np.asarray(np.nan), np.asarray(np.nan))
     value = float(np.sqrt(signal / noise))
     return Estimate(
         np.asarray(value),
@@ -154,9 +156,8 @@ def _covariances(
         else:
             left, right = (total(parts, float(k)) for parts in (f, h))
             left, right = (g.less(law.moment(0, (g,))) for g in (left, right))
-            size = np.sqrt(law.moment(0, (left, left)) * law.moment(0, (right, right)))
             values.append(law.moment(0, (left, right)) / k)
-            errors.append(16 * EPS * size / k)
+            errors.append(law.moment_error(0, (left, right)) / k)
     if engine is not None:
         engine.forget()
     return np.stack(values, axis=1), np.stack(errors, axis=1)

@@ -253,15 +253,28 @@ class Cells:
                     np.concatenate([np.ravel(getattr(parameters[name], field)) for name in names])
                     for field in ("mean", "mean_error")
                 )
-                snr = directional_snr(Estimate(values, errors), cov)
-                snr, worse = withheld(
-                    f"the directional SNR of {estimator.name} at K = {k}", snr, 0.0, "so do its parts"
-                )
+                what = f"the directional SNR of {estimator.name} at K = {k}"
+                snr, error, worse = _along(what, part, Estimate(values, errors), cov)
                 reasons += [reason, worse]
-                entry = (kept.value, kept.error, float(snr.value), float(snr.error))
+                entry = (kept.value, kept.error, snr, error)
             for into, value in zip(joint, entry, strict=True):
                 into[part] = value
         return joint, _joined(reasons)
+
+
+def _along(
+    what: str, part: str, mean: Estimate, cov: Estimate
+) -> tuple[float | None, float | None, str | None]:
+    """A directional SNR with its error, or why there is none."""
+    if not mean.value.any():
+        return None, None, f"{what}: the mean of the {part}'s gradient is zero and has no direction"
+    found = directional_snr(mean, cov)
+    if np.isinf(found.value):
+        return None, None, f"{what} is infinite: the {part}'s gradient does not vary across its mean"
+    if np.isnan(found.value):
+        return None, None, f"{what}: how the {part}'s gradient varies across its mean is not told from zero"
+    found, reason = withheld(what, found, 0.0, "mpmath serves neither covariances nor what follows from them")
+    return _number(found.value), _number(found.error), reason
 
 
 def _at(found: Estimate, index: int) -> Estimate:
