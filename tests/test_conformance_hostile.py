@@ -138,6 +138,23 @@ BROKEN = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("factor", [1e60, 1e160, 1e300])
+@pytest.mark.parametrize("sequential", [False, True])
+def test_huge_numbers_fail_in_words(factor, sequential, tmp_path, capsys):
+    file = tmp_path / "huge.py"
+    file.write_text(
+        "from tests.test_conformance_hostile import iwae\n"
+        "def huge(problem, **options):\n"
+        "    values, gradients = iwae(problem, **options)\n"
+        f"    return {factor} * values, {{name: {factor} * g for name, g in gradients.items()}}\n"
+    )
+    asked = ["check", f"{file}:huge", "--target", "iwae", "-K", "2", "-M", "2"]
+    assert cli.main(asked + ["--sequential"] * sequential) == 1
+    printed = capsys.readouterr()
+    assert "FAILED" in printed.out + printed.err
+    assert "nan" not in printed.out
+
+
 @pytest.mark.parametrize("kind", BROKEN)
 @pytest.mark.parametrize("timeout", [None, 60])
 def test_what_goes_wrong_is_a_finding(kind, timeout):

@@ -27,6 +27,8 @@ from toyiwae.usercode import UserCodeError, said
 
 Replicates = Callable[..., Any]
 
+_LARGEST = 1e75  # whose fourth power the tests can still take
+
 
 class Finding(Exception):
     """What a call did wrong: `kind` is the name of the check that fails."""
@@ -138,6 +140,10 @@ def _checked(answer: Any, problem: Problem | Curved, replicates: int) -> Sample:
         bad = int((~np.isfinite(array)).sum())
         if bad:
             raise Finding("finite", f"{name}: {bad} of {array.size} numbers are not finite")
+        if (largest := np.abs(array).max(initial=0.0)) > _LARGEST:
+            raise Finding(
+                "finite", f"{name}: a number of size {largest:.3g}, whose fourth power is beyond float64"
+            )
     return Sample(arrays, digits)
 
 

@@ -69,8 +69,9 @@ def _line(check: Mapping[str, Any]) -> str:
     parts = [f"FAILED {check['name']}: {what}".rstrip(" :"), f"on {check['problem']}", " ".join(where)]
     if check["estimate"] is not None and check["truth"] is not None:
         parts.append(f"{check['estimate']:.6g}, truth {check['truth']:.6g}")
-    if check["shift_in_sd"] is not None:
-        parts.append(f"{check['shift_in_sd']:+.3g} sd, p = {check['p_value']:.1e}")
+    shift, p = check["shift_in_sd"], check["p_value"]
+    found = [f"{shift:+.3g} sd" if shift is not None else "", f"p = {p:.1e}" if p is not None else ""]
+    parts.append(", ".join(filter(None, found)))
     if check.get("reason"):
         parts.append(check["reason"])
-    return "; ".join(parts)
+    return "; ".join(filter(None, parts))
