@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from mpmath import MPContext
 
+from toyiwae.oracle.algebra import is_diagonal
 from toyiwae.oracle.fixed_point import Objects, objects
 from toyiwae.oracle.precise_law import Affine, PreciseLaw, Quadratic
 from toyiwae.problem import Problem
@@ -31,10 +32,29 @@ def exact(array: np.ndarray, ctx: MPContext) -> Objects:
     return flat.reshape(np.shape(array))
 
 
-def inverse(a: Objects, ctx: MPContext) -> Objects:
-    """Inverse of a positive definite matrix, by its Cholesky factor."""
-    half = lower_inverse(cholesky(a, ctx), ctx)
-    return half.T.dot(half)
+class Inverse:
+    """The inverse of a covariance given in float64; one that is diagonal is divided by.
+
+    Attributes:
+        log_det: log |cov|.
+    """
+
+    def __init__(self, cov: np.ndarray, ctx: MPContext):
+        self._diagonal = is_diagonal(cov)
+        self._factor = exact(np.diag(cov), ctx) if self._diagonal else cholesky(exact(cov, ctx), ctx)
+        pivots = self._factor if self._diagonal else np.diag(self._factor)
+        self.log_det = sum(map(ctx.log, pivots), ctx.zero) * (1 if self._diagonal else 2)
+
+    def dot(self, right: Objects) -> Objects:
+        """cov⁻¹ right, of a vector or a matrix."""
+        factor, found = self._factor, right.copy()
+        if self._diagonal:
+            return (right.T / factor).T
+        for i in range(len(found)):
+            found[i] = (found[i] - factor[i, :i].dot(found[:i])) / factor[i, i]
+        for i in reversed(range(len(found))):
+            found[i] = (found[i] - factor[i + 1 :, i].dot(found[i + 1 :])) / factor[i, i]
+        return found
 
 
 def cholesky(a: Objects, ctx: MPContext) -> Objects:
@@ -42,9 +62,9 @@ def cholesky(a: Objects, ctx: MPContext) -> Objects:
     n = len(a)
     factor = np.full((n, n), ctx.zero, dtype=object)
     for j in range(n):
-        factor[j, j] = ctx.sqrt(a[j, j] - factor[j, :j].dot(factor[j, :j]))
+        factor[j, j] = ctx.sqrt(a[j, j] - ctx.fdot(factor[j, :j], factor[j, :j]))
         for i in range(j + 1, n):
-            factor[i, j] = (a[i, j] - factor[i, :j].dot(factor[j, :j])) / factor[j, j]
+            factor[i, j] = (a[i, j] - ctx.fdot(factor[i, :j], factor[j, :j])) / factor[j, j]
     return factor
 
 
@@ -66,6 +86,7 @@ class PreciseRow:
     Attributes:
         beta, h: of theory §3, multiprecision.
         mean: μ_q. turned: G. rotation: U. half: L⁻ᵀU. inverse_factor: L⁻¹.
+        precision: P⁻¹. pull: P⁻¹(μ_q - m). prior, noise: S₀⁻¹ and R⁻¹, shared by all rows.
     """
 
     problem: Problem
@@ -80,6 +101,8 @@ class PreciseRow:
     inverse_factor: Objects
     precision: Objects
     pull: Objects
+    prior: Inverse
+    noise: Inverse
 
     def law(self, exponent: float = 1.0) -> PreciseLaw:
         """The law of w^exponent, normalised to mean 1."""
@@ -90,21 +113,22 @@ class PreciseRow:
     def _x(self) -> Objects:
         return exact(self.problem.rows().x[self.n], self.ctx)
 
+    def residual(self, z: Objects) -> Objects:
+        """X - Wz - b."""
+        model, ctx = self.problem.model, self.ctx
+        return self._x - exact(model.offset, ctx) - exact(model.loading, ctx).dot(z)
+
     @cached_property
     def _misfit(self) -> tuple[Objects, Objects]:
         """R⁻¹(x - Wz - b): constant and slope in ε."""
-        model, ctx = self.problem.model, self.ctx
-        loading = exact(model.loading, ctx)
-        noise = inverse(exact(model.noise_cov, ctx), ctx)
-        constant = noise.dot(self._x - exact(model.offset, ctx) - loading.dot(self.mean))
-        return constant, -noise.dot(loading.dot(self.turned))
+        loading = exact(self.problem.model.loading, self.ctx)
+        return self.noise.dot(self.residual(self.mean)), -self.noise.dot(loading.dot(self.turned))
 
     @cached_property
     def _prior(self) -> tuple[Objects, Objects]:
         """Prior precision times (z - prior mean)."""
-        model, ctx = self.problem.model, self.ctx
-        precision = inverse(exact(model.prior_cov, ctx), ctx)
-        return precision.dot(self.mean - exact(model.prior_mean, ctx)), precision.dot(self.turned)
+        away = self.mean - exact(self.problem.model.prior_mean, self.ctx)
+        return self.prior.dot(away), self.prior.dot(self.turned)
 
     @cached_property
     def _path(self) -> tuple[Objects, Objects]:
@@ -139,9 +163,9 @@ def rows(problem: Problem, ctx: MPContext) -> list[PreciseRow]:
     """All rows of a problem at the context's precision."""
     model, found = problem.model, problem.rows()
     loading, offset = exact(model.loading, ctx), exact(model.offset, ctx)
-    prior, noise = inverse(exact(model.prior_cov, ctx), ctx), inverse(exact(model.noise_cov, ctx), ctx)
+    prior, noise = Inverse(model.prior_cov, ctx), Inverse(model.noise_cov, ctx)
     loaded = noise.dot(loading)
-    precision = prior + loading.T.dot(loaded)
+    precision = prior.dot(exact(np.eye(problem.dim_z), ctx)) + _symmetric(loading, loaded, ctx)
     factor = cholesky(exact(problem.proposal.cov, ctx), ctx)
     values, vectors = ctx.eigsy(ctx.matrix((factor.T.dot(precision).dot(factor)).tolist()))
     rotation = objects(list(vectors)).reshape(problem.dim_z, problem.dim_z)
@@ -154,11 +178,17 @@ def rows(problem: Problem, ctx: MPContext) -> list[PreciseRow]:
         pull = prior.dot(mean - exact(model.prior_mean, ctx)) + loaded.T.dot(misfit)
         beta, h = [v - 1 for v in values], list(turned.T.dot(pull))
         half = inverse_factor.T.dot(rotation)
-        result.append(
-            PreciseRow(
-                problem, ctx, n, beta, h, mean, turned, rotation, half, inverse_factor, precision, pull
-            )
-        )
+        forms = (turned, rotation, half, inverse_factor, precision, pull, prior, noise)
+        result.append(PreciseRow(problem, ctx, n, beta, h, mean, *forms))
+    return result
+
+
+def _symmetric(a: Objects, b: Objects, ctx: MPContext) -> Objects:
+    """Aᵀb, where that is known to be symmetric."""
+    n = a.shape[1]
+    result = np.empty((n, n), dtype=object)
+    for i, j in zip(*np.tril_indices(n), strict=True):
+        result[i, j] = result[j, i] = ctx.fdot(a[:, i], b[:, j])
     return result
 
 

@@ -108,18 +108,14 @@ def _coordinate(
 
 
 def log_evidence(row: PreciseRow) -> Any:
-    """`log p(x) = log N(x; W m₀ + o, W S₀ Wᵀ + R)` of one row."""
-    model, ctx = row.problem.model, row.ctx
-    loading = precise_problem.exact(model.loading, ctx)
-    cov = loading.dot(precise_problem.exact(model.prior_cov, ctx)).dot(loading.T)
-    factor = precise_problem.cholesky(cov + precise_problem.exact(model.noise_cov, ctx), ctx)
-    mean = loading.dot(precise_problem.exact(model.prior_mean, ctx)) + precise_problem.exact(
-        model.offset, ctx
-    )
-    misfit = precise_problem.exact(row.problem.rows().x[row.n], ctx) - mean
-    white = precise_problem.lower_inverse(factor, ctx).dot(misfit)
-    log_det = sum((ctx.log(factor[i, i]) for i in range(len(factor))), ctx.zero)
-    return -white.dot(white) / 2 - log_det - len(factor) * ctx.log(2 * ctx.pi) / 2
+    """`log p(x) = log p(x, z) - log p(z|x)` of one row, at the posterior mean z."""
+    ctx, factor = row.ctx, precise_problem.cholesky(row.precision, row.ctx)
+    half = precise_problem.lower_inverse(factor, ctx)
+    z = row.mean - half.T.dot(half.dot(row.pull))
+    away, misfit = z - precise_problem.exact(row.problem.model.prior_mean, ctx), row.residual(z)
+    distance = away.dot(row.prior.dot(away)) + misfit.dot(row.noise.dot(misfit))
+    log_det = row.prior.log_det + row.noise.log_det + 2 * sum(map(ctx.log, np.diag(factor)), ctx.zero)
+    return -(distance + log_det + len(misfit) * ctx.log(2 * ctx.pi)) / 2
 
 
 def _transposed(terms: list[list[Any]]) -> list[Any]:
