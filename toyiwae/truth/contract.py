@@ -15,10 +15,12 @@ import numpy as np
 from mpmath import MPContext
 
 from toyiwae.errors import PrecisionError
+from toyiwae.oracle.algebra import is_diagonal
 from toyiwae.oracle.finite_k import Estimate
 from toyiwae.oracle.laws import GaussianLaw
 from toyiwae.oracle.precise_law import PreciseLaw
 from toyiwae.oracle.precise_plan import plan
+from toyiwae.problem import Problem
 
 TOLERANCE = 1e-8
 """Relative error that a number may have."""
@@ -56,7 +58,12 @@ class Budget:
     left: float = field(default_factory=lambda: MOST_EFFORT)
 
     def spend(
-        self, law: GaussianLaw, particles: Sequence[int], coordinates: int, digits: float
+        self,
+        law: GaussianLaw,
+        particles: Sequence[int],
+        coordinates: int,
+        digits: float,
+        problem: Problem | None = None,
     ) -> str | None:
         """Takes the effort of a computation out of the budget, or says why that is too small.
 
@@ -68,11 +75,14 @@ class Budget:
             particles: K.
             coordinates: of gradients; 0 for a bound.
             digits: significant decimal digits.
+            problem: the problem itself, whose observations are counted too.
         """
         rows, dim = law.h.shape
         what = f"{digits:.0f} digits of {max(coordinates, 1)} numbers for {rows} rows in {dim} dimensions"
+        what += "" if problem is None else f", observed in {problem.dim_x}"
         why = f"mpmath would take too long for {what}: ask for them with digits"
         effort = 0.1 * rows + 16.0 * (dim / 50) ** 3 * (digits / DIGITS)
+        effort += 0.0 if problem is None else _observed_effort(problem, digits)
         if effort > self.left:
             return why
         try:
@@ -83,6 +93,13 @@ class Budget:
             return why
         self.left -= effort
         return None
+
+
+def _observed_effort(problem: Problem, digits: float) -> float:
+    """About how many seconds `R⁻¹W` and `WᵀR⁻¹W` take, at three precisions."""
+    count, slower = problem.dim_x, 1.0 + digits / 200
+    solved = 0.0 if is_diagonal(problem.model.noise_cov) else 1e-7 * count**3
+    return 3.0 * slower * (solved + 1.5e-6 * count * problem.dim_z**2)
 
 
 def _row_effort(law: GaussianLaw, particles: Sequence[int], coordinates: int, digits: float) -> float:
