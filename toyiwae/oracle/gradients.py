@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from toyiwae import gaussian
 from toyiwae.errors import PrecisionError
-from toyiwae.oracle.algebra import EPS, Double, Extended, solve, solve_root
+from toyiwae.oracle.algebra import EPS, Double, Extended, is_diagonal, solve, solve_root
 from toyiwae.oracle.laws import GaussianLaw
 from toyiwae.oracle.polynomials import Affine, Polynomial
 from toyiwae.problem import Problem
@@ -54,6 +54,8 @@ class Whitened:
         beta, h: the spectrum [D] and the shifts [N, D]; zeros if all of them are zero within round-off of the input.
         beta_error, h_error: bounds on the errors in them, shaped like them.
         x, mean: the observations [N, D_x] and the proposal's means [N, D_z].
+        algebra: the precision that was enough; in it, prior_root and noise_root: Cholesky roots of S₀ and R.
+        prior_condition, noise_condition: condition numbers of the correlations in S₀ and R.
     """
 
     def __init__(self, problem: Problem):
@@ -75,16 +77,18 @@ class Whitened:
         model, dim = self.problem.model, self.problem.dim_z
         lift: Callable[[Any], Any] = algebra.array
         self._lift = lift
-        self._algebra = algebra
+        self.algebra = algebra
         loading, offset, x, mean = (lift(a) for a in (model.loading, model.offset, self.x, self._means(lift)))
         chol = algebra.cholesky(lift(self.problem.proposal.cov))
-        self._prior, self._noise = (algebra.cholesky(lift(cov)) for cov in (model.prior_cov, model.noise_cov))
-        self._pulled = solve(algebra, self._noise, loading)  # R⁻¹W
-        precision = solve(algebra, self._prior, lift(np.eye(dim))) + loading.T @ self._pulled
+        self.prior_root, self.noise_root = (
+            algebra.cholesky(lift(cov)) for cov in (model.prior_cov, model.noise_cov)
+        )
+        self._pulled = solve(algebra, self.noise_root, loading)  # R⁻¹W
+        precision = solve(algebra, self.prior_root, lift(np.eye(dim))) + loading.T @ self._pulled
         excess = chol.T @ ((precision + precision.T) / 2) @ chol - lift(np.eye(dim))
         self._beta, self._rotation = algebra.eigh(excess)
         misfit = mean @ loading.T + offset - x
-        from_prior = solve(algebra, self._prior, (mean - lift(model.prior_mean)).T).T
+        from_prior = solve(algebra, self.prior_root, (mean - lift(model.prior_mean)).T).T
         self._turned = chol @ self._rotation  # LU
         self._h = (from_prior + misfit @ self._pulled) @ self._turned
         self._jacobian = solve_root(algebra, chol, self._rotation)  # L⁻ᵀU
@@ -116,15 +120,16 @@ class Whitened:
         self.beta, self.beta_error = beta, EPS * np.abs(beta) + lost[0]
         self.h, self.h_error = h, EPS * np.abs(h) + lost[1]
         kept = [_kept(beta, lost[0], least_beta), _kept(h, lost[1], least_h)]
-        return all(kept) and self._condition * self._algebra.unit < 0.1 * EPS
+        return all(kept) and self._condition * self.algebra.unit < 0.1 * EPS
 
     def _lost(self, chol: Any, from_prior: Float, from_data: Float) -> tuple[float, np.ndarray]:
         """Bounds on the absolute round-off of β and of h [N, 1] in the precision that they were computed in."""
-        model, unit = self.problem.model, 16 * self.problem.dim_z * self._algebra.unit
+        model, unit = self.problem.model, 16 * self.problem.dim_z * self.algebra.unit
         lower, loading, turned = _rounded(chol), model.loading, np.abs(_rounded(self._turned))
         prior, noise, own = (
             _Scaled(c) for c in (model.prior_cov, model.noise_cov, self.problem.proposal.cov)
         )
+        self.prior_condition, self.noise_condition = prior.condition, noise.condition
         self._condition = 16 * self.problem.dim_z * max(prior.condition, noise.condition, own.condition)
         size = prior.condition * prior.norm(lower) + noise.condition * noise.norm(loading @ lower)
         size += own.condition * (1.0 + np.abs(_rounded(self._beta)).max())
@@ -237,14 +242,14 @@ class Whitened:
         loading, middle = lift(model.loading), lift(self._means(lift)[rows])
         latent = middle - power * q @ self._turned.T  # unit-tilt mean of z
         pull_slope = -self._pulled @ self._turned
-        prior_slope = solve(self._algebra, self._prior, self._turned)
+        prior_slope = solve(self.algebra, self.prior_root, self._turned)
         i, j = (index.ravel() for index in np.indices(model.loading.shape))
         products = pull_slope[i] * self._turned[j]
         found = []
         for at, spread in ((latent, tilt_variance), (middle, lift(np.ones(self.beta.shape)))):
             misfit = lift(self.x[rows]) - lift(model.offset) - at @ loading.T
-            pull = solve(self._algebra, self._noise, misfit.T).T  # R⁻¹(x - o - Wz)
-            prior = solve(self._algebra, self._prior, (at - lift(model.prior_mean)).T).T
+            pull = solve(self.algebra, self.noise_root, misfit.T).T  # R⁻¹(x - o - Wz)
+            prior = solve(self.algebra, self.prior_root, (at - lift(model.prior_mean)).T).T
             base = pull[:, i] * at[:, j] + products @ spread
             found.append([_rounded(a) for a in (prior, base, pull)])
         (prior, base, pull), plain = found
@@ -262,7 +267,10 @@ class _Scaled:
 
     def __init__(self, cov: Float):
         self._deviations = np.sqrt(np.diag(cov))
-        values, vectors = np.linalg.eigh(cov / np.multiply.outer(self._deviations, self._deviations))
+        if is_diagonal(cov):
+            values, vectors = np.ones(len(cov)), np.eye(len(cov))
+        else:
+            values, vectors = np.linalg.eigh(cov / np.multiply.outer(self._deviations, self._deviations))
         self._values = np.maximum(values, EPS * values[-1] / 64)
         self._vectors = vectors
         self.condition = float(values[-1] / self._values[0])

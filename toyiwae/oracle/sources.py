@@ -117,7 +117,7 @@ class GaussianSource:
 
     @cached_property
     def _evidence(self) -> Estimate:
-        return evidence.log_evidence(self.problem)
+        return evidence.log_evidence(self.whitened)
 
     @property
     def log_evidence(self) -> np.ndarray:

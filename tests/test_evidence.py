@@ -1,0 +1,162 @@
+"""The log-evidence and its stated error, against the marginal covariance factorised with mpmath."""
+
+import time
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+
+import toyiwae
+from toyiwae import gaussian
+from toyiwae.oracle import precise_problem, precise_series
+from toyiwae.oracle.algebra import Double, Extended
+from toyiwae.oracle.evidence import log_evidence
+from toyiwae.oracle.finite_k import Estimate
+from toyiwae.oracle.gradients import Whitened
+from toyiwae.oracle.laws import GaussianLaw
+from toyiwae.truth.contract import Budget
+
+
+def noise(dim_x: int, least: float, *, diagonal: bool) -> np.ndarray:
+    """A covariance with variances from `least` to 1, log-uniform; dense ones have correlations near singular."""
+    rng = np.random.default_rng(5)
+    spread = np.sqrt(np.geomspace(least, 1.0, dim_x))
+    half = np.eye(dim_x) if diagonal else rng.normal(size=(dim_x, dim_x + 3))
+    cov = half @ half.T
+    spread = spread / np.sqrt(np.diag(cov))
+    return cov * np.multiply.outer(spread, spread)
+
+
+def problem(noise_cov: np.ndarray, dim_z: int, scale: float, rows: int = 2) -> toyiwae.Problem:
+    """Data from the model, a proposal somewhat off the posterior of the first row."""
+    rng, dim_x = np.random.default_rng(len(noise_cov)), len(noise_cov)
+    half = rng.normal(size=(dim_z, dim_z + 2))
+    model = toyiwae.Model(
+        rng.normal(size=dim_z),
+        half @ half.T / dim_z,
+        scale * rng.normal(size=(dim_x, dim_z)),
+        rng.normal(size=dim_x),
+        noise_cov,
+    )
+    z = rng.normal(size=(rows, dim_z))
+    x = z @ model.loading.T + model.offset
+    x = x + rng.normal(size=(rows, dim_x)) @ np.linalg.cholesky(noise_cov).T
+    posterior = gaussian.condition(model, x)
+    spread = np.sqrt(np.diag(posterior.cov))
+    proposal = toyiwae.Proposal(cov=np.diag(1.3 * spread**2), mean=posterior.mean[0] + 0.3 * spread)
+    return toyiwae.Problem(model, proposal, toyiwae.Data(x))
+
+
+def marginal(problem: toyiwae.Problem) -> list[Any]:
+    """Log N(x; W m₀ + o, W S₀ Wᵀ + R) of each row, in 120 digits."""
+    ctx, model = mpmath.mp.clone(), problem.model
+    ctx.dps = 120
+    loading, prior, own = (ctx.matrix(a.tolist()) for a in (model.loading, model.prior_cov, model.noise_cov))
+    cov = loading * prior * loading.T + own
+    middle = loading * ctx.matrix(model.prior_mean.tolist()) + ctx.matrix(model.offset.tolist())
+    root = ctx.cholesky(cov, tol=0)
+    log_det = sum(ctx.log(root[i, i]) for i in range(root.rows))
+    found = []
+    for x in problem.rows().x:
+        misfit = ctx.matrix(x.tolist()) - middle
+        distance = (misfit.T * ctx.lu_solve(cov, misfit))[0]
+        found.append(-distance / 2 - log_det - root.rows * ctx.log(2 * ctx.pi) / 2)
+    return found
+
+
+def relative(found: Estimate) -> float:
+    """The largest stated error in units of the larger of the value and one nat."""
+    return float(np.max(found.error / np.maximum(np.abs(found.value), 1.0)))
+
+
+@pytest.mark.parametrize("diagonal", [True, False], ids=["diagonal", "dense"])
+@pytest.mark.parametrize(
+    ("dim_x", "dim_z", "scale", "least"),
+    [
+        (1, 1, 1.0, 1.0),
+        (20, 4, 1.0, 1e-3),
+        (40, 5, 1e3, 1e-3),
+        (40, 5, 1e3, 1e-9),
+        (30, 3, 1e12, 1e-12),
+        (30, 3, 1e-6, 1e-6),
+        (6, 12, 1e3, 1e-9),
+        (6, 12, 1e8, 1e-9),
+        (60, 3, 1e3, 1e-9),
+    ],
+)
+def test_the_stated_error_is_honest_and_small(
+    dim_x: int, dim_z: int, scale: float, least: float, *, diagonal: bool
+) -> None:
+    """For noise of many sizes, near singular correlations, and more latents than observations."""
+    one = problem(noise(dim_x, least, diagonal=diagonal), dim_z, scale)
+    found = log_evidence(Whitened(one))
+    for value, error, truth in zip(found.value, found.error, marginal(one), strict=True):
+        assert abs(mpmath.mpf(value) - truth) <= error
+    assert relative(found) <= 1e-12
+
+
+def test_digits_that_31_cannot_keep_are_kept_by_50() -> None:
+    """Where the loading spans fewer dimensions than the latent, at a size at which 31 digits lose them."""
+    one = problem(noise(4, 1e-9, diagonal=False), 9, 1e5)
+    whitened = Whitened(one)
+    model = one.model
+    algebras: tuple[Any, ...] = (Double(), Extended())
+    for algebra in algebras:
+        whitened.algebra = algebra
+        whitened.prior_root, whitened.noise_root = (
+            algebra.cholesky(algebra.array(cov)) for cov in (model.prior_cov, model.noise_cov)
+        )
+        found = log_evidence(whitened)
+        assert np.all(np.abs(found.value - np.array(marginal(one), dtype=float)) <= found.error)
+        assert relative(found) <= 1e-12
+
+
+@pytest.mark.parametrize("diagonal", [True, False], ids=["diagonal", "dense"])
+def test_mpmath_takes_the_short_way_too(*, diagonal: bool) -> None:
+    """Log p(x, z) - log p(z|x) at the posterior mean is the marginal's logarithm to all digits."""
+    one = problem(noise(12, 1e-6, diagonal=diagonal), 3, 10.0)
+    ctx = mpmath.mp.clone()
+    ctx.dps = 90
+    for row, truth in zip(precise_problem.rows(one, ctx), marginal(one), strict=True):
+        assert abs(precise_series.log_evidence(row) - truth) < ctx.mpf(10) ** -70 * abs(truth)
+
+
+def images(dim_z: int, *, diagonal: bool = True) -> toyiwae.Problem:
+    """One row of 784 observations."""
+    spectrum = np.geomspace(1.0, 0.01, 784)
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(784, 784)))[0]
+    dense = (basis * spectrum) @ basis.T
+    return problem(1e-3 * np.eye(784) if diagonal else (dense + dense.T) / 2, dim_z, 1.0, rows=1)
+
+
+@pytest.mark.parametrize("diagonal", [True, False], ids=["diagonal", "dense"])
+def test_many_observations_lose_no_digits(*, diagonal: bool) -> None:
+    """784 of them, against float64's."""
+    one = images(5, diagonal=diagonal)
+    found = log_evidence(Whitened(one))
+    assert relative(found) <= 1e-12
+    plain = gaussian.condition(one.model, one.data.x).log_evidence
+    np.testing.assert_allclose(found.value, plain, rtol=1e-11)
+
+
+def test_many_pixels_are_answered_at_once_with_digits_too() -> None:
+    """Bounds and gradients of 784 pixels; the time allowed is ten times what it took."""
+    one, start = images(5), time.perf_counter()
+    plain = toyiwae.exact(one, K=[1, 16, 10**6], estimators="iwae")
+    assert time.perf_counter() - start < 6.0
+    assert all(cell.reason is None for cell in plain.results)
+    exact = toyiwae.exact(one, K=16, estimators="iwae", digits=30)
+    assert time.perf_counter() - start < 60.0
+    assert exact.decimals is not None
+    assert abs(plain.log_evidence - float(exact.decimals["log_evidence"])) <= plain.log_evidence_error
+
+
+def test_observations_count_in_the_effort_of_mpmath() -> None:
+    """A dense noise covariance of 784 dimensions is refused in one line, a diagonal one is not."""
+    law = GaussianLaw(np.full(5, 0.2), np.full((1, 5), 0.1))
+    assert Budget().spend(law, [16], 0, 12, images(5)) is None
+    why = Budget().spend(law, [16], 0, 12, images(5, diagonal=False))
+    assert why is not None
+    assert why.startswith("mpmath would take too long for 12 digits of 1 numbers for 1 rows in 5 dimensions")
+    assert "observed in 784" in why
