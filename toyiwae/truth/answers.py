@@ -152,7 +152,8 @@ class Answers:
             return _NO_DIGITS
         many = [k for k in particles if k > 1] or [2]
         law = self.source.whitened.law(exponent)
-        return self.budget.spend(law if rows is None else law.take(rows), many, coordinates, digits)
+        chosen = law if rows is None else law.take(rows)
+        return self.budget.spend(chosen, many, coordinates, digits, self._problem)
 
     # gradients -------------------------------------------------------------------------------------------------------
 
