@@ -43,10 +43,10 @@ report: $(READY)  ## run the studies; writes results/report.html and its figures
 	$(PY) -m analysis report
 
 test: $(READY)  ## the fast tests (a few minutes)
-	$(PY) -m pytest -n $(JOBS)
+	$(PY) -m pytest -n $(JOBS) --dist worksteal
 
 test-all: $(READY)  ## all tests, the long ones too
-	$(PY) -m pytest -n $(JOBS) -m 'slow or not slow'
+	$(PY) -m pytest -n $(JOBS) --dist worksteal -m 'slow or not slow'
 
 certify: $(READY)  ## hours: 1,000 random problems against 30 digits, 300 runs of the conformance suite
 	$(PY) -m tests.certify

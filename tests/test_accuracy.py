@@ -314,3 +314,22 @@ def test_equal_weights_have_answers_with_any_number_of_digits() -> None:
         assert stl["proposal_mean"].var == 0.0
         assert stl["prior_mean"].var == pytest.approx(0.5 / 4)  # Var[z]/K
         assert cell.gradients["iwae"].parameters["proposal_mean"].var == pytest.approx(2.0 / 4)  # Var[ε/σ]/K
+
+
+@pytest.mark.parametrize("digits", [1, 4])
+def test_few_digits_are_shown_and_more_are_computed(digits: int) -> None:
+    plain, few = (toyiwae.exact(TWO, K=3, estimators="iwae", digits=d).cell(3) for d in (None, digits))
+    assert few.reason is None
+    for name in ("bound", "gap", "ess"):
+        assert getattr(few, name) == pytest.approx(getattr(plain, name), rel=1e-13)
+        assert len(few.decimals[name].replace(".0", "").strip("-0.").replace(".", "")) <= digits
+
+
+def test_a_variance_out_of_reach_takes_nothing_else_with_it() -> None:
+    """A proposal three posterior deviations wide at K = 2: the double integral's range is beyond its grid."""
+    cell = toyiwae.exact(scaled_problem(1.0, 9.0), K=2, estimators=["iwae", "vimco_arithmetic"]).cell(2)
+    assert cell.gap is not None
+    one, other = (cell.gradients[name].parameters["proposal_mean"] for name in ("iwae", "vimco_arithmetic"))
+    np.testing.assert_allclose(np.asarray(one.mean), np.asarray(other.mean), rtol=1e-8)
+    assert other.var is None
+    assert "not computed" in (other.reason or "")
