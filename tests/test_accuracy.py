@@ -174,7 +174,7 @@ def test_every_number_has_its_error() -> None:
 @pytest.mark.parametrize(
     "problem",
     [
-        pytest.param(TWO, id="wide"),
+        pytest.param(TWO, id="wide", marks=pytest.mark.slow),
         pytest.param(scaled_problem(0.5, 0.45), id="narrow", marks=pytest.mark.slow),
     ],
 )
