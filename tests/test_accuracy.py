@@ -48,7 +48,7 @@ NUMBERS = (
         (1, 10**9),
         (2, 10**9),
         (5, 10**4),
-        (3, 10**15),
+        pytest.param(3, 10**15, marks=pytest.mark.slow),
         pytest.param(20, 200, marks=pytest.mark.slow),
         pytest.param(5, 10**6, marks=pytest.mark.slow),
     ],
@@ -90,7 +90,10 @@ def test_the_jackknifes_gradient_agrees_with_its_expansion() -> None:
 # the contract --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("shift", "scale"), [(0.3, 0.001), (0.5, 0.05), (1e-6, 1.0), (24.0, 0.7)])
+@pytest.mark.parametrize(
+    ("shift", "scale"),
+    [(0.3, 0.001), (0.5, 0.05), (24.0, 0.7), pytest.param(1e-6, 1.0, marks=pytest.mark.slow)],
+)
 def test_every_number_is_right_to_1e8_or_says_why_not(shift: float, scale: float) -> None:
     """Variances against themselves, means against the larger of themselves and their standard deviation."""
     exact = toyiwae.exact(scaled_problem(shift, scale), K=EVERY_K, estimators=FORMS)
