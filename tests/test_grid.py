@@ -81,7 +81,7 @@ def test_coarse_grids_agree_with_uniform_ones(seed: int, monkeypatch: pytest.Mon
     problem = Problem(base.model, far, base.data)
     asked = {
         "K": [2, 9, 1000],
-        "estimators": ["dreg", "ciwae:0.3", "score_function"],
+        "estimators": ["iwae", "dreg", "ciwae:0.3", "score_function"],
         "parameters": "all",
     }
     coarse = toyiwae.exact(problem, **asked)
