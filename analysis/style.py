@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # P. Tol's "bright" qualitative scheme, which readers with the common colour-vision deficiencies tell apart
 BLUE, RED, GREEN, YELLOW, CYAN, PURPLE = "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377"
-INK, GREY, FAINT = "#222222", "#777777", "#bbbbbb"
+INK, GREY = "#222222", "#777777"
 PALETTE = (BLUE, RED, GREEN, PURPLE, CYAN, YELLOW, GREY)
 DASHES = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 EXACT = {"color": INK, "linewidth": 1.3}
@@ -77,14 +77,6 @@ def panels(rows: int, columns: int, *, aspect: float = 0.72, **options: Any) -> 
     width = figsizes.jmlr2001()["figure.figsize"][0]
     figure = Figure(figsize=(width, width * aspect * rows / columns), layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
-
-
-def line_of(index: int) -> dict[str, Any]:
-    """Colour and dashes of the `index`-th curve of many: the palette, then the palette with other dashes."""
-    return {
-        "color": PALETTE[index % len(PALETTE)],
-        "linestyle": DASHES[(index // len(PALETTE)) % len(DASHES)],
-    }
 
 
 def label_panel(axes: Axes, letter: str, title: str) -> None:

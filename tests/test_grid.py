@@ -2,13 +2,12 @@
 
 # pyright: reportOptionalOperand=false, reportOperatorIssue=false, reportArgumentType=false, reportCallIssue=false
 
-import time
-
 import numpy as np
 import pytest
 
 import toyiwae
 from tests.problems import random_problem
+from toyiwae import estimators
 from toyiwae.errors import PrecisionError
 from toyiwae.oracle.finite_k import FiniteK
 from toyiwae.oracle.grid import Grid, Smoothness
@@ -81,7 +80,11 @@ def test_coarse_grids_agree_with_uniform_ones(seed: int, monkeypatch: pytest.Mon
     problem = Problem(base.model, far, base.data)
     asked = {
         "K": [2, 9, 1000],
-        "estimators": ["iwae", "dreg", "ciwae:0.3", "score_function"],
+        "estimators": [
+            e
+            for e in estimators.all()
+            if e.form and not e.form.leave_one_out and not e.form.leave_one_out_geometric
+        ],
         "parameters": "all",
     }
     coarse = toyiwae.exact(problem, **asked)
@@ -125,10 +128,14 @@ def with_proposal(scale: float = 1.0, x: float | None = None) -> Problem:
     ],
     ids=["prior", "prior × 10³", "prior × 10⁶", "x = 100", "x = 2000"],
 )
-def test_extreme_proposals_have_answers(problem: Problem) -> None:
-    start = time.process_time()
+def test_extreme_proposals_have_answers(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On few points, where uniform grids took minutes and gigabytes."""
+    used: list[Grid] = []
+    covering = Grid.covering
+    monkeypatch.setattr(Grid, "covering", lambda *args: used.append(covering(*args)) or used[-1])
     cell = toyiwae.exact(problem, K=4, estimators=["iwae", "dreg"]).cell(4)
-    assert time.process_time() - start < 60.0  # seconds, where uniform grids took minutes and gigabytes
+    assert used
+    assert max(len(grid.log_t) for grid in used) < 10_000
     assert 0.0 < cell.gap_error < 1e-9 * cell.gap
     assert 1.0 < cell.ess < 4.0
     assert np.isclose(cell.bound, toyiwae.exact(problem, K=4).log_evidence - cell.gap)

@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _ABSOLUTE = re.compile(r"^(/|~|[A-Za-z]:[\\/]|\\\\)")
+
+
+Found = TypeVar("Found")
+
+
+def cell_at(cells: Sequence[Found], K: int, M: int) -> Found:
+    """The cell of one (K, M).
+
+    Raises:
+        KeyError: if there is none.
+    """
+    known = {(cell.K, cell.M): cell for cell in cells}  # pyright: ignore[reportAttributeAccessIssue]
+    if (K, M) not in known:
+        raise KeyError(f"no cell K={K}, M={M}: there are {list(known)}")
+    return known[K, M]
 
 
 def plain(record: Any) -> Any:

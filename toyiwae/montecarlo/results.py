@@ -145,10 +145,7 @@ class EstimateResult:
         Raises:
             KeyError: if it was not asked for.
         """
-        for cell in self.results:
-            if (cell.K, cell.M) == (K, M):
-                return cell
-        raise KeyError(f"no cell K={K}, M={M}: there are {[(cell.K, cell.M) for cell in self.results]}")
+        return records.cell_at(self.results, K, M)
 
     def agreement(self, rate: float = 1e-6, power: float = 0.999) -> Agreement:
         """Tests all estimates that have a truth against it, at a family-wise rate (Bonferroni).

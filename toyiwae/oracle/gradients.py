@@ -150,11 +150,6 @@ class Whitened:
         return gaussian.condition(self.problem.model, self.x)
 
     @property
-    def log_evidence(self) -> Float:
-        """Log p(x) = log N(x; W m₀ + o, W S₀ Wᵀ + R) of each row: [N]."""
-        return self._posterior.log_evidence
-
-    @property
     def posterior_cov(self) -> Float:
         """P, the same for all rows: [D_z, D_z]."""
         return self._posterior.cov

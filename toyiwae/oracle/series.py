@@ -20,6 +20,7 @@ from toyiwae.errors import InputError, MissingMomentError, PrecisionError
 from toyiwae.forms import Form
 from toyiwae.oracle import precise_series
 from toyiwae.oracle.cumulants import Means, lowest_order
+from toyiwae.oracle.evidence import log_evidence
 from toyiwae.oracle.finite_k import Estimate
 from toyiwae.oracle.gradients import MODEL_PARAMETERS, Gradients, Whitened
 from toyiwae.oracle.laws import EPS
@@ -212,10 +213,10 @@ class _Series:
         self.shape = whitened.problem.parameters[parameter]
         law, width = whitened.law(form.exponent), int(np.prod(self.shape))
         self._parts: list[tuple[slice | np.ndarray, _Rows]] = []
+        evidence = log_evidence(whitened).value
         for rows in row_batches(law, min(width, 2 * law.beta.size**2)):
             gradients = whitened.gradients(law, rows, form.exponent)
-            log_evidence = whitened.log_evidence[rows, None]
-            self._parts.append((rows, _Rows(gradients, form, parameter, log_evidence, order)))
+            self._parts.append((rows, _Rows(gradients, form, parameter, evidence[rows, None], order)))
         self.lowest = min(part.lowest for _, part in self._parts)
 
     @property

@@ -31,7 +31,6 @@ class Spectrum:
         self.beta = beta
         self._tables: dict = {}
         self._lines: dict = {}
-        self._tilts: dict = {}
 
     def limit(self, sign: int) -> float:
         """Largest |s| with 1 + sβ > 0, for s of the opposite sign of the β whose sign is `sign`."""

@@ -63,7 +63,7 @@ class Budget:
         particles: Sequence[int],
         coordinates: int,
         digits: float,
-        problem: Problem | None = None,
+        problem: Problem,
     ) -> str | None:
         """Takes the effort of a computation out of the budget, or says why that is too small.
 
@@ -75,14 +75,13 @@ class Budget:
             particles: K.
             coordinates: of gradients; 0 for a bound.
             digits: significant decimal digits.
-            problem: the problem itself, whose observations are counted too.
+            problem: whose observations are counted too.
         """
         rows, dim = law.h.shape
         what = f"{digits:.0f} digits of {max(coordinates, 1)} numbers for {rows} rows in {dim} dimensions"
-        what += "" if problem is None else f", observed in {problem.dim_x}"
-        why = f"mpmath would take too long for {what}: ask for them with digits"
+        why = f"mpmath would take too long for {what}, observed in {problem.dim_x}: ask for them with digits"
         effort = 0.1 * rows + 16.0 * (dim / 50) ** 3 * (digits / DIGITS)
-        effort += 0.0 if problem is None else _observed_effort(problem, digits)
+        effort += _observed_effort(problem, digits)
         if effort > self.left:
             return why
         try:

@@ -133,10 +133,7 @@ class ExactResult:
         Raises:
             KeyError: if it was not asked for.
         """
-        for cell in self.results:
-            if (cell.K, cell.M) == (K, M):
-                return cell
-        raise KeyError(f"no cell K={K}, M={M}: this result has K={sorted({c.K for c in self.results})}")
+        return records.cell_at(self.results, K, M)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for strict JSON: null, with a reason beside it, where a number does not exist."""
