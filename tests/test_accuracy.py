@@ -10,7 +10,6 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
-import scipy.stats
 
 import toyiwae
 from tests.problems import random_problem
@@ -207,39 +206,6 @@ def test_errors_are_honest(problem: toyiwae.Problem) -> None:
                     assert np.all(near | (other.parameters[parameter].var < 1e-100)), (name, parameter, field)
 
 
-# digits --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_digits_are_right_and_rounded() -> None:
-    """Twenty digits agree with thirty; float64 numbers are the nearest to them."""
-    options = {"K": [2, 1000], "M": 3, "estimators": "piwae,jackknife,score_function"}
-    few, many = (toyiwae.exact(TWO, digits=digits, **options) for digits in (20, 30))
-    pairs = [(few.log_evidence, few.decimals["log_evidence"], many.decimals["log_evidence"])]
-    for a, b in zip(few.results, many.results, strict=True):
-        pairs += [(getattr(a, key), a.decimals[key], b.decimals[key]) for key in ("bound", "gap", "ess")]
-        for name, truth in a.gradients.items():
-            other = b.gradients[name]
-            pairs.append((truth.target_bound, truth.decimals["target_bound"], other.decimals["target_bound"]))
-            for parameter, moments in truth.parameters.items():
-                for key, texts in moments.decimals.items():
-                    finer = np.ravel(other.parameters[parameter].decimals[key])
-                    pairs += list(zip(np.ravel(getattr(moments, key)), np.ravel(texts), finer, strict=True))
-    assert "var" in few.cell(2, 3).gradients["piwae"].parameters["proposal_mean"].decimals
-    assert "var" not in few.cell(2, 3).gradients["score_function"].parameters["proposal_mean"].decimals
-    for value, text, finer in pairs:
-        assert value == pytest.approx(float(text), rel=4e-16)
-        assert abs(Fraction(text) - Fraction(finer)) <= abs(Fraction(finer)) / 10**19
-        assert len(text.strip("-0.").replace(".", "").partition("e")[0]) <= 20
-
-
-@pytest.mark.parametrize("digits", [0, 1001, 2.5, "many"])
-def test_digits_out_of_range_are_refused(digits: object) -> None:
-    """By name."""
-    with pytest.raises(toyiwae.InputError, match="digits is"):
-        toyiwae.exact(TWO, K=2, digits=digits)  # pyright: ignore[reportArgumentType]
-
-
 # what is equal -------------------------------------------------------------------------------------------------------
 
 
@@ -297,35 +263,6 @@ def test_the_score_functions_variance_at_one_particle_is_honest(seed: int) -> No
             assert error is not None
             assert error.item() <= 1e-8 * var.item()
             assert abs(mpmath.mpf(var.item()) - truth) <= error.item()
-
-
-def test_equal_weights_have_answers_with_any_number_of_digits() -> None:
-    """A proposal that is the posterior, all of whose numbers are binary fractions: S/K = 1, and w̃ = 1/K."""
-    one = np.eye(1)
-    problem = toyiwae.Problem(
-        Model(np.zeros(1), one, one, np.zeros(1), one),
-        Proposal(0.5 * one, mean=np.array([0.5])),
-        Data(np.ones(1)),
-    )
-    chosen = [e for e in toyiwae.estimators.all() if e.min_particles <= 4]
-    for digits in (None, 15):
-        cell = toyiwae.exact(problem, K=4, estimators=chosen, digits=digits, parameters="all").cell(4)
-        assert cell.gap == 0.0
-        assert cell.ess == 4.0
-        assert cell.bound == pytest.approx(scipy.stats.norm.logpdf(1.0, scale=math.sqrt(2.0)), abs=1e-15)
-        stl = cell.gradients["iwae_stl"].parameters
-        assert stl["proposal_mean"].var == 0.0
-        assert stl["prior_mean"].var == pytest.approx(0.5 / 4)  # Var[z]/K
-        assert cell.gradients["iwae"].parameters["proposal_mean"].var == pytest.approx(2.0 / 4)  # Var[ε/σ]/K
-
-
-@pytest.mark.parametrize("digits", [1, 4])
-def test_few_digits_are_shown_and_more_are_computed(digits: int) -> None:
-    plain, few = (toyiwae.exact(TWO, K=3, estimators="iwae", digits=d).cell(3) for d in (None, digits))
-    assert few.reason is None
-    for name in ("bound", "gap", "ess"):
-        assert getattr(few, name) == pytest.approx(getattr(plain, name), rel=1e-13)
-        assert len(few.decimals[name].replace(".0", "").strip("-0.").replace(".", "")) <= digits
 
 
 def test_a_variance_out_of_reach_takes_nothing_else_with_it() -> None:

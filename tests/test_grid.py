@@ -70,7 +70,7 @@ def test_windows_add_up() -> None:
         assert grid.weight @ density == pytest.approx(1.0, abs=1e-13)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_coarse_grids_agree_with_uniform_ones(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that `exact` gives of a wide, far proposal in three dimensions, by either grid within the stated errors."""
     base = random_problem(seed, dim_z=3, dim_x=2)

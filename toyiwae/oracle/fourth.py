@@ -113,7 +113,7 @@ class FourthEngine(GradientEngine):
 
     def _coincidence(self, blocks: Sequence[tuple[int, ...]], parts: Mapping[int, Any]) -> Estimate:
         """The integral in which the positions of a block are one particle."""
-        found = [self._get(sum(block), *(parts[r] for r in block)) for block in blocks]
+        found = [self.get(sum(block), *(parts[r] for r in block)) for block in blocks]
         values = [transform.value for transform in found]
         value: Any = prod(values)
         size, moved = np.abs(value), np.zeros(1)

@@ -20,9 +20,10 @@ import numpy as np
 from toyiwae.errors import MissingMomentError
 from toyiwae.oracle import mellin
 from toyiwae.oracle.grid import Grid, Smoothness
-from toyiwae.oracle.polynomials import Polynomial, SizeTilt, Tilt
+from toyiwae.oracle.polynomials import Polynomial
 from toyiwae.oracle.segment import Segment, log_abs_expm1
 from toyiwae.oracle.spectrum import Spectrum
+from toyiwae.oracle.tilts import SizeTilt, Tilt
 
 EPS = mellin.EPS
 _REACH = 9.5  # standard deviations beyond which there is less than 1e-20 of the noise

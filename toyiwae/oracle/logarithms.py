@@ -23,8 +23,8 @@ from toyiwae.oracle.double import DoubleIntegral, less_limit
 from toyiwae.oracle.finite_k import Estimate, rule_error
 from toyiwae.oracle.laws import EPS, GaussianLaw
 from toyiwae.oracle.moments import GradientEngine
-from toyiwae.oracle.polynomials import Tilt
 from toyiwae.oracle.spectrum import log1pmx
+from toyiwae.oracle.tilts import Tilt
 
 _EULER = float(np.euler_gamma)
 
@@ -136,7 +136,7 @@ class LogEngine(GradientEngine):
             self._scores_squared(zero, sigma2, weight) for weight in (np.ones(1), -2.0 * (log_kt + _EULER))
         ]
         first, second, slack1, slack2 = self.weights
-        scores, share, both = self._get(0, zero), self._get(1, one), self._get(1, one, zero)
+        scores, share, both = self.get(0, zero), self.get(1, one), self.get(1, one, zero)
         value, error = less_limit(scores)
         mean = _integral(first, slack1, -value, error, self._rule)  # E[T log y]
         products = []  # E[W T log^j y]

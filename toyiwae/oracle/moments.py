@@ -12,12 +12,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.special import comb, gamma
+from scipy.special import gamma
 
 from toyiwae.errors import PrecisionError
 from toyiwae.oracle.finite_k import Estimate, FiniteK, rule_error
 from toyiwae.oracle.laws import EPS, Transform
 from toyiwae.oracle.protocol import Function, Law
+from toyiwae.oracle.squares import SquaredWeights
 
 Components = Mapping[int, Any]
 
@@ -145,14 +146,15 @@ class GradientEngine(FiniteK):
             result[r] = self._centres[key]
         return result
 
-    def _get(self, power: int, *factors: Function) -> Transform:
+    def get(self, power: int, *factors: Function) -> Transform:
+        """The transform of `w^power Π factors`, once `prepare` has computed it."""
         return self._transforms[(power, *sorted(map(id, factors)))]
 
     # the integrals ---------------------------------------------------------------------------------------------
 
     def _single(self, r: int, f: Function) -> Estimate:
         """E[Σ w^r f / S^r]."""
-        transform = self._get(r, f)
+        transform = self.get(r, f)
         first, _, slack, _ = self.weights
         value = transform.value
         size = np.abs(value)
@@ -164,7 +166,7 @@ class GradientEngine(FiniteK):
 
     def _pair(self, r: int, f: Function, s: int, g: Function) -> Estimate:
         """E[Σ w^r f Σ w^s g / S^{r+s}], r + s ≥ 1."""
-        same, left, right = self._get(r + s, f, g), self._get(r, f), self._get(s, g)
+        same, left, right = self.get(r + s, f, g), self.get(r, f), self.get(s, g)
         first, second, first_slack, second_slack = self.weights
         a, b, c = same.value, left.value, right.value
         rule = rule_error(r + s + 2, self.grid.step) + 4 * EPS
@@ -191,116 +193,10 @@ class GradientEngine(FiniteK):
         if r == s == 2 and self._controlled({2: f}, {2: g}):
             # where the control is refused, or overflows, the plain form stands without it
             with contextlib.suppress(PrecisionError), np.errstate(over="ignore", invalid="ignore"):
-                other = self._squared_weights(f, g)
+                other = SquaredWeights(self).covariance(f, g)
                 better = other.error < error
                 value, error = np.where(better, other.value, value), np.where(better, other.error, error)
         return Estimate(value, error)
-
-    # squared weights -------------------------------------------------------------------------------------------
-
-    def _squared_weights(self, p: Function, q: Function) -> Estimate:
-        """Cov[Σ w²p / S², Σ w²q / S²] without the loss of log10 K digits, by a control for what S alone explains.
-
-        For any constant μ, with `f = w²p - 2μw + μ`,  Σ w²p/S² = μ/K + Σ f/S² - (μ/K)(1 - K/S)². With μ = E[w²p]
-        both f and the last term are of second order in the fluctuation of S, and nothing large is left to cancel.
-        """
-        k = self.particles[:, None]
-        w1, w2, slack1, slack2 = self.weights
-        sides = [_Side(self, g) for g in ((p,) if p is q else (p, q))]
-        a, b = sides[0], sides[-1]
-        both, both_error = self._second_order_product(a, b)
-        (q1, q1_error), (q2, q2_error) = self._control(2), self._control(4)
-        rule = rule_error(6, self.grid.step) + 4 * EPS
-        ab = np.abs(a.value * b.value)
-        value = (w1 @ both + w2 @ (a.value * b.value)) / 6.0
-        error = (w1 @ (both_error + rule * np.abs(both)) + slack1 @ np.abs(both)) / 6.0
-        moved = np.abs(a.value) * b.error + a.error * np.abs(b.value)
-        error = error + (w2 @ (moved + rule * ab) + slack2 @ ab) / 6.0
-        for one, two in ((a, b), (b, a)):
-            cross, cross_error = self._cross(one)
-            ratio = two.level / k
-            value = value - ratio * cross
-            error = error + np.abs(ratio) * cross_error
-        ratio = a.level * b.level / k**2
-        value = value + ratio * q2
-        error = error + np.abs(ratio) * (q2_error + rule * np.abs(q2))
-        offs = [side.mean(w1, slack1, k, q1, q1_error) for side in (a, b)]
-        (off_a, slack_a), (off_b, slack_b) = offs
-        error = error + np.abs(off_a) * slack_b + slack_a * np.abs(off_b) + 4 * EPS * np.abs(off_a * off_b)
-        return Estimate(value - off_a * off_b, error)
-
-    def _cross(self, side: _Side) -> tuple[np.ndarray, np.ndarray]:
-        """E[Σ f/S² (1 - K/S)²] and its error: the Γ-weights of 1/S² - 2K/S³ + K²/S⁴ applied to f's transform."""
-        w1, _, slack1, _ = self.weights
-        kt = self.particles[:, None] * self.t
-        with np.errstate(over="ignore", invalid="ignore"):
-            gain = np.where(w1 > 0.0, 1.0 - kt + kt**2 / 6.0, 0.0)
-            gains, slack = w1 * gain, slack1 * np.abs(gain)
-        size = np.abs(side.value)
-        rule = rule_error(6, self.grid.step) + 4 * EPS
-        return gains @ side.value, np.abs(gains) @ (side.error + rule * size) + slack @ size
-
-    def _second_order_product(self, a: _Side, b: _Side) -> tuple[np.ndarray, np.ndarray]:
-        """t⁴ E[f g e^{-tw}] for the f of `a` and of `b`, and its error: [N, T, F]."""
-        t, decay = self.t[:, None], np.exp(-self.t[:, None])
-        e0, e0_error, e1, e1_error = (x[..., None] for pair in (self.excess, self.excess_one) for x in pair)
-        square, plain = self._get(4, a.polynomial, b.polynomial), self._get(2)
-        one, base = t * decay + e1, decay + e0
-        ones = t**2 * (4 * plain.value - 4 * t * one + t**2 * base)
-        level = a.level * b.level
-        value = square.value + level * ones
-        size = np.abs(square.value)
-        size = size + np.abs(level) * t**2 * (4 * plain.value + 4 * t * np.abs(one) + t**2 * np.abs(base))
-        error = square.value_error
-        error = error + np.abs(level) * t**2 * (4 * plain.value_error + 4 * t * e1_error + t**2 * e0_error)
-        for mu, side in ((a.level, b), (b.level, a)):
-            lead, cubic = self._get(2, side.polynomial), self._get(3, side.polynomial)
-            value = value - mu * (2 * t * cubic.value - t**2 * lead.value)
-            size = size + np.abs(mu) * (2 * t * np.abs(cubic.value) + t**2 * np.abs(lead.value))
-            error = error + np.abs(mu) * (2 * t * cubic.value_error + t**2 * lead.value_error)
-        return value, error + self.rounding * size
-
-    @cached_property
-    def rounding(self) -> np.ndarray:
-        """Relative round-off of a product with powers of t, which come out of log t: [T, 1]."""
-        return EPS * (4.0 + 2.0 * np.abs(self.grid.log_t))[:, None]
-
-    def _control(self, q: int) -> tuple[np.ndarray, np.ndarray]:
-        """E[(1 - K/S)^q] and its error: ∫ [Σ_n C(q,n)(-1)^n τ^n/Γ(n)] (Λ^K - e^{-τ}) dτ/τ, τ = Kt: [N, nK, 1]."""
-        difference, slack = self.difference
-        tau, step = self.particles[:, None] * self.t, self.grid.weight[:, None]
-        with np.errstate(over="ignore", invalid="ignore"):
-            weight = sum(comb(q, n) * (-1) ** n * tau**n / gamma(n) for n in range(1, q + 1))
-            terms = np.where(difference != 0.0, weight * difference, 0.0)
-            errors = np.where(slack > 0.0, np.abs(weight) * slack, 0.0)
-        errors = errors + rule_error(q + 2, self.grid.step) * np.abs(terms)
-        return terms @ step, errors @ step
-
-
-class _Side:
-    """t² E[f e^{-tw}] for f = w²p - 2μw + μ with the level μ = E[w²p], and its error: [N, T, F]."""
-
-    def __init__(self, engine: GradientEngine, p: Function):
-        self.polynomial, self.level = p, engine.law.moment(2, (p,))[:, None, :]
-        mu, t = self.level, engine.t[:, None]
-        lead = engine._get(2, p)
-        e0, e0_error, e1, e1_error = (
-            x[..., None] for pair in (engine.excess, engine.excess_one) for x in pair
-        )
-        plain = mu * t**2 * np.exp(-t)
-        split = lead.split[:, None]
-        head = lead.remainder - np.where(split, mu * t**2 * np.expm1(-t), plain)
-        head_size = np.where(split, np.abs(head), np.abs(lead.remainder) + np.abs(plain))
-        self.value = head - 2 * mu * t * e1 + mu * t**2 * e0
-        size = np.abs(head) + np.abs(mu) * (2 * t * np.abs(e1) + t**2 * np.abs(e0))
-        spread = np.abs(mu) * (2 * t * e1_error + t**2 * e0_error)
-        self.error = lead.error + spread + engine.rounding * (size + head_size)
-
-    def mean(self, w1, slack1, k, q1, q1_error) -> tuple[np.ndarray, np.ndarray]:
-        """E[Σ f/S² - (μ/K)(1 - K/S)²]: what the mean differs by from μ/K, and its error."""
-        ratio = self.level / k
-        error = w1 @ self.error + slack1 @ np.abs(self.value) + np.abs(ratio) * q1_error
-        return w1 @ self.value - ratio * q1, error
 
 
 def moments_of_one(law: Law, components: Components, count: float = 1.0) -> GradientMoments:

@@ -10,7 +10,8 @@ from scipy.special import gammaln
 from toyiwae.oracle import mellin
 from toyiwae.oracle.grid import Grid
 from toyiwae.oracle.mellin import EPS
-from toyiwae.oracle.polynomials import Polynomial, Tilt
+from toyiwae.oracle.polynomials import Polynomial
+from toyiwae.oracle.tilts import Tilt
 
 if TYPE_CHECKING:
     from toyiwae.oracle.laws import GaussianLaw

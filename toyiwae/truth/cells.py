@@ -14,32 +14,13 @@ from toyiwae.oracle.covariance import directional_snr
 from toyiwae.oracle.finite_k import Estimate
 from toyiwae.oracle.laws import EPS
 from toyiwae.truth.answers import Answers, GradientAnswer
-from toyiwae.truth.contract import TOLERANCE, poor, zero_scale
+from toyiwae.truth.contract import withheld, zero_scale
 from toyiwae.truth.mixtures import Mixtures
 from toyiwae.truth.questions import at_particles, log_part, pooling, reference, targets
 from toyiwae.truth.results import Cell, GradientTruth, Moments
 
 _NO_FORM = "no closed form: the estimator has no Form and declares no target"
 _NO_VARIANCE = "no closed form: the variance of {name} at this parameter is not derived"
-
-
-def withheld(what: str, found: Estimate, scale: Any, why: str) -> tuple[Estimate, str | None]:
-    """A number with NaN where its error is above the tolerance, and the reason; the number itself where all is well.
-
-    Args:
-        what: how the reason calls it.
-        found: the number.
-        scale: its natural scale, see `contract.poor`.
-        why: why it was not computed more accurately.
-    """
-    bad = poor(found, scale)
-    if not bad.any():
-        return found, None
-    size = np.maximum(np.abs(found.value), scale)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        worst = float(np.nanmax(np.where(bad, found.error / size, 0.0)))
-    reason = f"{what} is known to {worst:.2g} of its size, not to {TOLERANCE:g}: {why}"
-    return Estimate(np.where(bad, np.nan, found.value), np.where(bad, np.nan, found.error)), reason
 
 
 class Cells:

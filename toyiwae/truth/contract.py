@@ -51,6 +51,25 @@ def zero_scale(value: np.ndarray, scale: Any) -> np.ndarray:
     return np.where(value == 0.0, scale, 0.0)
 
 
+def withheld(what: str, found: Estimate, scale: Any, why: str) -> tuple[Estimate, str | None]:
+    """A number with NaN where its error is above the tolerance, and the reason; the number itself where all is well.
+
+    Args:
+        what: how the reason calls it.
+        found: the number.
+        scale: its natural scale, see `contract.poor`.
+        why: why it was not computed more accurately.
+    """
+    bad = poor(found, scale)
+    if not bad.any():
+        return found, None
+    size = np.maximum(np.abs(found.value), scale)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        worst = float(np.nanmax(np.where(bad, found.error / size, 0.0)))
+    reason = f"{what} is known to {worst:.2g} of its size, not to {TOLERANCE:g}: {why}"
+    return Estimate(np.where(bad, np.nan, found.value), np.where(bad, np.nan, found.error)), reason
+
+
 @dataclass
 class Budget:
     """What is left of the effort of one call."""
