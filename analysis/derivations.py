@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 
-from toyiwae import listing
+from toyiwae.cli import listing
 from toyiwae.estimators import get
-from toyiwae.oracle import symbolic
+from toyiwae.oracle.series import symbolic
 
 INTRODUCTION = (
     "SymPy derives these, and tests hold the oracle's numbers to them. $\\mu_n$ is the $n$-th central moment of $w/Z$, "

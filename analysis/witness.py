@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from toyiwae.errors import MissingMomentError
-from toyiwae.problem import Problem
+from toyiwae.problems.linear_gaussian import Problem
 
 
 @dataclass(frozen=True)

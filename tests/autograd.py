@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from toyiwae.problem import Problem
+from toyiwae.problems.linear_gaussian import Problem
 
 
 class Graph:

@@ -28,7 +28,7 @@ import numpy as np
 import toyiwae
 from tests.members import correct
 from toyiwae import estimators
-from toyiwae.conformance.record import TIERS, Check, CheckReport
+from toyiwae.conformance.report import TIERS, Check, CheckReport
 
 RATE, LEVELS, SAMPLED, MEANS = 0.05, (1e-2, 1e-3, 1e-4), (2, 3, 4), 2
 FAMILY, TESTS = 1e-3, 1 + len(LEVELS) * (len(SAMPLED) + 1)

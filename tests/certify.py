@@ -4,7 +4,7 @@
     python -m tests.certify [NUMBER [FIRST_SEED]]
 
 draws problems by seed, computes bounds, sample sizes and gradient moments in double precision, and the same with
-30 digits on an independent path (`toyiwae.oracle.precise`), and compares each error with the stated one. Every line of
+30 digits on an independent path (`toyiwae.oracle.enclosure.precise`), and compares each error with the stated one. Every line of
 the output can be reproduced from its seed. The exit status is 1 if a single value is worse than it says, or if more
 than one problem in a hundred is refused. Values that float64 does not know to 1e-8 are counted, not failed: `exact`
 recomputes them, or withholds them.
@@ -22,10 +22,11 @@ import numpy as np
 
 from toyiwae.errors import PrecisionError
 from toyiwae.forms import Form
-from toyiwae.oracle import precise, solve
-from toyiwae.oracle.gradients import Whitened
-from toyiwae.oracle.precise_problem import coordinates
-from toyiwae.problem import Data, Model, Problem, Proposal
+from toyiwae.oracle.enclosure import precise
+from toyiwae.oracle.enclosure.precise_problem import coordinates
+from toyiwae.oracle.whitened.whitening import Whitened
+from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
+from toyiwae.truth import averages
 
 DIGITS = 30
 _PARTICLES = (2, 3, 10, 100, 1000, 10**4, 10**6, 10**9, 10**12)
@@ -170,7 +171,7 @@ def _jobs(rng: np.random.Generator, problem: Problem, exponent: float) -> dict[s
 def compare(one: Case, digits: int = DIGITS) -> list[Comparison]:
     """All values of a case, in double precision against `digits` digits."""
     whitened = Whitened(one.problem)
-    quick = solve.bounds(whitened, one.particles, one.exponent)
+    quick = averages.bounds(whitened, one.particles, one.exponent)
     truth = precise.bounds(one.problem, one.particles, digits=digits, exponent=one.exponent)
     result = []
     for i, k in enumerate(one.particles):
@@ -182,7 +183,7 @@ def compare(one: Case, digits: int = DIGITS) -> list[Comparison]:
 
 
 def _gradients(one: Case, whitened: Whitened, digits: int) -> Iterator[Comparison]:
-    quick = solve.gradients(whitened, {key: job[:2] for key, job in one.jobs.items()}, one.particles)
+    quick = averages.gradients(whitened, {key: job[:2] for key, job in one.jobs.items()}, one.particles)
     truth = precise.gradients(one.problem, one.jobs, one.particles, digits=digits)
     for key, (_, _, indices) in one.jobs.items():
         mine, exact = quick[key], truth[key]

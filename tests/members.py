@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from toyiwae import estimators
-from toyiwae.conformance import particles
+from toyiwae.conformance.bank import particles
 from toyiwae.estimators import Estimator
 from toyiwae.forms import Coefficients
 

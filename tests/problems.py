@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from toyiwae.problem import Data, Model, Problem, Proposal
+from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference" / "exact.json"
 

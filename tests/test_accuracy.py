@@ -16,11 +16,11 @@ from tests.problems import random_problem
 from tests.test_truth import EVERY_K, FORMS, scaled_problem
 from toyiwae import estimators
 from toyiwae.forms import Bound
-from toyiwae.oracle import series
-from toyiwae.oracle.gradients import Whitened
-from toyiwae.problem import Data, Model, Proposal
-from toyiwae.truth import contract
-from toyiwae.truth.questions import reference
+from toyiwae.oracle.series import expansions
+from toyiwae.oracle.whitened.whitening import Whitened
+from toyiwae.problems.linear_gaussian import Data, Model, Proposal
+from toyiwae.truth import accuracy
+from toyiwae.truth.request import reference
 
 TWO = random_problem(3, 2, 3)
 NUMBERS = (
@@ -71,7 +71,7 @@ def test_the_jackknifes_gradient_agrees_with_its_expansion() -> None:
     """What is left of the terms at K = 10⁵, against eight orders of the expansion in 1/K, weighted exactly."""
     order, particles, name = 2, 10**5, "proposal_mean"
     bound = Bound.jackknife(order, particles)
-    found = series.gradient_mean(Whitened(TWO), reference(1.0), name, order=8, digits=40)
+    found = expansions.gradient_mean(Whitened(TWO), reference(1.0), name, order=8, digits=40)
     expected = np.zeros(2)
     for i in range(2):
         total = 0
@@ -111,12 +111,12 @@ def test_what_float64_misses_is_computed_with_mpmath(monkeypatch: pytest.MonkeyP
     """With a tolerance that float64 cannot meet, everything is recomputed; without effort, it is withheld."""
     options = {"K": [4, 10**6], "estimators": "dreg,iwae"}
     plain = toyiwae.exact(TWO, **options)
-    monkeypatch.setattr(contract, "TOLERANCE", 1e-17)
-    monkeypatch.setattr(contract, "MOST_EFFORT", 0.0)
+    monkeypatch.setattr(accuracy, "TOLERANCE", 1e-17)
+    monkeypatch.setattr(accuracy, "MOST_EFFORT", 0.0)
     withheld = toyiwae.exact(TWO, **options)
-    monkeypatch.setattr(contract, "TOLERANCE", 2e-15)
-    monkeypatch.setattr(contract, "DIGITS", 20)
-    monkeypatch.setattr(contract, "MOST_EFFORT", 1e3)
+    monkeypatch.setattr(accuracy, "TOLERANCE", 2e-15)
+    monkeypatch.setattr(accuracy, "DIGITS", 20)
+    monkeypatch.setattr(accuracy, "MOST_EFFORT", 1e3)
     finer = toyiwae.exact(TWO, **options)
     for before, none, after in zip(plain.results, withheld.results, finer.results, strict=True):
         assert none.bound is none.gap is none.ess is None

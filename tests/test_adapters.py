@@ -13,7 +13,7 @@ from analysis.audit import divergences, page, scripts
 from analysis.audit.judge import COLUMNS, MISSING, RAISES, judge
 from analysis.audit.run import Finding, chosen
 from analysis.audit.subjects import subjects
-from toyiwae.conformance.bank import bank
+from toyiwae.conformance.bank.bank import bank
 from toyiwae.errors import InputError, MissingMomentError
 
 IMPORTED = {

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from tests.problems import random_problem
-from toyiwae.oracle import double_double
-from toyiwae.oracle.algebra import Double, Extended, solve, solve_root
-from toyiwae.oracle.double_double import UNIT, DoubleDouble
-from toyiwae.oracle.gradients import Whitened
+from toyiwae.oracle.whitened import double_double
+from toyiwae.oracle.whitened.algebra import Double, Extended, solve, solve_root
+from toyiwae.oracle.whitened.double_double import UNIT, DoubleDouble
+from toyiwae.oracle.whitened.whitening import Whitened
 
 
 def exact(values):
@@ -72,7 +72,7 @@ def test_solutions_solve(algebra):
 @pytest.mark.parametrize("case", [random_problem(3, 2, 3, rows=2, amortised=True), random_problem(5, 6, 4)])
 def test_whitening_agrees_with_fifty_digits_to_one_rounding(case, monkeypatch):
     quick = Whitened(case)
-    monkeypatch.setattr("toyiwae.oracle.gradients.Double", Extended)
+    monkeypatch.setattr("toyiwae.oracle.whitened.whitening.Double", Extended)
     full = Whitened(case)
     assert isinstance(quick.algebra, Double)
     np.testing.assert_array_max_ulp(quick.beta, full.beta, 1)

@@ -5,10 +5,10 @@ from math import comb
 import numpy as np
 import pytest
 
-from toyiwae.oracle.atoms import AtomicLaw, Table
-from toyiwae.oracle.laws import GaussianLaw
-from toyiwae.oracle.moments import GradientEngine
-from toyiwae.oracle.polynomials import Affine, Polynomial
+from toyiwae.oracle.finite_k.gradients import GradientEngine
+from toyiwae.oracle.laws.discrete import DiscreteLaw, Table
+from toyiwae.oracle.laws.gaussian import GaussianLaw
+from toyiwae.oracle.laws.polynomials import Affine, Polynomial
 
 PARTICLES = [2, 10, 1000, 10**6, 10**9]
 FACTORS = [
@@ -25,7 +25,7 @@ def test_gaussian_law_agrees_with_nodes_of_a_quadrature(beta: float, h: float) -
     """The contour and a plain sum over fine nodes of the noise give the same numbers, to their stated errors."""
     reach = 12.0 / np.sqrt(1.0 + min(beta, 0.0)) + 6.0 * abs(h) / (1.0 + min(beta, 0.0))
     noise = np.arange(-reach, reach, 0.02)
-    atoms = AtomicLaw(-(noise**2) / 2, -beta * noise**2 / 2 - h * noise)
+    atoms = DiscreteLaw(-(noise**2) / 2, -beta * noise**2 / 2 - h * noise)
     law = GaussianLaw(np.array([beta]), np.array([[h]]))
     first, second = GradientEngine(atoms, PARTICLES), GradientEngine(law, PARTICLES)
     np.testing.assert_allclose(first.gap().value, second.gap().value, rtol=1e-11)
@@ -46,7 +46,7 @@ def test_gaussian_law_agrees_with_nodes_of_a_quadrature(beta: float, h: float) -
 def test_two_atoms_against_the_binomial_sum() -> None:
     """With two states the number of particles in the first is binomial, and the bound a finite sum."""
     p, w, k = 0.3, np.array([0.4, 1.9]), 6
-    law = AtomicLaw(np.log([p, 1 - p]), np.log(w))
+    law = DiscreteLaw(np.log([p, 1 - p]), np.log(w))
     mean = p * w[0] + (1 - p) * w[1]
     counts = range(k + 1)
     weights = [comb(k, n) * p**n * (1 - p) ** (k - n) for n in counts]

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import toyiwae
-from toyiwae import cli, estimators
+from toyiwae import estimators
+from toyiwae.cli import main
 
 MODEL = """\
 [model]
@@ -51,7 +52,7 @@ def run(capsys):
     """Runs the command line in this process: (exit code, standard output, standard error)."""
 
     def runner(*argv):
-        code = cli.main([str(argument) for argument in argv])
+        code = main.main([str(argument) for argument in argv])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -277,7 +278,7 @@ def test_start_is_quick_and_light():
         best[argv[0]] = min(_seconds(argv) for _ in range(3))
     assert best["--help"] < 1, best
     assert best["list"] < 1.5, best
-    code = "import sys; from toyiwae import cli; cli.main(['list']); print(*sys.modules, file=sys.stderr)"
+    code = "import sys; from toyiwae import cli; main.main(['list']); print(*sys.modules, file=sys.stderr)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )

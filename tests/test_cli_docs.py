@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from toyiwae import cli
+from toyiwae.cli import main
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
 
@@ -34,7 +34,7 @@ def test_the_page_shows_what_the_command_prints(command, shown, capsys, monkeypa
     command, _, filtered = command.partition(" | head -")
     program, *argv = shlex.split(command)
     assert program == "toyiwae"
-    cli.main(argv)
+    main.main(argv)
     captured = capsys.readouterr()
     lines = (captured.out + captured.err).splitlines()
     printed = "\n".join(lines[: int(filtered)] if filtered else lines)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from toyiwae import cli, estimators
+from toyiwae import estimators
+from toyiwae.cli import main
 
 PROBLEM = """\
 [model]
@@ -38,7 +39,7 @@ def refused(capsys):
     """Runs a command line that must be refused; returns the one line without its `error: `."""
 
     def runner(*argv):
-        code = cli.main([str(argument) for argument in argv])
+        code = main.main([str(argument) for argument in argv])
         captured = capsys.readouterr()
         assert code == 2
         assert captured.out == ""
@@ -245,7 +246,7 @@ def test_a_reader_that_goes_away_and_ctrl_c_are_silent(problem):
         os.close(write)
         assert (done.returncode, done.stderr) == (141, b"")
     code = (
-        "import os, signal, toyiwae.cli as c\n"
+        "import os, signal, toyiwae.cli.main as c\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background has it ignored
         "c.toyiwae.exact = lambda **_: os.kill(os.getpid(), signal.SIGINT)\n"
         f"raise SystemExit(c.main(['exact', {problem!r}, '-K', '1']))"

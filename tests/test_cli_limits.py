@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import toyiwae
-from toyiwae import cli
+from toyiwae.cli import main
 
 PROBLEM = str(Path(__file__).resolve().parents[1] / "docs" / "problem.toml")
 ESTIMATE = ["estimate", PROBLEM, "--seed", "1"]
@@ -20,7 +20,7 @@ def refused(capsys):
     """Runs a command line that must be refused; returns its one line."""
 
     def runner(*argv):
-        assert cli.main(list(argv)) == 2
+        assert main.main(list(argv)) == 2
         out, err = capsys.readouterr()
         assert out == ""
         assert re.fullmatch(r"error: [^\n]+\n", err)
@@ -61,10 +61,10 @@ def test_a_layout_counts_the_units_that_it_draws():
 def test_what_takes_long_is_announced(monkeypatch, capsys):
     api = pytest.importorskip("toyiwae.montecarlo.api")
     options = ["-K", "4", "-M", "3", "--replicates", "20"]
-    assert cli.main([*ESTIMATE, *options]) == 0
+    assert main.main([*ESTIMATE, *options]) == 0
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(api, "COSTLY", 480)  # 2 latents · 4 particles · 3 groups · 20 replicates
-    assert cli.main([*ESTIMATE, *options]) == 0
+    assert main.main([*ESTIMATE, *options]) == 0
     announced = (
         r"note: .* the replicates make 4\.8e\+02 standard normals: about \S+ minutes on one CPU core\n"
     )
@@ -112,7 +112,7 @@ def test_other_exceptions_are_not_hidden(monkeypatch):
 
     monkeypatch.setattr("toyiwae.exact", fail, raising=False)
     with pytest.raises(ZeroDivisionError):
-        cli.main(["exact", PROBLEM, "-K", "7"])
+        main.main(["exact", PROBLEM, "-K", "7"])
 
 
 def test_memory_that_torch_cannot_have_is_a_memory_error(refused, monkeypatch):

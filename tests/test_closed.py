@@ -6,8 +6,8 @@ import pytest
 
 from tests.problems import random_problem, reference
 from toyiwae.errors import MissingMomentError
-from toyiwae.oracle.closed import ClosedForms, averaged
-from toyiwae.problem import Data, Model, Problem, Proposal
+from toyiwae.oracle.closed_form.renyi import ClosedForms, averaged
+from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
 
 CASES = {
     "one_row": random_problem(1, 2, 3),

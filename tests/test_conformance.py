@@ -12,12 +12,15 @@ import pytest
 import toyiwae
 from tests import calibrate
 from tests.members import correct
-from toyiwae import cli, estimators
-from toyiwae.conformance import particles, sequential, values
-from toyiwae.conformance.bank import bank
+from toyiwae import estimators
+from toyiwae.cli import main
+from toyiwae.conformance.bank import particles
+from toyiwae.conformance.bank.bank import bank
 from toyiwae.conformance.bugs import catalogue
-from toyiwae.conformance.evidence import compare, compare_known
-from toyiwae.oracle.gradients import Whitened
+from toyiwae.conformance.checks import sequential
+from toyiwae.conformance.checks.hypothesis_tests import compare, compare_known
+from toyiwae.conformance.truths import values
+from toyiwae.oracle.whitened.whitening import Whitened
 
 ROOT = Path(__file__).resolve().parents[1]
 BUGS = catalogue()
@@ -227,7 +230,7 @@ def mine(tmp_path):
 )
 def test_the_command_line(name, code, verdict, mine, capsys):
     start = time.perf_counter()
-    assert cli.main(["check", f"{mine}:{name}", "--target", "dreg", "--json"]) == code
+    assert main.main(["check", f"{mine}:{name}", "--target", "dreg", "--json"]) == code
     assert time.perf_counter() - start < 60  # 20 s on a machine of its own
     document = json.loads(capsys.readouterr().out)
     assert document["verdict"] == verdict
@@ -236,14 +239,14 @@ def test_the_command_line(name, code, verdict, mine, capsys):
 
 
 def test_what_cannot_be_judged_exits_2(mine, capsys):
-    assert cli.main(["check", f"{mine}:nothing", "--target", "dreg"]) == 2
+    assert main.main(["check", f"{mine}:nothing", "--target", "dreg"]) == 2
     assert "defines no function 'nothing'" in capsys.readouterr().err
-    assert cli.main(["check", f"{mine}:dreg", "--target", "bound:iwae", "--sequential"]) == 2
+    assert main.main(["check", f"{mine}:dreg", "--target", "bound:iwae", "--sequential"]) == 2
     assert "no bound on the variance" in capsys.readouterr().out
 
 
 def test_the_plugin_loads_nothing_until_it_is_asked():
-    code = "import toyiwae.conformance.plugin, sys; print(*sys.modules)"
+    code = "import toyiwae.conformance.pytest_plugin, sys; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"numpy", "scipy", "sympy", "torch", "rich"} & set(run.stdout.split())
 
@@ -254,7 +257,7 @@ def plugged(*argv, cwd):
         "-m",
         "pytest",
         "-p",
-        "toyiwae.conformance.plugin",
+        "toyiwae.conformance.pytest_plugin",
         "-p",
         "no:cacheprovider",
         "-q",

@@ -6,7 +6,7 @@ from scipy.special import bdtr, bdtrc
 
 from tests import calibrate
 from tests.calibrate import Count, counted, judge
-from toyiwae.conformance.record import Check, CheckReport
+from toyiwae.conformance.report import Check, CheckReport
 
 RUNS, GROUPS, CHECKS, COORDINATES = 300, 10, 6, (1, 2, 2, 3, 6, 6)
 

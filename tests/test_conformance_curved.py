@@ -11,10 +11,11 @@ import pytest
 import toyiwae
 from tests.members import surrogate_of
 from toyiwae import estimators
-from toyiwae.conformance import api, curved_truth
-from toyiwae.conformance.bank import bank, curved
-from toyiwae.conformance.evidence import compare
-from toyiwae.conformance.targets import Target
+from toyiwae.conformance import api
+from toyiwae.conformance.bank.bank import bank, curved
+from toyiwae.conformance.checks.hypothesis_tests import compare
+from toyiwae.conformance.truths import nonlinear
+from toyiwae.conformance.truths.targets import Target
 from toyiwae.weights import log_mean_exp
 
 torch = pytest.importorskip("torch", reason="surrogates need torch")
@@ -62,7 +63,7 @@ def bound(K, changed=None):
 @pytest.mark.parametrize("K", [1, 2])
 def test_its_truth_agrees_with_derivatives_of_a_direct_quadrature(K):
     entry = type(ENTRY)("curved", ENTRY.problem, ((K, 1),), "")
-    truth = curved_truth.truths(Target.of("iwae"), entry)[K, 1]
+    truth = nonlinear.truths(Target.of("iwae"), entry)[K, 1]
     assert float(truth["value"].mean) == pytest.approx(bound(K).real, rel=1e-10)
     for name, shape in ENTRY.problem.parameters.items():
         found = [bound(K, {name: (index, 1e-30j)}).imag / 1e-30 for index in np.ndindex(shape)]
@@ -74,7 +75,7 @@ def test_its_truth_agrees_with_monte_carlo(name):
     """NumPy noise, derivatives by complex steps along each particle: nothing of torch, nothing of the oracle."""
     n, K, tiny = 40_000, 2, 1e-30
     entry = type(ENTRY)("curved", ENTRY.problem, ((K, 1),), "")
-    truth = curved_truth.truths(Target.of(name), entry)[K, 1]
+    truth = nonlinear.truths(Target.of(name), entry)[K, 1]
     noise = np.random.default_rng(5).standard_normal(n * K)
     mean, std = ENTRY.problem.arrays.proposal.mean[0], math.sqrt(ENTRY.problem.arrays.proposal.cov[0, 0])
     z = mean + std * noise

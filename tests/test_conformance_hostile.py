@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 import toyiwae
-from toyiwae import cli, estimators
-from toyiwae.conformance import api, particles
-from toyiwae.conformance.bank import bank
-from toyiwae.conformance.contract import as_array
+from toyiwae import estimators
+from toyiwae.cli import main
+from toyiwae.conformance import api
+from toyiwae.conformance.bank import particles
+from toyiwae.conformance.bank.bank import bank
+from toyiwae.conformance.calling.call import as_array
 
 LIGHT = {"K": 2, "M": 2, "shift": 0.3, "parameters": "proposal_mean"}
 
@@ -149,7 +151,7 @@ def test_huge_numbers_fail_in_words(factor, sequential, tmp_path, capsys):
         f"    return {factor} * values, {{name: {factor} * g for name, g in gradients.items()}}\n"
     )
     asked = ["check", f"{file}:huge", "--target", "iwae", "-K", "2", "-M", "2"]
-    assert cli.main(asked + ["--sequential"] * sequential) == 1
+    assert main.main(asked + ["--sequential"] * sequential) == 1
     printed = capsys.readouterr()
     assert "FAILED" in printed.out + printed.err
     assert "nan" not in printed.out
@@ -177,7 +179,7 @@ def test_what_goes_wrong_in_a_formula_is_a_finding(kind):
 @pytest.mark.parametrize("line", ["import sys; sys.exit(3)", "1 / 0", "def f(:", "raise KeyError('x')"])
 def test_a_file_that_cannot_be_run_is_bad_input(line, tmp_path, capsys):
     (tmp_path / "mine.py").write_text(line)
-    assert cli.main(["check", f"{tmp_path / 'mine.py'}:f", "--target", "iwae"]) == 2
+    assert main.main(["check", f"{tmp_path / 'mine.py'}:f", "--target", "iwae"]) == 2
     assert "failed: " in capsys.readouterr().err
 
 
@@ -238,7 +240,7 @@ def test_megabytes_of_output_stay_out_of_the_answer(tmp_path, capsys):
         "def loud(problem, **options):\n    print('x' * 1_000_000)\n    return iwae(problem, **options)\n"
     )
     argv = ["check", f"{tmp_path / 'mine.py'}:loud", "--target", "iwae", "-K", "2", "-M", "2", "--json"]
-    assert cli.main(argv) == 0
+    assert main.main(argv) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["verdict"] == "conforms"
     assert "loaded" in captured.err

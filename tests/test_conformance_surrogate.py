@@ -9,13 +9,14 @@ import pytest
 
 import toyiwae
 from tests.members import surrogate_of
-from toyiwae import cli, estimators
+from toyiwae import estimators
+from toyiwae.cli import main
 from toyiwae.conformance import api
-from toyiwae.conformance.bank import bank
+from toyiwae.conformance.bank.bank import bank
 from toyiwae.errors import MissingExtraError
 
 torch = pytest.importorskip("torch", reason="surrogates need torch")
-surrogates = pytest.importorskip("toyiwae.montecarlo.surrogates")
+surrogates = pytest.importorskip("toyiwae.conformance.calling.torch_surrogate")
 
 ROOT = Path(__file__).resolve().parents[1]
 LIGHT = {"form": "surrogate", "K": 3, "M": (1, 2), "shift": 0.2}
@@ -241,9 +242,9 @@ def mine(tmp_path, small):
 
 def test_the_command_line(mine, capsys):
     argv = ["check", f"{mine}:iwae", "--target", "iwae", "--form", "surrogate", "-K", "2", "-M", "2"]
-    assert cli.main([*argv, "--timeout", "60", "-p", "proposal_mean"]) == 0
+    assert main.main([*argv, "--timeout", "60", "-p", "proposal_mean"]) == 0
     assert "curved" in capsys.readouterr().out
-    assert cli.main([*argv[:1], f"{mine}:stuck", *argv[2:], "--timeout", "0.5"]) == 1
+    assert main.main([*argv[:1], f"{mine}:stuck", *argv[2:], "--timeout", "0.5"]) == 1
     assert "no hang" in capsys.readouterr().out
 
 
@@ -259,7 +260,7 @@ def test_a_fork_after_threads_of_gradients_is_refused_in_words(mine, monkeypatch
 def test_without_torch_it_says_what_to_install(monkeypatch):
     import sys
 
-    monkeypatch.delitem(sys.modules, "toyiwae.montecarlo.surrogates")
+    monkeypatch.delitem(sys.modules, "toyiwae.conformance.calling.torch_surrogate")
     monkeypatch.delitem(sys.modules, "toyiwae.montecarlo")
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"toyiwae\[torch\]"):

@@ -8,11 +8,13 @@ import pytest
 import toyiwae
 from tests.members import correct
 from toyiwae import estimators
-from toyiwae.conformance import api, curved_truth, dependence, moments, sequential, targets, values
-from toyiwae.conformance.bank import bank, curved
-from toyiwae.conformance.evidence import Compared, worst
-from toyiwae.conformance.moments import Level
-from toyiwae.conformance.targets import Truth
+from toyiwae.conformance import api
+from toyiwae.conformance.bank.bank import bank, curved
+from toyiwae.conformance.checks import dependence, mean_variance, sequential
+from toyiwae.conformance.checks.hypothesis_tests import Compared, worst
+from toyiwae.conformance.checks.mean_variance import Level
+from toyiwae.conformance.truths import nonlinear, targets, values
+from toyiwae.conformance.truths.targets import Truth
 
 LEVEL, WHERE = Level(1e-6, 10), {"problem": "any", "K": 2, "M": 1}
 NAN, N = float("nan"), 3000
@@ -45,7 +47,7 @@ def summary(checks):
 
 def test_means_that_are_not_known_are_left_out_and_told():
     def judged(mean, shift=0.0):
-        return summary(moments.mean_checks(normal(shift=shift), known(mean), WHERE, LEVEL, 15))
+        return summary(mean_variance.mean_checks(normal(shift=shift), known(mean), WHERE, LEVEL, 15))
 
     assert judged((0.0, 0.0, 0.0)) == [("mean", 3, True, None)]
     rest = ("mean where it is not known", 1, None, "1 of 3 coordinates: mean withheld")
@@ -57,7 +59,7 @@ def test_means_that_are_not_known_are_left_out_and_told():
 def test_means_that_are_known_too_vaguely_are_left_out_and_told():
     truth = known()["proposal_mean"]
     vague = {"proposal_mean": replace(truth, mean_error=np.array([0.1, 0.0, NAN]))}
-    first, rest = moments.mean_checks(normal(), vague, WHERE, LEVEL, 15)
+    first, rest = mean_variance.mean_checks(normal(), vague, WHERE, LEVEL, 15)
     assert (first.coordinates, first.passed) == (1, True)
     assert rest.coordinates == 2
     assert rest.reason is not None
@@ -69,7 +71,9 @@ def test_means_that_are_known_too_vaguely_are_left_out_and_told():
 def test_a_value_that_is_not_known_is_not_judged(value):
     truths = {"value": Truth(np.asarray(value), np.asarray(0.0), mean_reason="withheld")}
     arrays = {"value": normal()["proposal_mean"][:, 0]}
-    assert summary(moments.mean_checks(arrays, truths, WHERE, LEVEL, 15)) == [("mean", 1, None, "withheld")]
+    assert summary(mean_variance.mean_checks(arrays, truths, WHERE, LEVEL, 15)) == [
+        ("mean", 1, None, "withheld")
+    ]
 
 
 @pytest.mark.parametrize("kurtosis", [np.full(3, 3.0), None], ids=["known kurtosis", "estimated"])
@@ -77,7 +81,7 @@ def test_variances_that_are_not_known_are_not_zero(kurtosis):
     def judged(var, scale=1.0, mean=(0.0, 0.0, 0.0)):
         arrays = {"proposal_mean": normal()["proposal_mean"] * np.array([1.0, 1.0, scale])}
         truths = known(mean, var, kurtosis=kurtosis)
-        return summary(moments.variance_checks(arrays, truths, WHERE, LEVEL))
+        return summary(mean_variance.variance_checks(arrays, truths, WHERE, LEVEL))
 
     rest = ("variance where it is not known", 1, None, "1 of 3 coordinates: var withheld")
     assert judged((1.0, 1.0, 1.0)) == [("variance", 3, True, None)]
@@ -91,7 +95,7 @@ def test_variances_that_are_not_known_are_not_zero(kurtosis):
 
 def test_a_fourth_moment_that_is_not_known_is_told():
     truths = known(kurtosis=np.array([NAN, 3.0, 3.0]))
-    first, rest = moments.variance_checks(normal(), truths, WHERE, LEVEL)
+    first, rest = mean_variance.variance_checks(normal(), truths, WHERE, LEVEL)
     assert (first.coordinates, first.passed) == (2, True)
     assert rest.reason == "1 of 3 coordinates: the fourth moment is not known"
 
@@ -110,8 +114,8 @@ def test_replicates_too_large_for_their_squares_fail():
     arrays["proposal_mean"][:, 0] *= 1e200
     with np.errstate(all="ignore"):
         checks = [
-            *moments.mean_checks(arrays, known(), WHERE, LEVEL, 15),
-            *moments.variance_checks(arrays, known(), WHERE, LEVEL),
+            *mean_variance.mean_checks(arrays, known(), WHERE, LEVEL, 15),
+            *mean_variance.variance_checks(arrays, known(), WHERE, LEVEL),
         ]
     assert [check.passed for check in checks] == [False, False]
 
@@ -159,7 +163,7 @@ def withheld(cell, name):
     return replace(cell, gradients=cell.gradients | {name: hidden})
 
 
-@pytest.mark.parametrize("module", [targets, curved_truth])
+@pytest.mark.parametrize("module", [targets, nonlinear])
 def test_another_bound_does_not_stand_in_for_one_that_is_withheld(module, monkeypatch):
     """L_K was taken for the value of vr_iwae, wherever its own bound was None."""
     name, inner = "vr_iwae:0.5", module.exact
@@ -174,7 +178,7 @@ def test_another_bound_does_not_stand_in_for_one_that_is_withheld(module, monkey
         targets.Target.of(name),
         replace((bank() if module is targets else curved())[0], cells=((3, 1),)),
     )
-    found = target.truths(entry, entry.cells) if module is targets else curved_truth.truths(target, entry)  # pyright: ignore[reportArgumentType]  # fmt: skip
+    found = target.truths(entry, entry.cells) if module is targets else nonlinear.truths(target, entry)  # pyright: ignore[reportArgumentType]  # fmt: skip
     truth = found[3, 1]["value"]
     assert (truth.mean, truth.mean_reason) == (None, "withheld")
     assert truth.var is not None

@@ -9,10 +9,11 @@ import pytest
 import sympy as sp
 
 from toyiwae import estimators
-from toyiwae.oracle.atoms import AtomicLaw
-from toyiwae.oracle.cumulants import Factor, Means, lowest_order, taylor
-from toyiwae.oracle.statistics import statistic
-from toyiwae.oracle.weight_moments import Bounded, FloatMoments, Tag
+from toyiwae.oracle.laws.bounded import Bounded
+from toyiwae.oracle.laws.discrete import DiscreteLaw
+from toyiwae.oracle.series.cumulants import Factor, Means, lowest_order, taylor
+from toyiwae.oracle.series.delta_method import statistic
+from toyiwae.oracle.series.weight_moments import FloatMoments, Tag
 
 SHAPE = Fraction(3, 7)  # of gamma weights of mean 1: K of them add up to a gamma variable of shape 3K/7
 EPSILON = sp.Symbol("epsilon", positive=True)
@@ -94,7 +95,7 @@ class TwoStates:
     prob, log_w, score = np.array([0.3, 0.7]), np.array([0.4, -0.35]), np.array([[1.1, -1.1 * 3 / 7]])
 
     def __init__(self):
-        self.law = AtomicLaw(np.log(self.prob), self.log_w)
+        self.law = DiscreteLaw(np.log(self.prob), self.log_w)
         self.log_evidence = log(self.prob @ np.exp(self.log_w))
 
     def enumerated(self, estimator, particles):

@@ -12,7 +12,7 @@ import scipy.stats
 
 import toyiwae
 from tests.problems import random_problem
-from toyiwae.problem import Data, Model, Proposal
+from toyiwae.problems.linear_gaussian import Data, Model, Proposal
 
 TWO = random_problem(3, 2, 3)
 

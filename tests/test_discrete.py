@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from toyiwae import InputError
-from toyiwae.discrete import MOST_LATENTS, DiscreteModel, DiscreteProblem, DiscreteProposal
-from toyiwae.problem import Data
+from toyiwae.problems.binary import MOST_LATENTS, DiscreteModel, DiscreteProblem, DiscreteProposal
+from toyiwae.problems.linear_gaussian import Data
 
 
 def example() -> dict:

@@ -12,9 +12,9 @@ from scipy.special import expit, logsumexp
 
 import toyiwae
 from toyiwae import InputError, estimators
-from toyiwae.discrete import DiscreteModel, DiscreteProblem, DiscreteProposal
 from toyiwae.estimators import Estimator
-from toyiwae.problem import Data
+from toyiwae.problems.binary import DiscreteModel, DiscreteProblem, DiscreteProposal
+from toyiwae.problems.linear_gaussian import Data
 
 
 def problem(dim_z: int, *, amortised: bool = False, rows: int | None = None) -> DiscreteProblem:

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 
 import toyiwae
-from toyiwae import gaussian
-from toyiwae.oracle import precise_problem, precise_series
-from toyiwae.oracle.algebra import Double, Extended
-from toyiwae.oracle.evidence import log_evidence
-from toyiwae.oracle.finite_k import Estimate
-from toyiwae.oracle.gradients import Whitened
-from toyiwae.oracle.laws import GaussianLaw
-from toyiwae.truth.contract import Budget
+from toyiwae.oracle.closed_form import gaussian
+from toyiwae.oracle.enclosure import precise_problem
+from toyiwae.oracle.laws.bounded import Bounded
+from toyiwae.oracle.laws.gaussian import GaussianLaw
+from toyiwae.oracle.series import multiprecision
+from toyiwae.oracle.whitened.algebra import Double, Extended
+from toyiwae.oracle.whitened.evidence import log_evidence
+from toyiwae.oracle.whitened.whitening import Whitened
+from toyiwae.truth.accuracy import Budget
 
 
 def noise(dim_x: int, least: float, *, diagonal: bool) -> np.ndarray:
@@ -64,7 +65,7 @@ def marginal(problem: toyiwae.Problem) -> list[Any]:
     return found
 
 
-def relative(found: Estimate) -> float:
+def relative(found: Bounded) -> float:
     """The largest stated error in units of the larger of the value and one nat."""
     return float(np.max(found.error / np.maximum(np.abs(found.value), 1.0)))
 
@@ -118,7 +119,7 @@ def test_mpmath_takes_the_short_way_too(*, diagonal: bool) -> None:
     ctx = mpmath.mp.clone()
     ctx.dps = 90
     for row, truth in zip(precise_problem.rows(one, ctx), marginal(one), strict=True):
-        assert abs(precise_series.log_evidence(row) - truth) < ctx.mpf(10) ** -70 * abs(truth)
+        assert abs(multiprecision.log_evidence(row) - truth) < ctx.mpf(10) ** -70 * abs(truth)
 
 
 def images(dim_z: int, *, diagonal: bool = True) -> toyiwae.Problem:

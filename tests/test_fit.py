@@ -11,12 +11,12 @@ from tests.problems import random_problem
 from toyiwae.errors import InputError
 from toyiwae.files import read_toml
 from toyiwae.forms import Form
-from toyiwae.gaussian import condition
-from toyiwae.oracle.finite_k import FiniteK
-from toyiwae.oracle.fit import optimal_proposals
-from toyiwae.oracle.gradients import Whitened
-from toyiwae.oracle.solve import gradients
-from toyiwae.problem import Data, Model, Problem, Proposal
+from toyiwae.oracle.closed_form.gaussian import condition
+from toyiwae.oracle.finite_k.bounds import FiniteK
+from toyiwae.oracle.whitened.whitening import Whitened
+from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
+from toyiwae.truth.averages import gradients
+from toyiwae.truth.optimal_proposal import optimal_proposals
 
 CORRELATION = 0.7
 STDS = np.array([1.4, 0.6])

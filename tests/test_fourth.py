@@ -9,15 +9,16 @@ from tests import quadrature
 from tests.quadrature import Toy
 from tests.test_truth import LABELS, as_problem
 from toyiwae import estimators
-from toyiwae.conformance import particles
-from toyiwae.conformance.bank import bank
-from toyiwae.conformance.evidence import compare
+from toyiwae.conformance.bank import particles
+from toyiwae.conformance.bank.bank import bank
+from toyiwae.conformance.checks.hypothesis_tests import compare
 from toyiwae.estimators import evaluate
 from toyiwae.forms import Form
-from toyiwae.oracle import fourth
-from toyiwae.oracle.atoms import AtomicLaw
-from toyiwae.oracle.finite_k import common_grid
-from toyiwae.oracle.gradients import Whitened
+from toyiwae.oracle.finite_k.fourth_moments import FourthEngine
+from toyiwae.oracle.laws.discrete import DiscreteLaw
+from toyiwae.oracle.laws.ranges import common_grid
+from toyiwae.oracle.whitened.whitening import Whitened
+from toyiwae.truth import fourth_moments
 
 FORMS = [(e.form, e.min_particles) for e in estimators.all() if e.form is not None and not e.form.pooled]
 
@@ -54,7 +55,7 @@ def test_fourth_moments_agree_with_tensor_quadrature(toy: Toy, count: int) -> No
             if key in seen:  # the same integrals for another estimator
                 continue
             seen.add(key)
-            spread = fourth.gradients(whitened, form, [parameter], [count]).get(parameter)
+            spread = fourth_moments.gradients(whitened, form, [parameter], [count]).get(parameter)
             if spread is None:
                 assert form.has_log_terms or form.constant
                 continue
@@ -72,9 +73,9 @@ def test_fourth_moments_agree_with_tensor_quadrature(toy: Toy, count: int) -> No
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_fourth_moments_agree_with_enumeration(count: int) -> None:
     rng = np.random.default_rng(4)
-    law = AtomicLaw(np.log([0.2, 0.5, 0.3]), np.array([0.4, -1.1, 0.9]))
+    law = DiscreteLaw(np.log([0.2, 0.5, 0.3]), np.array([0.4, -1.1, 0.9]))
     functions = {r: law.table(rng.normal(size=(2, 3))) for r in (0, 1, 2)}
-    engine = fourth.FourthEngine(law, [count], common_grid(law, [count]))
+    engine = FourthEngine(law, [count], common_grid(law, [count]))
     second, last = engine.central(functions)
     states = np.array(list(product(range(3), repeat=count)))
     prob, w = np.exp(law.log_prob)[states].prod(axis=1), np.exp(law.log_w)[states]
@@ -94,7 +95,7 @@ def test_the_value_agrees_with_tensor_quadrature(count: int, exponent: float) ->
     _, log_w, weights = quadrature.log_weights(toy, 1, count)
     values = np.log(np.mean(np.exp(exponent * log_w[:, 0]), axis=-1)) / exponent
     centred = values - weights @ values
-    spread = fourth.value(Whitened(as_problem(toy)), count, exponent)
+    spread = fourth_moments.value(Whitened(as_problem(toy)), count, exponent)
     assert spread.var == pytest.approx(weights @ centred**2, rel=1e-9)
     assert spread.excess + 3 * spread.var**2 == pytest.approx(weights @ centred**4, rel=1e-8)
     assert spread.error <= 1e-8 * (weights @ centred**4)
@@ -109,7 +110,7 @@ def test_sampled_fourth_moments_on_the_bank() -> None:
         for name in ("ciwae:0.3", "vr_iwae_dreg:0.4"):
             estimator = estimators.get(name)
             gradients = drawn.gradients(estimator(drawn.log_w))
-            spreads = fourth.gradients(whitened, form_of(name), gradients, [K])
+            spreads = fourth_moments.gradients(whitened, form_of(name), gradients, [K])
             for parameter, samples in gradients.items():
                 spread = spreads[parameter]
                 exact = spread.kurtosis(M)[0] * (spread.var[0] / M) ** 2
@@ -123,5 +124,7 @@ def test_sampled_fourth_moments_on_the_bank() -> None:
 
 def test_what_has_logarithms_has_no_exact_fourth_moment() -> None:
     form = form_of("score_function")
-    spreads = fourth.gradients(Whitened(as_problem(Toy())), form, ["proposal_mean", "prior_mean"], [2])
+    spreads = fourth_moments.gradients(
+        Whitened(as_problem(Toy())), form, ["proposal_mean", "prior_mean"], [2]
+    )
     assert spreads.keys() == {"prior_mean"}

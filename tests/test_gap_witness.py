@@ -11,7 +11,7 @@ import pytest
 
 import toyiwae
 from tests.problems import random_problem
-from toyiwae.problem import Proposal
+from toyiwae.problems.linear_gaussian import Proposal
 
 
 def log_normal(z: np.ndarray, mean: float, var: float) -> np.ndarray:

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
 from tests.problems import random_cov, random_problem, reference, symmetric
-from toyiwae import gaussian
 from toyiwae.errors import MissingMomentError, PrecisionError
-from toyiwae.gaussian import Ratio, condition
-from toyiwae.problem import Model, Problem
+from toyiwae.oracle.closed_form import gaussian
+from toyiwae.oracle.closed_form.gaussian import Ratio, condition
+from toyiwae.problems.linear_gaussian import Model, Problem
 
 CASES = [(1, 1), (1, 3), (2, 3), (3, 2), (5, 1), (6, 4)]
 SEEDS = st.integers(0, 2**32 - 1)

@@ -9,10 +9,10 @@ import toyiwae
 from tests.problems import random_problem
 from toyiwae import estimators
 from toyiwae.errors import PrecisionError
-from toyiwae.oracle.finite_k import FiniteK
-from toyiwae.oracle.grid import Grid, Smoothness
-from toyiwae.oracle.laws import GaussianLaw
-from toyiwae.problem import Data, Problem, Proposal
+from toyiwae.oracle.finite_k.bounds import FiniteK
+from toyiwae.oracle.laws.gaussian import GaussianLaw
+from toyiwae.oracle.laws.grid import Grid, Smoothness
+from toyiwae.problems.linear_gaussian import Data, Problem, Proposal
 
 
 def gap_by_quadrature(beta: float, h: float, particles: int, low: float, high: float) -> float:

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from scipy.special import chdtr, chdtrc
 
-from toyiwae import InputError, digits_problem, makers, paper_problem
+from toyiwae import InputError, digits_problem, paper_problem
 from toyiwae.errors import MissingExtraError, PrecisionError
-from toyiwae.factors import factor_analysis, varimax
-from toyiwae.gaussian import condition
-from toyiwae.oracle.closed import ClosedForms
-from toyiwae.problem import Model, Problem
+from toyiwae.oracle.closed_form.gaussian import condition
+from toyiwae.oracle.closed_form.renyi import ClosedForms
+from toyiwae.problems import ready
+from toyiwae.problems.factor_analysis import factor_analysis, varimax
+from toyiwae.problems.linear_gaussian import Model, Problem
 
 FAMILY_RATE = 1e-6
 
@@ -112,7 +113,7 @@ def test_bad_arguments_of_the_papers_problem_are_refused(arguments, message):
 
 def test_digits_are_the_same_on_every_call():
     problem = digits_problem()
-    makers._digits_factors.cache_clear()
+    ready._digits_factors.cache_clear()
     assert digits_problem() == problem
     assert (problem.dim_z, problem.dim_x, problem.n_rows) == (10, 64, 100)
     assert problem.amortised
@@ -146,7 +147,7 @@ def test_the_noise_floor_holds_the_constant_pixels(images):
     noise_var = np.diag(problem.model.noise_cov)
     constant = np.flatnonzero(np.ptp(images, axis=0) == 0)
     assert len(constant) == 3
-    np.testing.assert_allclose(noise_var[constant], makers.ROUNDING_STD**2)
+    np.testing.assert_allclose(noise_var[constant], ready.ROUNDING_STD**2)
     assert noise_var.min() == pytest.approx(1 / 256 / 12)
     np.testing.assert_allclose(np.diag(digits_problem(noise_floor_std=0.1).model.noise_cov).min(), 0.01)
 
@@ -204,7 +205,7 @@ def test_bad_arguments_of_the_digits_are_refused(arguments, message):
 
 
 def test_missing_scikit_learn_is_one_line(monkeypatch):
-    makers._digits_factors.cache_clear()
+    ready._digits_factors.cache_clear()
     for name in [name for name in sys.modules if name.partition(".")[0] == "sklearn"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Absent, *sys.meta_path])

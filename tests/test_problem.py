@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.problems import random_problem
 from toyiwae import InputError, Problem, dump, load
 from toyiwae.files import toml_text
-from toyiwae.problem import Data, Model, Proposal
+from toyiwae.problems.linear_gaussian import Data, Model, Proposal
 
 EXAMPLE = """
 [model]

@@ -8,7 +8,8 @@ import pytest
 import toyiwae
 from tests.problems import random_problem
 from tests.test_discrete import example
-from toyiwae import DiscreteProblem, InputError, cli
+from toyiwae import DiscreteProblem, InputError
+from toyiwae.cli import main
 from toyiwae.files import toml_text
 
 DISCRETE = DiscreteProblem.from_dict(example())
@@ -54,11 +55,11 @@ def test_a_linear_gaussian_file_with_a_key_of_binary_latents(tmp_path):
 def test_the_command_line_answers_for_binary_latents(tmp_path, capsys):
     file = str(tmp_path / "discrete.toml")
     toyiwae.dump(DISCRETE, file)
-    assert cli.main(["exact", file, "-K", "3,8", "-e", "score_function", "--json"]) == 0
+    assert main.main(["exact", file, "-K", "3,8", "-e", "score_function", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     expected = toyiwae.exact(DISCRETE, K=[3, 8], estimators="score_function").to_dict()
     assert document["results"] == expected["results"]
-    assert cli.main(["exact", file, "-K", "3", "-e", "score_function"]) == 0
+    assert main.main(["exact", file, "-K", "3", "-e", "score_function"]) == 0
     assert "prior_logit" in capsys.readouterr().out
 
 

@@ -10,7 +10,7 @@ import pytest
 import toyiwae
 from tests.problems import random_problem
 from toyiwae import InputError, estimators
-from toyiwae.oracle.quadrature import QuadratureProblem
+from toyiwae.problems.density import QuadratureProblem
 
 MEANS, SCALES, SHARES = np.array([-1.1, 0.9]), np.array([0.55, 0.8]), np.array([0.35, 0.65])
 

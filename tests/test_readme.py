@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import toyiwae
-from toyiwae.cli import main
+from toyiwae.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,13 +12,14 @@ from tests.problems import random_problem, symmetric
 from toyiwae import estimators
 from toyiwae.errors import InputError, MissingMomentError
 from toyiwae.forms import Form
-from toyiwae.gaussian import condition
-from toyiwae.makers import paper_problem
-from toyiwae.oracle import precise, series
-from toyiwae.oracle.closed import ClosedForms, averaged
-from toyiwae.oracle.gradients import Whitened
-from toyiwae.oracle.solve import bounds, gradients
-from toyiwae.problem import Data, Model, Problem, Proposal
+from toyiwae.oracle.closed_form.gaussian import condition
+from toyiwae.oracle.closed_form.renyi import ClosedForms, averaged
+from toyiwae.oracle.enclosure import precise
+from toyiwae.oracle.series import expansions
+from toyiwae.oracle.whitened.whitening import Whitened
+from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
+from toyiwae.problems.ready import paper_problem
+from toyiwae.truth.averages import bounds, gradients
 
 IWAE = Form({1: 1.0}, {1: 1.0}, {1: -1.0})
 
@@ -60,12 +61,12 @@ def test_first_terms_by_hand():
     mu4 = m[4] - 4 * m[3] + 6 * m[2] - 3
     third = -(mu4 - 3 * mu2**2) / 4 + 2 * mu2 * mu3 - 2.5 * mu2**3
     expected = [0.0, -mu2 / 2, mu3 / 3 - 0.75 * mu2**2, third]
-    np.testing.assert_allclose(series.bound(Whitened(SMALL), 3).value, expected, rtol=1e-12)
+    np.testing.assert_allclose(expansions.bound(Whitened(SMALL), 3).value, expected, rtol=1e-12)
 
 
 def local_slopes(problem, particles, last, digits):
     """Slopes on a log-log plot of what the partial sums leave of L_K, between K and 2K."""
-    expansion = series.bound(Whitened(problem), last, digits=digits)
+    expansion = expansions.bound(Whitened(problem), last, digits=digits)
     gap = precise.bounds(problem, [particles, 2 * particles], digits=digits, with_ess=False).gap[0]
     slopes = []
     for n in range(1, last + 1):
@@ -82,7 +83,7 @@ def test_the_remainder_falls_with_the_slope_of_the_next_term():
 
 
 def test_double_precision_carries_the_first_remainders():
-    expansion = series.bound(Whitened(SMALL), 2)
+    expansion = expansions.bound(Whitened(SMALL), 2)
     for order, k in ((1, 10**5), (2, 10**4)):
         gap = bounds(Whitened(SMALL), [k, 2 * k]).gap
         left = [-gap.value[0, i] - expansion.at(k * (i + 1), order) for i in range(2)]
@@ -95,7 +96,7 @@ def test_two_heavy_tailed_directions_make_the_remainder_a_pure_power():
     whitened = Whitened(with_beta(-0.4, -0.4))
     k = [10**8, 10**9, 2 * 10**9]
     gap = bounds(whitened, k).gap.value[0]
-    left = -gap - np.array([series.bound(whitened, 1).at(n) for n in k])
+    left = -gap - np.array([expansions.bound(whitened, 1).at(n) for n in k])
     assert np.log2(left[2] / left[1]) == pytest.approx(-1.5, abs=1e-4)
     assert left[0] / left[1] == pytest.approx(10**1.5, rel=1e-3)
 
@@ -105,7 +106,7 @@ def test_one_heavy_tailed_direction_adds_a_logarithm():
     whitened = Whitened(with_beta(-0.4))
     for k in (10**8, 10**12):
         gap = bounds(whitened, [k, 2 * k]).gap.value[0]
-        left = [-gap[i] - series.bound(whitened, 1).at(n) for i, n in enumerate((k, 2 * k))]
+        left = [-gap[i] - expansions.bound(whitened, 1).at(n) for i, n in enumerate((k, 2 * k))]
         assert np.log2(left[1] / left[0]) == pytest.approx(-1.5 - 0.5 / np.log(k), abs=1e-3)
 
 
@@ -117,18 +118,18 @@ def test_a_term_without_its_moment_is_refused_by_name():
     )
     for digits in (None, 20):
         with pytest.raises(MissingMomentError, match=re.escape(message)):
-            series.bound(whitened, 2, digits=digits)
+            expansions.bound(whitened, 2, digits=digits)
     with pytest.raises(MissingMomentError, match=r"no term of order 1: E\[w\^2\] is infinite"):
-        series.bound(Whitened(with_beta(-0.6)), 1)
+        expansions.bound(Whitened(with_beta(-0.6)), 1)
     with pytest.raises(MissingMomentError, match=r"largest β is 0.7"):
-        series.bound(Whitened(with_beta(0.7)), 2, -0.5)
+        expansions.bound(Whitened(with_beta(0.7)), 2, -0.5)
 
 
 def test_tempered_bound():
     """VR-IWAE: the expansion of the bound itself, its limit included, for tempered and for inverse weights."""
     whitened, k = Whitened(MANY), 10**4
     for exponent in (0.6, -0.2):
-        expansion, found = series.bound(whitened, 4, exponent), bounds(whitened, [k], exponent)
+        expansion, found = expansions.bound(whitened, 4, exponent), bounds(whitened, [k], exponent)
         truth = float(np.mean(found.log_mean - found.gap.value[:, 0])) / exponent
         assert expansion.at(k) == pytest.approx(truth, rel=1e-13)
 
@@ -136,26 +137,26 @@ def test_tempered_bound():
 def test_round_off_in_high_orders_is_avoided():
     """Coefficients that float64 would lose to cancellation come from multiprecision."""
     whitened = Whitened(SMALL)
-    expansion, digits = series.bound(whitened, 14), series.bound(whitened, 14, digits=30)
+    expansion, digits = expansions.bound(whitened, 14), expansions.bound(whitened, 14, digits=30)
     np.testing.assert_allclose(expansion.value, digits.value.astype(float), rtol=1e-12)
 
 
 def test_a_proposal_equal_to_the_posterior_has_no_terms():
-    expansion = series.bound(Whitened(with_beta(0.0, 0.0)), 3)
+    expansion = expansions.bound(Whitened(with_beta(0.0, 0.0)), 3)
     assert not expansion.value.any()
     assert not expansion.error.any()
 
 
 def test_expansions_answer_only_for_their_orders():
-    expansion = series.bound(Whitened(SMALL), 2)
+    expansion = expansions.bound(Whitened(SMALL), 2)
     assert expansion.term(2).value == expansion.value[2]
     assert expansion.at(100.0, 0) == 0.0
     with pytest.raises(InputError, match="orders 0 to 2"):
         expansion.term(3)
     with pytest.raises(InputError, match="ELBO"):
-        series.bound(Whitened(SMALL), 1, 0.0)
+        expansions.bound(Whitened(SMALL), 1, 0.0)
     with pytest.raises(InputError, match="digits is 0"):
-        series.bound(Whitened(SMALL), 1, digits=0)
+        expansions.bound(Whitened(SMALL), 1, digits=0)
 
 
 # gradients -----------------------------------------------------------------------------------------------------------
@@ -180,10 +181,10 @@ def test_the_mean_gradient_is_the_derivative_of_the_bound(problem):
     """∂ of the coefficients of K^-1 … K^-3, by fourth-order differences of the bound in 30 digits."""
     whitened, step = Whitened(problem), 2.0**-14
     for parameter, shape in problem.parameters.items():
-        found = series.gradient_mean(whitened, IWAE, parameter, 3).value[1:]
+        found = expansions.gradient_mean(whitened, IWAE, parameter, 3).value[1:]
         index = tuple(n - 1 for n in shape)
         ends = [
-            series.bound(Whitened(moved(problem, parameter, index, n * step)), 3, digits=30).value[1:]
+            expansions.bound(Whitened(moved(problem, parameter, index, n * step)), 3, digits=30).value[1:]
             for n in (-2, -1, 1, 2)
         ]
         slope = ((ends[0] - ends[3]) / 12 + (ends[2] - ends[1]) * 2 / 3) / step
@@ -197,7 +198,7 @@ def test_the_bias_of_the_gradient_is_the_slope_of_the_variance():
     names = ("prior_mean", "offset", "proposal_mean")
     found = gradients(whitened, {name: (IWAE, name) for name in names}, [k])
     for name in (*names, "proposal_chol"):
-        first = series.gradient_mean(whitened, IWAE, name, 1).term(1).value
+        first = expansions.gradient_mean(whitened, IWAE, name, 1).term(1).value
         np.testing.assert_allclose(first, -0.5 * expected[name], rtol=1e-10, atol=1e-12 * abs(first).max())
     for name in names:
         shift = k * found[name].shift.value[0]
@@ -233,7 +234,7 @@ def test_mean_and_variance_against_the_oracle(name):
     form, whitened, k = FORMS[name], Whitened(SMALL), 3000
     jobs = {p: (form, p) for p in SMALL.parameters}
     for parameter, truth in gradients(whitened, jobs, [k]).items():
-        for expand, value in ((series.gradient_mean, truth.mean), (series.gradient_var, truth.var)):
+        for expand, value in ((expansions.gradient_mean, truth.mean), (expansions.gradient_var, truth.var)):
             expansion = expand(whitened, form, parameter, 4 if form.exponent > 0 else 2)
             scale = max(abs(expansion.at(k)).max(), 1e-300)
             next_term = abs(expansion.value[-1]).max() / k**expansion.last
@@ -242,7 +243,7 @@ def test_mean_and_variance_against_the_oracle(name):
 
 
 def confirmed(problem, form, parameter):
-    for expand in (series.gradient_mean, series.gradient_var):
+    for expand in (expansions.gradient_mean, expansions.gradient_var):
         plain = expand(Whitened(problem), form, parameter, 2)
         digits = expand(Whitened(problem), form, parameter, 2, digits=20)
         assert plain.first == digits.first
@@ -266,10 +267,10 @@ def test_unbiased_scores_have_the_expansion_of_their_target(member):
     form = member.form
     if form.leave_one_out_geometric:
         with pytest.raises(InputError, match="geometric"):
-            series.gradient_mean(Whitened(SMALL), form, "proposal_mean", 2)
+            expansions.gradient_mean(Whitened(SMALL), form, "proposal_mean", 2)
         return
-    found = series.gradient_mean(Whitened(SMALL), form, "proposal_chol", 2)
-    target = series.gradient_mean(Whitened(SMALL), IWAE, "proposal_chol", 2)
+    found = expansions.gradient_mean(Whitened(SMALL), form, "proposal_chol", 2)
+    target = expansions.gradient_mean(Whitened(SMALL), IWAE, "proposal_chol", 2)
     unbiased = member.target.proposal is not None
     for order in (0, 1, 2):
         one = found.term(order).value if order >= found.first else 0 * target.value[0]
@@ -282,8 +283,8 @@ def test_log_terms_at_another_exponent_are_refused():
     form = Form({1: 1.0}, {}, {1: -1.0}, log_evidence=1.0, exponent=0.5)
     for digits in (None, 15):
         with pytest.raises(InputError, match=r"exponent 0\.5"):
-            series.gradient_mean(Whitened(SMALL), form, "proposal_mean", 1, digits=digits)
-    assert series.gradient_mean(Whitened(SMALL), form, "prior_mean", 1).value.any()
+            expansions.gradient_mean(Whitened(SMALL), form, "proposal_mean", 1, digits=digits)
+    assert expansions.gradient_mean(Whitened(SMALL), form, "prior_mean", 1).value.any()
 
 
 # signal-to-noise ratios ----------------------------------------------------------------------------------------------
@@ -295,7 +296,7 @@ def test_every_form_reaches_its_constant(name):
     form, whitened, k = FORMS[name], Whitened(SMALL), 10**6
     found = gradients(whitened, {p: (form, p) for p in SMALL.parameters}, [k, 4 * k])
     for parameter, truth in found.items():
-        limit = series.snr_constant(whitened, form, parameter)
+        limit = expansions.snr_constant(whitened, form, parameter)
         if not np.nan_to_num(limit.constant).any():
             continue
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -319,44 +320,44 @@ RATES = [
 
 @pytest.mark.parametrize(("form", "exponent", "moment"), RATES)
 def test_rates_and_the_moments_they_stand_on(form, exponent, moment):
-    limit = series.snr_constant(Whitened(SMALL), form, "proposal_mean")
+    limit = expansions.snr_constant(Whitened(SMALL), form, "proposal_mean")
     np.testing.assert_array_equal(limit.exponent, exponent)
     assert limit.max_power == moment
-    np.testing.assert_array_equal(series.snr_constant(Whitened(SMALL), form, "prior_mean").exponent, 0.5)
+    np.testing.assert_array_equal(expansions.snr_constant(Whitened(SMALL), form, "prior_mean").exponent, 0.5)
 
 
 def test_a_constant_without_its_moment_is_refused_by_name():
     whitened = Whitened(with_beta(-0.3, 0.2, shift=0.3))
-    assert (series.snr_constant(whitened, IWAE, "proposal_mean").constant > 0).all()
+    assert (expansions.snr_constant(whitened, IWAE, "proposal_mean").constant > 0).all()
     with pytest.raises(
         MissingMomentError, match=r"variance of the gradient of proposal_mean.*E\[w\^4\].*β > -0.25"
     ):
-        series.snr_constant(whitened, form_of("dreg"), "proposal_mean")
+        expansions.snr_constant(whitened, form_of("dreg"), "proposal_mean")
     with pytest.raises(MissingMomentError, match=r"E\[w\^2\]"):
-        series.snr_constant(Whitened(with_beta(-0.6, shift=0.3)), IWAE, "proposal_mean")
+        expansions.snr_constant(Whitened(with_beta(-0.6, shift=0.3)), IWAE, "proposal_mean")
 
 
 def test_coordinates_that_carry_no_signal():
     """With equal means the gradient of the mean vanishes at every order; above the diagonal there is nothing."""
     whitened = Whitened(with_beta(0.3, 0.2))
-    limit = series.snr_constant(whitened, IWAE, "proposal_mean")
+    limit = expansions.snr_constant(whitened, IWAE, "proposal_mean")
     np.testing.assert_array_equal(limit.constant, 0.0)
-    chol = series.snr_constant(whitened, IWAE, "proposal_chol")
+    chol = expansions.snr_constant(whitened, IWAE, "proposal_chol")
     assert np.isnan(chol.constant[0, 1])
     assert np.isnan(chol.exponent[0, 1])
     np.testing.assert_array_equal(np.diag(chol.exponent), -0.5)
-    posterior = series.snr_constant(Whitened(with_beta(0.0, 0.0)), form_of("dreg"), "proposal_mean")
+    posterior = expansions.snr_constant(Whitened(with_beta(0.0, 0.0)), form_of("dreg"), "proposal_mean")
     assert np.isnan(posterior.constant).all()
 
 
 def test_groups_and_pooled_weights():
     whitened = Whitened(SMALL)
-    plain = series.snr_constant(whitened, IWAE, "prior_mean")
+    plain = expansions.snr_constant(whitened, IWAE, "prior_mean")
     np.testing.assert_allclose(plain.at(100, 9), 3 * plain.constant * 10)
-    pooled = series.snr_constant(whitened, form_of("piwae"), "prior_mean")
+    pooled = expansions.snr_constant(whitened, form_of("piwae"), "prior_mean")
     assert pooled.pooled
     np.testing.assert_allclose(pooled.at(100, 9), plain.at(900))
-    assert not series.snr_constant(whitened, form_of("piwae"), "proposal_mean").pooled
+    assert not expansions.snr_constant(whitened, form_of("piwae"), "proposal_mean").pooled
 
 
 def reaches_its_constants(problem, tolerance):
@@ -364,7 +365,7 @@ def reaches_its_constants(problem, tolerance):
     jobs = {(name, p): (form_of(name), p) for name in ("iwae", "dreg") for p in problem.mean_parameters}
     found = gradients(whitened, jobs, [k])
     for (name, parameter), truth in found.items():
-        limit = series.snr_constant(whitened, form_of(name), parameter)
+        limit = expansions.snr_constant(whitened, form_of(name), parameter)
         snr = np.abs(truth.mean.value[0]) / np.sqrt(truth.var.value[0])
         signal = parameter == "prior_mean" or name == "dreg"
         np.testing.assert_array_equal(limit.exponent, 0.5 if signal else -0.5)

@@ -16,7 +16,7 @@ from analysis.witness import Witness
 from tests.problems import random_problem
 from toyiwae import estimators
 from toyiwae.errors import MissingMomentError
-from toyiwae.problem import Proposal
+from toyiwae.problems.linear_gaussian import Proposal
 
 STUDIES = {study.name: study for study in discover()}
 

@@ -7,10 +7,8 @@ import sympy as sp
 from analysis.mathml import to_mathml
 from toyiwae import estimators
 from toyiwae.forms import Form
-from toyiwae.oracle import series
-from toyiwae.oracle.evidence import log_evidence
-from toyiwae.oracle.gradients import Whitened
-from toyiwae.oracle.symbolic import (
+from toyiwae.oracle.series import expansions
+from toyiwae.oracle.series.symbolic import (
     Gaussian,
     about_posterior,
     bound_coefficient,
@@ -23,7 +21,9 @@ from toyiwae.oracle.symbolic import (
     leading_terms,
     prove_gradient,
 )
-from toyiwae.problem import Data, Model, Problem, Proposal
+from toyiwae.oracle.whitened.evidence import log_evidence
+from toyiwae.oracle.whitened.whitening import Whitened
+from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
 
 VALUES = {"x": 0.7, "m": -0.3, "s": 1.2, "a": 0.8, "b": 0.4, "r": 0.9, "mu": 0.25, "sigma": 0.8}
 
@@ -80,7 +80,7 @@ def test_bias_of_the_gradient_in_one_dimension(parameter):
     assert proof.by_delta_method != 0
     second = float(np.exp(numeric(Gaussian().log_moment(2) - 2 * Gaussian().log_evidence)))
     form = Form({1: 1.0}, {1: 1.0}, {1: -1.0})
-    found = series.gradient_mean(Whitened(problem()), form, parameter, 1).term(1).value
+    found = expansions.gradient_mean(Whitened(problem()), form, parameter, 1).term(1).value
     np.testing.assert_allclose(found.ravel(), second * numeric(proof.by_derivative), rtol=1e-12)
 
 
@@ -130,7 +130,7 @@ def test_leading_terms_give_the_constants():
             for degree in range(3):
                 if symbol == joint_moment(power, degree):
                     moments[symbol] = float(law.moment(power, (path,) * degree)[0, 0])
-    limit = series.snr_constant(whitened, Form({1: 1.0}, {2: 1.0}), "proposal_mean")
+    limit = expansions.snr_constant(whitened, Form({1: 1.0}, {2: 1.0}), "proposal_mean")
     expected = abs(float(mean.subs(moments))) / float(var.subs(moments)) ** 0.5
     assert limit.constant[0] == pytest.approx(expected, rel=1e-12)
     assert limit.exponent[0] == m / 2 - n

@@ -15,8 +15,8 @@ from tests.problems import random_problem
 from tests.quadrature import NOISE_PRECISION, PRIOR_VAR, Toy, X
 from toyiwae import estimators
 from toyiwae.estimators import Estimator
-from toyiwae.oracle.gradients import Whitened
-from toyiwae.problem import Problem
+from toyiwae.oracle.whitened.whitening import Whitened
+from toyiwae.problems.linear_gaussian import Problem
 from toyiwae.truth import GradientTruth
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "exact.json"

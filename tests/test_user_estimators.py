@@ -11,7 +11,8 @@ import pytest
 
 import toyiwae
 from tests.problems import random_problem
-from toyiwae import cli, estimators, stats
+from toyiwae import estimators, stats
+from toyiwae.cli import main
 from toyiwae.errors import InputError
 from toyiwae.estimators import Target, both, estimator, iwae_bound, registry, users
 from toyiwae.forms import Bound, Coefficients, Form
@@ -48,7 +49,7 @@ def run(tmp_path, capsys):
     """Runs a command with the estimator of a user's file: exit code, standard output, standard error."""
 
     def runner(*what, **options):
-        code = cli.main(asked(tmp_path, *what, **options))
+        code = main.main(asked(tmp_path, *what, **options))
         return code, *capsys.readouterr()
 
     return runner
@@ -157,7 +158,7 @@ from toyiwae import cli
 for argv in json.load(sys.stdin):
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.main(argv)
+        code = main.main(argv)
     print(json.dumps([code, out.getvalue(), err.getvalue()]), file=sys.__stdout__)
 """
 COMMANDS = ["exact", "estimate"]

@@ -13,11 +13,11 @@ from pathlib import Path
 __version__ = "0.1.0"
 
 
-def _public_names() -> dict[str, str]:
-    """Public name -> module that defines it, read from the stub."""
+def _public_names() -> dict[str, tuple[str, str]]:
+    """Public name -> module that defines it and its name there, read from the stub."""
     stub = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
     imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
-    return {alias.asname or alias.name: str(node.module) for node in imports for alias in node.names}
+    return {a.asname or a.name: (str(node.module), a.name) for node in imports for a in node.names}
 
 
 _HOME = _public_names()
@@ -28,9 +28,10 @@ def __getattr__(name: str) -> object:
     """Import a public name on first use."""
     if name not in _HOME:
         raise AttributeError(f"module 'toyiwae' has no attribute {name!r}")
-    home = importlib.import_module(_HOME[name])
-    own = name in vars(home) and home is not sys.modules[__name__]
-    value = globals()[name] = getattr(home, name) if own else importlib.import_module(f"{_HOME[name]}.{name}")
+    module, there = _HOME[name]
+    home = importlib.import_module(module)
+    own = there in vars(home) and home is not sys.modules[__name__]
+    value = globals()[name] = getattr(home, there) if own else importlib.import_module(f"{module}.{there}")
     return value
 
 

@@ -3,8 +3,7 @@
 from toyiwae import conformance as conformance
 from toyiwae import estimators as estimators
 from toyiwae.conformance.api import check as check
-from toyiwae.conformance.record import CheckReport as CheckReport
-from toyiwae.discrete import DiscreteProblem as DiscreteProblem
+from toyiwae.conformance.report import CheckReport as CheckReport
 from toyiwae.errors import CostWarning as CostWarning
 from toyiwae.errors import InputError as InputError
 from toyiwae.errors import MissingMomentError as MissingMomentError
@@ -14,23 +13,24 @@ from toyiwae.estimators.registry import estimator as estimator
 from toyiwae.forms import Bound as Bound
 from toyiwae.forms import Coefficients as Coefficients
 from toyiwae.forms import Form as Form
-from toyiwae.makers import digits_problem as digits_problem
-from toyiwae.makers import paper_problem as paper_problem
 from toyiwae.montecarlo import EstimateResult as EstimateResult
 from toyiwae.montecarlo import estimate as estimate
-from toyiwae.oracle import series as series
-from toyiwae.oracle import symbolic as symbolic
-from toyiwae.oracle.closed import ClosedForms as ClosedForms
-from toyiwae.oracle.fit import optimal_proposals as optimal_proposals
-from toyiwae.oracle.quadrature import QuadratureProblem as QuadratureProblem
-from toyiwae.problem import Data as Data
-from toyiwae.problem import Model as Model
-from toyiwae.problem import Problem as Problem
-from toyiwae.problem import Proposal as Proposal
-from toyiwae.problem_file import dump as dump
-from toyiwae.problem_file import load as load
+from toyiwae.oracle.closed_form.renyi import ClosedForms as ClosedForms
+from toyiwae.oracle.series import expansions as series  # noqa: F401 (public under this name)
+from toyiwae.oracle.series import symbolic as symbolic
+from toyiwae.problems.binary import DiscreteProblem as DiscreteProblem
+from toyiwae.problems.density import QuadratureProblem as QuadratureProblem
+from toyiwae.problems.linear_gaussian import Data as Data
+from toyiwae.problems.linear_gaussian import Model as Model
+from toyiwae.problems.linear_gaussian import Problem as Problem
+from toyiwae.problems.linear_gaussian import Proposal as Proposal
+from toyiwae.problems.ready import digits_problem as digits_problem
+from toyiwae.problems.ready import paper_problem as paper_problem
+from toyiwae.problems.toml import dump as dump
+from toyiwae.problems.toml import load as load
 from toyiwae.truth import ExactResult as ExactResult
 from toyiwae.truth import exact as exact
+from toyiwae.truth.optimal_proposal import optimal_proposals as optimal_proposals
 
 __all__: list[str]
 __version__: str

@@ -2,7 +2,7 @@
 
 import sys
 
-from toyiwae.cli import main
+from toyiwae.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

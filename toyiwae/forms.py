@@ -239,3 +239,12 @@ def _fold_first_power(terms: dict[int, float]) -> dict[int, float]:
     folded = {power: factor for power, factor in terms.items() if power != 1}
     folded[0] = folded.get(0, 0.0) + terms.get(1, 0.0)
     return {power: folded[power] for power in sorted(folded) if folded[power] != 0.0}
+
+
+def form_of_mean(form: Form) -> Form:
+    """The form with the same mean and no log terms: E[log Ẑ Σ ∇ log q] = E[Σ w̃ path]; baselines have mean zero."""
+    if not form.has_log_terms and form.constant == 0.0:
+        return form
+    path = dict(form.path)
+    path[1] = path.get(1, 0.0) + form.log_evidence
+    return Form(form.model, path, form.score, exponent=form.exponent, pooled=form.pooled)

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from toyiwae import stats
-from toyiwae.conformance import contract
-from toyiwae.conformance.bank import bank
-from toyiwae.conformance.evidence import STEEP, compare, worst
-from toyiwae.conformance.moments import Level, judged
-from toyiwae.conformance.record import Check, CheckReport
+from toyiwae.conformance.bank.bank import bank
+from toyiwae.conformance.calling import call
+from toyiwae.conformance.checks.hypothesis_tests import STEEP, compare, worst
+from toyiwae.conformance.checks.mean_variance import Level, judged
+from toyiwae.conformance.report import Check, CheckReport
 from toyiwae.errors import InputError, MissingMomentError
-from toyiwae.problem import Problem
+from toyiwae.problems.linear_gaussian import Problem
 
 Gradients = dict[str, np.ndarray]
 STEP = 1e-40  # of a complex step: no digits are lost to a difference
@@ -133,8 +133,8 @@ def judge(
     level = Level(rate, tests)
     n = stats.required_replicates(shift, tests=tests, rate=rate)
     try:
-        sample = contract.call(estimator, entry.problem, K, M, n, seed)
-    except contract.Finding as found:
+        sample = call.call(estimator, entry.problem, K, M, n, seed)
+    except call.Finding as found:
         where = {"problem": entry.name, "K": K, "M": M, "n": n, "seed": seed}
         checks = [Check(found.kind, 0, **where, passed=False, reason=found.message)]
     else:

@@ -10,8 +10,8 @@ from typing import Any
 import toyiwae
 from analysis.audit import divergences
 from analysis.audit.subjects import DIVERGENCE, Subject
-from toyiwae.conformance import contract
-from toyiwae.conformance.record import CONFORMS, NOT, UNJUDGED, Check, CheckReport
+from toyiwae.conformance.calling import call
+from toyiwae.conformance.report import CONFORMS, NOT, UNJUDGED, Check, CheckReport
 from toyiwae.errors import InputError
 
 COLUMNS = ("value", "model gradient", "proposal gradient", "variance", "dependence", "contract")
@@ -80,7 +80,7 @@ def judge(subject: Subject, *, light: bool = False) -> Result:
     try:
         if subject.target.startswith(DIVERGENCE):
             name = subject.target.removeprefix(DIVERGENCE)
-            report = divergences.judge(contract.load(estimator), name, **options)
+            report = divergences.judge(call.load(estimator), name, **options)
         else:
             report = toyiwae.check(estimator, subject.target, **options)
     except InputError as error:  # the adapter could not be imported

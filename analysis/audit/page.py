@@ -15,7 +15,7 @@ from analysis.audit.judge import COLUMNS, MISSING, RAISES, Cell, Result, to_dict
 from analysis.audit.run import Finding
 from analysis.audit.subjects import DIVERGENCE, Library
 from toyiwae import records
-from toyiwae.conformance.record import CONFORMS, NOT, Check
+from toyiwae.conformance.report import CONFORMS, NOT, Check
 
 NUMBERS = ("column", "worst check", "K", "M", "n", "estimate", "exact", "shift in sd", "smallest detectable")
 

@@ -13,8 +13,8 @@ from analysis.sampling import sample
 from analysis.study import Claim, Settings, Study, Table, track
 from analysis.witness import Witness
 from toyiwae import stats
-from toyiwae.oracle import precise
-from toyiwae.problem import Data
+from toyiwae.oracle.enclosure import precise
+from toyiwae.problems.linear_gaussian import Data
 
 
 class GapSettings(Settings):

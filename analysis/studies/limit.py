@@ -14,8 +14,8 @@ from analysis import measures, report, style
 from analysis.study import Claim, Settings, Study, Table, track
 from analysis.witness import Witness
 from toyiwae import estimators
-from toyiwae.oracle import precise
-from toyiwae.problem import Data
+from toyiwae.oracle.enclosure import precise
+from toyiwae.problems.linear_gaussian import Data
 
 INFERENCE = ("proposal_offset", "proposal_weight")
 

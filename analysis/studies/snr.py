@@ -14,7 +14,7 @@ from analysis.studies._snr_figure import COMPARED, GENERATIVE, INFERENCE, SAMPLE
 from analysis.study import Claim, Settings, Study, Table, track
 from analysis.witness import Witness
 from toyiwae import estimators, stats
-from toyiwae.problem import Data
+from toyiwae.problems.linear_gaussian import Data
 
 TERMS = ("iwae", "iwae_stl", "rws_wake_phi")
 REPAIRED = "dreg"

@@ -14,7 +14,7 @@ from sphinx.util.docutils import SphinxDirective
 import toyiwae
 from analysis import derivations
 from analysis.mathml import to_mathml
-from toyiwae import listing
+from toyiwae.cli import listing
 
 logger = logging.getLogger(__name__)
 KEYS = re.findall(

@@ -12,15 +12,17 @@ import numpy as np
 
 from toyiwae import arguments, records, stats
 from toyiwae.checks import nearest
-from toyiwae.conformance import contract, curved_truth, dependence, deterministic, moments, sequential
-from toyiwae.conformance.bank import Entry, bank, curved
-from toyiwae.conformance.contract import Finding, Sample
-from toyiwae.conformance.curved import Curved
-from toyiwae.conformance.isolate import Isolated
-from toyiwae.conformance.moments import POWER, Level
-from toyiwae.conformance.record import Check, CheckReport
-from toyiwae.conformance.targets import Target, Truth
-from toyiwae.conformance.written import FORMS
+from toyiwae.conformance.bank.bank import Entry, bank, curved
+from toyiwae.conformance.bank.nonlinear import Curved
+from toyiwae.conformance.calling import call
+from toyiwae.conformance.calling.call import Finding, Sample
+from toyiwae.conformance.calling.forms import FORMS
+from toyiwae.conformance.calling.subprocess_runner import Isolated
+from toyiwae.conformance.checks import dependence, deterministic, mean_variance, sequential
+from toyiwae.conformance.checks.mean_variance import POWER, Level
+from toyiwae.conformance.report import Check, CheckReport
+from toyiwae.conformance.truths import nonlinear
+from toyiwae.conformance.truths.targets import Target, Truth
 from toyiwae.errors import InputError, MissingMomentError, PrecisionError
 
 RATE, SHIFT, SEED = 1e-6, 0.05, 20_260_101
@@ -46,11 +48,11 @@ def check(
     """Judges a gradient estimator against exact answers, at a stated rate of false alarms.
 
     Args:
-        estimator: a function of the contract (see `toyiwae.conformance.contract`), or `"FILE.py:NAME"`.
+        estimator: a function of the contract (see `toyiwae.conformance.calling.call`), or `"FILE.py:NAME"`.
         target: what it claims to be: `"dreg"`, `"ciwae:0.5"`, …, or only unbiased for a bound: `"bound:iwae"`.
         form: `"replicates"`; `"coefficients"`: a formula `log_w [..., M, K] -> (model, path, score)`; `"surrogate"`: a
             loss in torch, `(log_joint, log_q, sample, *, K, M) -> value [B], surrogate [B]`, which is also judged on
-            a problem with a nonlinear decoder (see `toyiwae.conformance.written`).
+            a problem with a nonlinear decoder (see `toyiwae.conformance.calling.forms`).
         K: particles inside the log, one or several; by default those of the bank.
         M: groups outside; by default those of the bank.
         parameters: whose gradients are judged; by default all that are returned.
@@ -160,7 +162,7 @@ class Plan:
             yield from sequential.checks(self, calls)
 
     def _deterministic(self, calls: Isolated) -> Iterator[Check]:
-        seed = contract.seed_of(self.seed, "contract")
+        seed = call.seed_of(self.seed, "contract")
         yield from deterministic.contract_checks(calls.call, self.entries[0], self.target, seed)
         yield from deterministic.posterior_checks(calls.call, self.target, seed)
         if self.form == "coefficients" and calls.probe is not None:
@@ -172,7 +174,7 @@ class Plan:
         """What the estimator returns of what is asked for, on one problem."""
         K, M = entry.cells[0]
         try:
-            sample = calls.call(entry.problem, K, M, 2, contract.seed_of(self.seed, "names"))
+            sample = calls.call(entry.problem, K, M, 2, call.seed_of(self.seed, "names"))
         except Finding:
             return []
         return list(self.select(sample.arrays))
@@ -184,14 +186,14 @@ class Plan:
     def _count(self, entry: Entry, names: list[str]) -> int:
         """Tests on one problem: a mean and a variance per coordinate, three correlations per name, the groups."""
         shapes = {"value": (), **entry.problem.parameters}
-        free = sum(int(moments.judged(n, shapes[n]).sum()) for n in names)
+        free = sum(int(mean_variance.judged(n, shapes[n]).sum()) for n in names)
         return (2 * free + 3 * len(names) + 1) * len(entry.cells)
 
     def truths(self, entry: Entry) -> dict[tuple[int, int], dict[str, Truth]] | str:
         """The exact answers, or why there are none."""
         try:
             if isinstance(entry.problem, Curved):
-                return curved_truth.truths(self.target, entry)
+                return nonlinear.truths(self.target, entry)
             return self.target.truths(entry, entry.cells)
         except (MissingMomentError, PrecisionError) as error:
             return str(error)
@@ -215,8 +217,8 @@ class Plan:
             parts = [self.select(chunk.arrays) for chunk in chunks]
             arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
             digits = min(chunk.digits for chunk in chunks)
-            yield from moments.mean_checks(arrays, truths[K, M], where, level, digits)
-            yield from moments.variance_checks(arrays, truths[K, M], where, level)
+            yield from mean_variance.mean_checks(arrays, truths[K, M], where, level, digits)
+            yield from mean_variance.variance_checks(arrays, truths[K, M], where, level)
             noise = K * M * entry.problem.dim_z * entry.problem.n_rows
             yield from dependence.dependence_checks(parts, where, level, digits=digits, noise=noise)
             if M == 1:
@@ -241,7 +243,7 @@ class Plan:
         size = -(-n // count)
         size += size % 2 if size > 1 else 0
         for chunk in range(start, start + count):
-            seed = contract.seed_of(self.seed, problem.content_hash, K, M, chunk)
+            seed = call.seed_of(self.seed, problem.content_hash, K, M, chunk)
             try:
                 yield calls.call(problem, K, M, size, seed)
             except Finding as found:

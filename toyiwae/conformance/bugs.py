@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from toyiwae.conformance.api import check
-from toyiwae.conformance.bank import bank
-from toyiwae.conformance.particles import Particles
+from toyiwae.conformance.bank.bank import bank
+from toyiwae.conformance.bank.particles import Particles
 from toyiwae.forms import Coefficients
-from toyiwae.gaussian import condition
-from toyiwae.problem import Problem, Proposal
+from toyiwae.oracle.closed_form.gaussian import condition
+from toyiwae.problems.linear_gaussian import Problem, Proposal
 from toyiwae.weights import leave_one_out, log_mean_exp, log_sum_exp, mean_log_others, normalise
 
 Array = np.ndarray

@@ -11,8 +11,8 @@ from typing import Any
 from toyiwae.arguments import whole_number
 from toyiwae.checks import shown
 from toyiwae.errors import InputError
+from toyiwae.estimators.usercode import said
 from toyiwae.forms import Bound, Form
-from toyiwae.usercode import said
 
 BoundOf = Callable[[int, int], Bound]
 """A bound as a function of K, the particles in a group, and M, the groups."""

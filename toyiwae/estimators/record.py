@@ -16,8 +16,8 @@ from toyiwae.errors import InputError
 from toyiwae.estimators import claims as claimed
 from toyiwae.estimators.claims import BoundOf, Target, iwae_bound
 from toyiwae.estimators.subsets import subset_average
+from toyiwae.estimators.usercode import said
 from toyiwae.forms import PARTS, Coefficients, Form
-from toyiwae.usercode import said
 from toyiwae.weights import Array, promoted, tempered
 
 

@@ -20,10 +20,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from toyiwae import arguments, usercode
+from toyiwae import arguments
 from toyiwae.checks import nearest, shown
 from toyiwae.errors import InputError
-from toyiwae.estimators import users
+from toyiwae.estimators import usercode, users
 from toyiwae.estimators.claims import BoundOf, Target, check_shared
 from toyiwae.estimators.record import Estimator, family
 from toyiwae.forms import Coefficients, Form

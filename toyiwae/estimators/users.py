@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from toyiwae import usercode
 from toyiwae.errors import InputError
-from toyiwae.estimators import evaluate
+from toyiwae.estimators import evaluate, usercode
 from toyiwae.estimators.claims import BoundOf, Target, refuse_other_than_bound
 from toyiwae.estimators.record import Estimator
 from toyiwae.forms import PARTS, Coefficients

@@ -16,7 +16,7 @@ from toyiwae.estimators import select
 from toyiwae.montecarlo.results import EstimateResult
 from toyiwae.montecarlo.sampler import Chunk, Sampler
 from toyiwae.montecarlo.summaries import CellSummary, exact_directions, part_of, pilot_directions
-from toyiwae.problem import Problem
+from toyiwae.problems.linear_gaussian import Problem
 from toyiwae.truth import Cell, ExactResult, exact
 
 SAMPLES, PILOT = 0, 1

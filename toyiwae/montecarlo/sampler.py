@@ -22,7 +22,7 @@ from toyiwae.estimators import Estimator
 from toyiwae.montecarlo.noise import GROUPS, MOST_UNITS, REPLICATES, ROWS, Layout, Noise
 from toyiwae.montecarlo.streamed import HELD, Streamed, refuse_formless
 from toyiwae.montecarlo.whitened import SECOND_ORDER, Sums, Tensor, Whitened
-from toyiwae.problem import Problem
+from toyiwae.problems.linear_gaussian import Problem
 
 BUDGET = {"cpu": 2**25, "cuda": 2**28}
 """Bytes of noise held at once, by type of device; a few times as much is used beside it."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from toyiwae.problem import Problem
+from toyiwae.problems.linear_gaussian import Problem
 
 Tensor = torch.Tensor
 

@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 
 from toyiwae import arguments, records
-from toyiwae.discrete import DiscreteProblem
 from toyiwae.errors import InputError
 from toyiwae.estimators import Estimator, registry
-from toyiwae.oracle.quadrature import QuadratureProblem, QuadratureSource
-from toyiwae.oracle.sources import GaussianSource, Source
-from toyiwae.oracle.tabulated import EnumeratedSource
-from toyiwae.problem import Problem
-from toyiwae.truth.answers import Answers
+from toyiwae.problems.binary import DiscreteProblem
+from toyiwae.problems.density import QuadratureProblem
+from toyiwae.problems.linear_gaussian import Problem
 from toyiwae.truth.cells import Cells
-from toyiwae.truth.questions import Questions
+from toyiwae.truth.finite_states import EnumeratedSource
+from toyiwae.truth.linear_gaussian import GaussianSource
+from toyiwae.truth.quadrature import QuadratureSource
+from toyiwae.truth.refine import Answers
+from toyiwae.truth.request import Questions
 from toyiwae.truth.results import ExactResult
+from toyiwae.truth.source import Source
 
 
 def exact(

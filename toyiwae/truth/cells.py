@@ -10,13 +10,12 @@ import numpy as np
 
 from toyiwae.estimators import Estimator
 from toyiwae.forms import Bound, Form
-from toyiwae.oracle.covariance import directional_snr
-from toyiwae.oracle.finite_k import Estimate
-from toyiwae.oracle.laws import EPS
-from toyiwae.truth.answers import Answers, GradientAnswer
-from toyiwae.truth.contract import withheld, zero_scale
-from toyiwae.truth.mixtures import Mixtures
-from toyiwae.truth.questions import at_particles, log_part, pooling, reference, targets
+from toyiwae.oracle.finite_k.directional import directional_snr
+from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.truth.accuracy import withheld, zero_scale
+from toyiwae.truth.bounds import Mixtures
+from toyiwae.truth.refine import Answers, GradientAnswer
+from toyiwae.truth.request import at_particles, log_part, pooling, reference, targets
 from toyiwae.truth.results import Cell, GradientTruth, Moments
 
 _NO_FORM = "no closed form: the estimator has no Form and declares no target"
@@ -43,10 +42,10 @@ class Cells:
         """The cell (k, m)."""
         known = self.answers.bounds[1.0]
         column = known.particles.index(k)
-        gap, ess = (Estimate(e.value[:, column], e.error[:, column]) for e in (known.gap, known.ess))
-        evidence = Estimate(self.source.log_evidence, self.source.log_evidence_error)
+        gap, ess = (Bounded(e.value[:, column], e.error[:, column]) for e in (known.gap, known.ess))
+        evidence = Bounded(self.source.log_evidence, self.source.log_evidence_error)
         bound = _average(
-            Estimate(evidence.value - gap.value, evidence.error + gap.error + EPS * np.abs(evidence.value))
+            Bounded(evidence.value - gap.value, evidence.error + gap.error + EPS * np.abs(evidence.value))
         )
         per_row = None
         if self.source.many_rows:
@@ -129,8 +128,8 @@ class Cells:
             reason = _joined([reason, missing])
             none = {"snr": None, "mean_error": mean.error, "var_error": None}
             return Moments(mean.value, None, **none, **derived, reason=reason, decimals=decimals)
-        var = Estimate(spread.value / repeats, spread.error / repeats)
-        var = Estimate(np.maximum(var.value, 0.0), var.error)
+        var = Bounded(spread.value / repeats, spread.error / repeats)
+        var = Bounded(np.maximum(var.value, 0.0), var.error)
         numbers = {"mean": mean, "var": var, "snr": _snr(mean, var)}
         numbers |= {"bias": bias, "rmse": _rmse(bias, var), "rmse_evidence": _rmse(distance, var)}
         fields = {key: found.value for key, found in numbers.items()}
@@ -152,7 +151,7 @@ class Cells:
 
     def _spread(
         self, estimator: Estimator, name: str, total: int, scale: np.ndarray
-    ) -> tuple[Estimate | None, str | None]:
+    ) -> tuple[Bounded | None, str | None]:
         """The variance of one group's gradient, with NaN where it is not accurate; or why there is none."""
         form = estimator.form
         assert form is not None
@@ -174,20 +173,20 @@ class Cells:
         divided = {"mean": 1, "var": repeats}
         return {name: finer.texts(array[index] / divided[name]) for name, array in answer.exact.items()}
 
-    def _bias(self, answer: GradientAnswer, index: int, bound: Bound, name: str) -> Estimate:
+    def _bias(self, answer: GradientAnswer, index: int, bound: Bound, name: str) -> Bounded:
         """The mean less the gradient of a bound of one term."""
         (k, _), *_ = bound.terms
         other = self.answers.gradients[reference(bound.exponent), name]
         at = self.questions.particles.index(k)
         return _difference(answer, index, other.limit, _at(other.shift, at))
 
-    def _from_evidence(self, answer: GradientAnswer, index: int, name: str) -> Estimate:
+    def _from_evidence(self, answer: GradientAnswer, index: int, name: str) -> Bounded:
         limit = self.answers.gradients[reference(1.0), name].limit
         return _difference(answer, index, limit, _zeros(limit))
 
     # all coordinates together ----------------------------------------------------------------------------------------
 
-    def _joint(self) -> dict[Any, Estimate]:
+    def _joint(self) -> dict[Any, Bounded]:
         """Covariances of every form that is polynomial in the part."""
         forms = {e.form for e in self.questions.estimators if e.form is not None}
         return {
@@ -198,15 +197,15 @@ class Cells:
         }
 
     def _covariance(
-        self, found: Estimate, form: Form, names: Sequence[str], total: int, repeats: int
-    ) -> Estimate:
+        self, found: Bounded, form: Form, names: Sequence[str], total: int, repeats: int
+    ) -> Bounded:
         """Of one replicate; on the diagonal stand the variances, which may be more accurate."""
         index = self.questions.particles.index(total)
         value, error = found.value[index].copy(), found.error[index].copy()
         variances = [_at(self.answers.gradients[form, name].var, index) for name in names]
         np.fill_diagonal(value, np.concatenate([np.ravel(var.value) for var in variances]))
         np.fill_diagonal(error, np.concatenate([np.ravel(var.error) for var in variances]))
-        return Estimate(value / repeats, error / repeats)
+        return Bounded(value / repeats, error / repeats)
 
     def _directions(
         self, estimator: Estimator, parameters: dict[str, Moments], k: int, m: int
@@ -235,7 +234,7 @@ class Cells:
                     for field in ("mean", "mean_error")
                 )
                 what = f"the directional SNR of {estimator.name} at K = {k}"
-                snr, error, worse = _along(what, part, Estimate(values, errors), cov)
+                snr, error, worse = _along(what, part, Bounded(values, errors), cov)
                 reasons += [reason, worse]
                 entry = (kept.value, kept.error, snr, error)
             for into, value in zip(joint, entry, strict=True):
@@ -244,7 +243,7 @@ class Cells:
 
 
 def _along(
-    what: str, part: str, mean: Estimate, cov: Estimate
+    what: str, part: str, mean: Bounded, cov: Bounded
 ) -> tuple[float | None, float | None, str | None]:
     """A directional SNR with its error, or why there is none."""
     if not mean.value.any():
@@ -258,16 +257,16 @@ def _along(
     return _number(found.value), _number(found.error), reason
 
 
-def _at(found: Estimate, index: int) -> Estimate:
-    return Estimate(found.value[index], found.error[index])
+def _at(found: Bounded, index: int) -> Bounded:
+    return Bounded(found.value[index], found.error[index])
 
 
-def _zeros(like: np.ndarray) -> Estimate:
-    return Estimate(np.zeros_like(like), np.zeros_like(like))
+def _zeros(like: np.ndarray) -> Bounded:
+    return Bounded(np.zeros_like(like), np.zeros_like(like))
 
 
-def _average(found: Estimate) -> Estimate:
-    return Estimate(np.asarray(np.mean(found.value)), np.asarray(np.mean(found.error)))
+def _average(found: Bounded) -> Bounded:
+    return Bounded(np.asarray(np.mean(found.value)), np.asarray(np.mean(found.error)))
 
 
 def _number(value: Any) -> float | None:
@@ -278,28 +277,28 @@ def _joined(reasons: Sequence[str | None]) -> str | None:
     return "; ".join(dict.fromkeys(reason for reason in reasons if reason)) or None
 
 
-def _difference(answer: GradientAnswer, index: int, limit: np.ndarray, shift: Estimate) -> Estimate:
+def _difference(answer: GradientAnswer, index: int, limit: np.ndarray, shift: Bounded) -> Bounded:
     """Limits and shifts subtracted apart, so that what is small keeps its accuracy."""
     moved = answer.limit - limit
     own = _at(answer.shift, index)
     rounding = 4 * EPS * np.where(moved == 0.0, 0.0, np.abs(answer.limit) + np.abs(limit))
     value = moved + (own.value - shift.value)
-    return Estimate(value, own.error + shift.error + rounding + EPS * np.abs(value))
+    return Bounded(value, own.error + shift.error + rounding + EPS * np.abs(value))
 
 
-def _snr(mean: Estimate, var: Estimate) -> Estimate:
+def _snr(mean: Bounded, var: Bounded) -> Bounded:
     """|mean| / √var."""
     with np.errstate(divide="ignore", invalid="ignore"):
         value = np.abs(mean.value) / np.sqrt(var.value)
         least = np.sqrt(np.maximum(var.value - var.error, 0.0))
         error = mean.error / least + value * var.error / (2 * least * np.sqrt(var.value))
-        return Estimate(value, error + 2 * EPS * value)
+        return Bounded(value, error + 2 * EPS * value)
 
 
-def _rmse(bias: Estimate, var: Estimate) -> Estimate:
+def _rmse(bias: Bounded, var: Bounded) -> Bounded:
     """√(bias² + var), whose error is that of the square over twice the root, or the root of it near zero."""
     value = np.sqrt(bias.value**2 + var.value)
     squared = 2 * np.abs(bias.value) * bias.error + bias.error**2 + var.error
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.where(squared < value**2, squared / value, np.sqrt(squared))
-    return Estimate(value, error + 2 * EPS * value)
+    return Bounded(value, error + 2 * EPS * value)

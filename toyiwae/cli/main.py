@@ -1,0 +1,278 @@
+"""The command line: `toyiwae exact | estimate | check | list`. It parses and prints; the library does the rest.
+
+Commands return the whole text of their answer, and `main` writes it, so that an error leaves nothing on
+standard output. Exit codes: 0 done; 1 `check`: does not conform; 2 bad input, with one line on standard error, or
+`check`: cannot be judged; 130 interrupted; 141 the reader of the output went away.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import toyiwae
+from toyiwae.cli import console
+from toyiwae.errors import CostWarning
+
+# The base of typer's usage errors; click's own, or a copy inside typer, depending on typer's version.
+_ClickException: type[Exception] = next(
+    base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
+)  # pyright: ignore[reportAssignmentType]
+
+app = typer.Typer(
+    name="toyiwae",
+    help="Importance-weighted bounds and their gradient estimators, confronted with exact answers.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_Problem = Annotated[Path, typer.Argument(metavar="PROBLEM.toml", help="problem file", show_default=False)]
+_Names = list[str] | None
+_K = Annotated[
+    list[str],
+    typer.Option("-K", metavar="K,...", help="particles inside the log, e.g. 1,16,1e6", show_default=False),
+]
+_M = Annotated[
+    _Names, typer.Option("-M", metavar="M,...", help="groups averaged outside the log; 1 if not given")
+]
+_Estimators = Annotated[
+    _Names,
+    typer.Option(
+        "-e",
+        "--estimators",
+        metavar="NAME[:PARAMETER],...",
+        help="from `toyiwae list`, or FILE.py:NAME; iwae if not given",
+    ),
+]
+_Parameters = Annotated[
+    _Names,
+    typer.Option(
+        "-p",
+        "--parameters",
+        metavar="NAME,...",
+        help="whose gradients, or all; the prior's and the proposal's mean if not given",
+    ),
+]
+_Json = Annotated[bool, typer.Option("--json", help="strict JSON instead of tables")]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: the arguments after the program's name; by default those of the process.
+
+    Returns:
+        The exit code.
+    """
+    if sys.stdout is None:
+        return console.refuse("standard output is closed: nowhere to write the answer to")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", RuntimeWarning
+            )  # NumPy's, of overflow: what comes of it is refused
+            answer = _run(sys.argv[1:] if argv is None else list(argv))
+        return console.write(answer)
+    except KeyboardInterrupt:
+        return console.INTERRUPTED
+    except _ClickException as error:
+        return console.refuse(f"{error.format_message()}{_pointer(error)}")  # pyright: ignore[reportAttributeAccessIssue]
+    except console.EXPECTED as error:
+        return console.refuse(console.in_words(error))
+
+
+def _run(argv: list[str]) -> str | int:
+    """What the command answers: the text to write, or an exit code where typer has written (--help)."""
+    try:
+        return app(argv, prog_name="toyiwae", standalone_mode=False) or 0
+    except typer.Abort:  # how older versions of typer hand on Ctrl-C
+        return console.INTERRUPTED
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # how typer ends where a pipe is closed
+            return console.BROKEN_PIPE
+        raise
+
+
+def _pointer(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    return f" (see `{context.command_path} --help`)" if context is not None else ""
+
+
+def _show_version(wanted: bool | None) -> None:
+    if wanted:
+        typer.echo(f"toyiwae {toyiwae.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool | None,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="show the version and exit"),
+    ] = None,
+) -> None:
+    """Holds the options that belong to no command."""
+
+
+@app.command()
+def exact(
+    problem: _Problem,
+    K: _K,
+    M: _M = None,
+    estimators: _Estimators = None,
+    parameters: _Parameters = None,
+    covariance: Annotated[
+        bool, typer.Option("--covariance", help="also covariances between coordinates, and directional SNRs")
+    ] = False,
+    digits: Annotated[
+        str | None, typer.Option("--digits", metavar="N", help="N significant digits, computed with mpmath")
+    ] = None,
+    json: _Json = False,
+) -> str:
+    """Exact bounds, effective sample sizes, and gradient means, variances and SNRs, without sampling."""
+    settings = _settings(problem, K, M, estimators, parameters)
+    result = toyiwae.exact(**settings, covariance=covariance, digits=digits)  # pyright: ignore[reportArgumentType]
+    return _answer(result, "exact", problem, json)
+
+
+@app.command()
+def estimate(
+    problem: _Problem,
+    K: _K,
+    replicates: Annotated[
+        str,
+        typer.Option(
+            "--replicates", metavar="R", help="independent replicates, at least 2", show_default=False
+        ),
+    ],
+    seed: Annotated[
+        str, typer.Option("--seed", metavar="S", help="same seed, same numbers", show_default=False)
+    ],
+    M: _M = None,
+    estimators: _Estimators = None,
+    parameters: _Parameters = None,
+    device: Annotated[str, typer.Option("--device", metavar="D", help="cpu, cuda or cuda:N")] = "cpu",
+    json: _Json = False,
+) -> str:
+    """The same by Monte Carlo, with standard errors and the z-score against the exact answer. Needs torch."""
+    from toyiwae.arguments import whole_number
+    from toyiwae.extras import import_extra
+
+    count = whole_number(replicates, "replicates", minimum=2)
+    start = whole_number(seed, "seed", minimum=0)
+    settings = _settings(problem, K, M, estimators, parameters)
+    import_extra("torch", extra="torch", purpose="toyiwae estimate")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CostWarning)
+        warnings.showwarning = console.note
+        result = toyiwae.estimate(**settings, replicates=count, seed=start, device=device)
+    return _answer(result, "estimate", problem, json)
+
+
+class _Verdict(str):
+    """The text of an answer that has an exit code of its own."""
+
+    exit_code = 0
+
+
+@app.command()
+def check(
+    estimator: Annotated[str, typer.Argument(metavar="FILE:NAME", help="your function", show_default=False)],
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            metavar="T",
+            help="what it claims to be: a name from `toyiwae list`, or bound:NAME",
+            show_default=False,
+        ),
+    ],
+    form: Annotated[
+        str, typer.Option("--form", metavar="F", help="replicates, coefficients or surrogate")
+    ] = "replicates",
+    K: Annotated[
+        _Names, typer.Option("-K", metavar="K,...", help="particles; the bank's if not given")
+    ] = None,
+    M: Annotated[_Names, typer.Option("-M", metavar="M,...", help="groups; the bank's if not given")] = None,
+    parameters: _Parameters = None,
+    rows: Annotated[bool, typer.Option("--rows", help="also many rows, an amortised proposal")] = False,
+    sequential: Annotated[
+        bool, typer.Option("--sequential", help="stop at a proof of a gross error")
+    ] = False,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", metavar="S", help="seconds for one call")
+    ] = None,
+    seed: Annotated[str | None, typer.Option("--seed", metavar="S", help="same seed, same numbers")] = None,
+    vary_seed: Annotated[bool, typer.Option("--vary-seed", help="another seed in every run")] = False,
+    json: _Json = False,
+) -> str:
+    """Judge a gradient estimator of your own against exact answers: 0 conforms, 1 does not, 2 cannot be judged."""
+    import importlib
+
+    from toyiwae.arguments import whole_number
+
+    options: dict[str, Any] = {"form": form, "rows": rows, "sequential": sequential, "timeout": timeout}
+    options |= {
+        name: ",".join(text) for name, text in (("K", K), ("M", M), ("parameters", parameters)) if text
+    }
+    if seed is not None:
+        options["seed"] = whole_number(seed, "seed", minimum=0)
+    elif vary_seed:
+        options["seed"] = int.from_bytes(os.urandom(4), "big")
+    report = toyiwae.check(estimator, target, **options)
+    document = report.to_dict()
+    show = importlib.import_module("toyiwae.conformance.report_table").show
+    answer = _Verdict(_dumps(document) if json else console.text(show, document))
+    answer.exit_code = report.exit_code
+    return answer
+
+
+@app.command("list")
+def list_(json: _Json = False) -> str:
+    """The registered estimators: parameter, what they are unbiased for, flags, source."""
+    from toyiwae.cli import listing
+
+    entries = listing.entries()
+    return _dumps({"estimators": entries}) if json else console.text(listing.show, entries)
+
+
+def _settings(
+    problem: Path, K: list[str], M: _Names, estimators: _Names, parameters: _Names
+) -> dict[str, Any]:
+    """The arguments that `toyiwae.exact` and `toyiwae.estimate` share, checked, cheap ones first."""
+    from toyiwae import arguments
+    from toyiwae import estimators as registry
+
+    particles = arguments.whole_numbers(",".join(K), "K")
+    groups = arguments.whole_numbers(",".join(M or ["1"]), "M")
+    chosen = registry.select(",".join(estimators or ["iwae"]), particles)
+    loaded = toyiwae.load(problem)
+    asked = ",".join(parameters) if parameters else None
+    names = arguments.parameter_names(asked, loaded.parameters, loaded.mean_parameters)
+    return {"problem": loaded, "K": particles, "M": groups, "estimators": chosen, "parameters": names}
+
+
+def _answer(result: Any, command: str, problem: Path, json: bool) -> str:
+    """A result as text; its provenance also names the command and the problem's file."""
+    document = result.to_dict()
+    provenance = document["provenance"]
+    provenance["arguments"] = {"command": command, "file": problem.name, **provenance["arguments"]}
+    if json:
+        return _dumps(document)
+    from toyiwae.cli import tables
+
+    return console.text(getattr(tables, command), document)
+
+
+def _dumps(document: Any) -> str:
+    from toyiwae import records
+
+    return records.dumps(document) + "\n"

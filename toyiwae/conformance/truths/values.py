@@ -1,0 +1,79 @@
+"""The exact mean and variance of the value that an estimator reports, with bounds on their errors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from toyiwae.estimators import Estimator
+from toyiwae.forms import Bound
+from toyiwae.oracle.finite_k.bounds import FiniteK
+from toyiwae.oracle.finite_k.fourth_moments import Spread
+from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.oracle.whitened.whitening import Whitened
+from toyiwae.truth import Cell, fourth_moments
+
+NOT_DERIVED = "the variance of the value of {name} is not derived"
+
+
+def mean(claimed: Estimator, cell: Cell) -> tuple[np.ndarray | None, np.ndarray, str | None]:
+    """The bound that the gradients climb, or L_K where they climb none; its error; why it is not known.
+
+    What is withheld is not replaced: L_K stands in for a bound that the estimator does not have, not for one that is
+    not known.
+    """
+    truth = cell.gradients[claimed.name]
+    value, slack, reason = cell.bound, cell.bound_error, cell.reason
+    if claimed.target.model is not None or claimed.target.proposal is not None:
+        value, slack, reason = truth.target_bound, truth.target_bound_error, truth.reason
+    if value is None or slack is None:
+        return None, np.zeros(()), reason
+    return np.asarray(value), np.asarray(slack + 1e-12 * (1.0 + abs(value))), reason
+
+
+def parts(bound: Bound, K: int, M: int) -> tuple[int, int] | None:
+    """Particles in one independent part of a value and the number of parts it is the mean of; None for other values.
+
+    Known are the mean of log w over all particles, and the mean over groups of `(1/e) log (1/K) Σ w^e`.
+    """
+    if len(bound.terms) != 1 or bound.terms[0][1] != 1.0 or bound.terms[0][0] not in (1, K):
+        return None
+    particles = bound.terms[0][0]
+    return particles, K * M // particles
+
+
+def spread(whitened: Whitened, bound: Bound, K: int, M: int) -> tuple[Spread, float, int] | None:
+    """Spread of one part of a value, the error of its variance, and the number of parts; None for other values.
+
+    At one particle the variance is `Σ β²/2 + Σ h²`, as exact as β and h are. Elsewhere it comes from derivatives of
+    `E[y^-s]` on a circle (`toyiwae.oracle.finite_k.fourth_moments`); its error is that of the transform carried
+    through a second formula (`log_variance`), and the distance between the two.
+    """
+    found = parts(bound, K, M)
+    if found is None:
+        return None
+    particles, groups = found
+    made, rows = fourth_moments.value(whitened, particles, bound.exponent), len(whitened.h)
+    if particles == 1:
+        doubt = np.abs(whitened.beta) * whitened.beta_error
+        error = rows * doubt.sum() + 2.0 * np.sum(np.abs(whitened.h) * whitened.h_error)
+        error = error / rows**2 + 64 * EPS * made.var
+    else:
+        other = log_variance(FiniteK(whitened.law(bound.exponent), [particles]))
+        scale = bound.exponent**2 * rows**2
+        error = other.error.sum() / scale + np.abs(other.value.sum() / scale - made.var)
+    return made, float(error), groups
+
+
+def log_variance(engine: FiniteK) -> Bounded:
+    """Variance of log y, `y = (1/K) Σ w` in units of its mean, for the engine's first K: [N].
+
+    With `D = Λ(t/K)^K - e^-t`, `E[log y] = -∫ D dt/t` and `E[log² y] = 2 ∫ D (log t + γ) dt/t`; the error is that of
+    D, carried through. The one of the rule in log t is not in it.
+    """
+    difference, slack = (part[:, 0] for part in engine.difference)
+    weight = engine.grid.weight
+    log_t = engine.grid.log_t + np.log(engine.particles[0]) + np.euler_gamma
+    first, second = -difference @ weight, 2.0 * difference @ (weight * log_t)
+    moved = slack @ weight, 2.0 * slack @ (weight * np.abs(log_t))
+    error = moved[1] + 2.0 * np.abs(first) * moved[0] + 4 * EPS * (np.abs(second) + first**2)
+    return Bounded(second - first**2, error)

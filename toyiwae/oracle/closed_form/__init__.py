@@ -1,0 +1,1 @@
+"""What needs no K: the posterior, divergences, the Rényi family."""

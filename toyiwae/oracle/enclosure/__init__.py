@@ -1,0 +1,1 @@
+"""The same numbers to any number of digits."""

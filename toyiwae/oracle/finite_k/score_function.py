@@ -1,0 +1,266 @@
+"""Exact variance of gradients whose score coefficient carries the logarithm of a sum of weights.
+
+With `T = Σ s_k` the sum of scores (E[s] = 0), `W = Σ w̃_k s_k`, `Ẑ = S/K` and `Ẑ_-k` the mean of the other weights:
+
+    plain            Δ = λ T log Ẑ + κ T + θ W
+    leave one out    Δ = η Σ s_k D_k + κ T + θ W,      log Ẑ - log Ẑ_-k = D_k + log(1 - 1/K),  D_k = log S/S_-k
+
+`log y = ∫ (e^{-t} - e^{-ty}) dt/t` and `log² y = 2∫ (e^{-ty} - e^{-t})(log t + γ) dt/t` turn the plain form into sums
+over the grid of the other integrals. In the second, `D_k = ∫ e^{-t S_-k} (1 - e^{-t w_k}) dt/t`, whose square is a
+double integral; see `toyiwae.oracle.finite_k.leave_one_out`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toyiwae.forms import Form
+from toyiwae.oracle.finite_k.bounds import rule_error
+from toyiwae.oracle.finite_k.gradients import GradientEngine
+from toyiwae.oracle.finite_k.leave_one_out import DoubleIntegral, less_limit
+from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.oracle.laws.discrete import DiscreteLaw
+from toyiwae.oracle.laws.gaussian import GaussianLaw
+from toyiwae.oracle.laws.special import log1pmx
+from toyiwae.oracle.laws.tilted import Tilt
+
+_EULER = float(np.euler_gamma)
+
+
+@dataclass(frozen=True)
+class LogForm:
+    """What a form's score coefficient amounts to: `λ log Ẑ + η D_k + κ + θ w̃`, one of λ and η zero.
+
+    Attributes:
+        evidence: λ.
+        others: η.
+        weight: θ.
+        uniform: factor of 1/K in κ.
+        constant: factor of log(1 - 1/K) in κ.
+    """
+
+    evidence: float
+    others: float
+    weight: float
+    uniform: float
+    constant: float
+
+    @classmethod
+    def of(cls, form: Form) -> LogForm:
+        """The reduced form, of one for which `refusal` is None."""
+        loo, score = form.leave_one_out, form.score
+        constant = form.constant - loo
+        evidence = form.log_evidence + loo
+        return cls(evidence, -loo, score.get(1, 0.0), score.get(0, 0.0), constant)
+
+    def shift(self, k: np.ndarray) -> np.ndarray:
+        """κ for each number of particles."""
+        if self.constant == 0.0:
+            return self.uniform / k
+        with np.errstate(divide="ignore"):
+            return self.uniform / k + self.constant * np.log1p(-1.0 / k)
+
+
+def refusal(form: Form) -> str | None:
+    """Why the variance of a form with log terms is not known in closed form; None where it is."""
+    if form.leave_one_out_geometric:
+        return "the geometric baseline needs the joint law of Σ w and Σ log w"
+    if form.leave_one_out and form.log_evidence + form.leave_one_out != 0.0:
+        return "log Ẑ and the leave-one-out terms have factors that do not cancel"
+    if form.exponent != 1.0 or "score" in form.pooled:
+        return "its weights are not those of the group's log Ẑ"
+    if form.path or any(power > 1 for power in form.score):
+        return "beside log terms only powers 0 and 1 of the weight on the score are derived"
+    return None
+
+
+class LogEngine(GradientEngine):
+    """The integrals of gradients with log terms, for a list of K ≥ 2."""
+
+    def log_mean(self, s: Any, form: LogForm) -> Bounded:
+        """E[Δ] from transforms of the score alone, no path derivative needed: [N, nK, F]."""
+        score = self._centred({0: s})[0]
+        first, _, slack, _ = self.weights
+        zero, one = (
+            self.law.transform(0, [(score,)], self.grid)[0],
+            self.law.transform(1, [(s,)], self.grid)[0],
+        )
+        log_part = _integral(first, slack, *less_limit(zero), self._rule)
+        weighed = _integral(first, slack, one.value, one.value_error, self._rule)
+        factor = form.evidence + form.others
+        value = -factor * log_part.value + form.weight * weighed.value
+        return Bounded(value, abs(factor) * log_part.error + abs(form.weight) * weighed.error)
+
+    def log_variance(self, s: Any, form: LogForm, log_evidence: np.ndarray) -> Bounded:
+        """Var[Δ] of one group for each K: [N, nK, F].
+
+        Args:
+            s: the score of the coordinates.
+            form: the coefficients.
+            log_evidence: log Z of each row [N], on which only the plain form depends.
+        """
+        score = self._centred({0: s})[0]
+        kappa, k = form.shift(self.particles)[:, None], self.particles[:, None]
+        sigma2, sigma2_error = (
+            find(0, (score, score))[:, None, :] for find in (self.law.moment, self.law.moment_error)
+        )
+        value, error = kappa**2 * k * sigma2, kappa**2 * k * (sigma2_error + 4 * EPS * sigma2)
+        terms: list[tuple[Any, Bounded]]
+        if form.others:
+            parts = DoubleIntegral(self, score, form.others, form.weight).moments()
+            terms = [(1.0, parts.var), (2.0 * kappa, parts.with_scores)]
+        else:
+            share, scores = {1: s}, {0: s}
+            terms = [(form.weight**2, self.covariance(share, share))]
+            cross = self.covariance(share, scores)
+            terms.append((2.0 * kappa * k * form.weight, cross))
+            if form.evidence:
+                square = Bounded(sigma2, sigma2_error)
+                terms += self._plain(s, square, form, kappa, log_evidence[:, None, None])
+        for factor, term in terms:
+            value, error = value + factor * term.value, error + np.abs(factor) * term.error
+        return Bounded(value, error + 4 * EPS * np.abs(value))
+
+    @property
+    def _rule(self) -> float:
+        return rule_error(3, self.grid.step) + 4 * EPS
+
+    def _plain(self, s, sigma2: Bounded, form: LogForm, kappa, a) -> list[tuple[Any, Bounded]]:
+        """The terms that `λ T log Ẑ`, log Ẑ = a + log y, adds to the variance, with their factors; σ² = E[s²]."""
+        zero, one = self._centred({0: s})[0], self._centred({1: s})[1]
+        lam, k = form.evidence, self.particles[:, None]
+        log_kt = np.log(k) + self.grid.log_t
+        squares = [
+            self._scores_squared(zero, sigma2, weight) for weight in (np.ones(1), -2.0 * (log_kt + _EULER))
+        ]
+        first, second, slack1, slack2 = self.weights
+        scores, share, both = self.get(0, zero), self.get(1, one), self.get(1, one, zero)
+        value, error = less_limit(scores)
+        mean = _integral(first, slack1, -value, error, self._rule)  # E[T log y]
+        products = []  # E[W T log^j y]
+        for weight in (np.ones(1), -_EULER - log_kt):
+            alone = _integral(
+                first * weight, slack1 * np.abs(weight), both.value, both.value_error, self._rule
+            )
+            pair = share.value * value
+            pair_error = share.value_error * np.abs(value) + np.abs(share.value) * error
+            mixed = _integral(second * weight, slack2 * np.abs(weight), pair, pair_error, self._rule)
+            products.append(Bounded(alone.value + mixed.value, alone.error + mixed.error))
+        weighed = self._single(1, one)
+        off = Bounded(
+            mean.value * weighed.value,
+            mean.error * np.abs(weighed.value) + weighed.error * np.abs(mean.value),
+        )
+        square = Bounded(mean.value**2, 2 * np.abs(mean.value) * mean.error)
+        size = Bounded(k * sigma2.value, k * (sigma2.error + 2 * EPS * sigma2.value))
+        theta = form.weight
+        return [
+            (lam**2 * a**2 + 2 * lam * kappa * a, size),
+            (2 * lam**2 * a + 2 * lam * kappa, squares[0]),
+            (lam**2, squares[1]),
+            (-(lam**2), square),
+            (2 * lam * theta * a, products[0]),
+            (2 * lam * theta, products[1]),
+            (-2 * lam * theta, off),
+        ]
+
+    def _scores_squared(self, zero: Any, sigma2: Bounded, weight: np.ndarray) -> Bounded:
+        """∫ weight · (C(0)e^{-Kt} - C(t)) dt/t with C(t) = E[T² e^{-tS}], free of cancellation at large K."""
+        first, second, slack1, slack2 = self.weights
+        size = np.abs(weight)
+        difference, difference_error = self.difference
+        k, step = self.particles[:, None], self.grid.weight[:, None]
+        base, scores, square = self.law.transform(0, [(), (zero,), (zero, zero)], self.grid)
+        (b, b_error), (v, v_error), (r, r_error) = map(less_limit, (base, scores, square))
+        near = sigma2.value * b - r
+        near_error = sigma2.value * b_error + sigma2.error * np.abs(b) + r_error
+        near_error = near_error + 2 * EPS * (sigma2.value * np.abs(b) + np.abs(r))
+        whole = -((weight * difference) @ step) * k
+        moved = (size * (difference_error + self._rule * np.abs(difference))) @ step
+        alone = _integral(first * weight, slack1 * size, near, near_error, self._rule)
+        pairs = _integral(second * weight, slack2 * size, v**2, 2 * np.abs(v) * v_error, self._rule)
+        error = moved * k * sigma2.value + np.abs(whole) * sigma2.error + alone.error + pairs.error
+        return Bounded(whole * sigma2.value + alone.value - pairs.value, error)
+
+
+def variance_of_one(law: Any, s: Any, form: LogForm, log_evidence: np.ndarray) -> Bounded:
+    """Var[s (λ log w + κ + θ)] at K = 1, where Ẑ = w: [N, 1, F].
+
+    Log w enters less its mean, since log Z and that mean may be far larger than their sum.
+    """
+    score, centre = _own(law, s), _mean_log(law)
+    known = form.evidence * (log_evidence + centre.value)[:, None] + form.uniform + form.weight
+    squares, single = _with_logs(law, (score, score)), _with_logs(law, (score,))[1]
+    lam, square = form.evidence, single.value**2
+    factors = (known**2, 2 * lam * known, np.asarray(lam**2))
+    value, error = -(lam**2) * square, lam**2 * (2 * np.abs(single.value) * single.error + single.error**2)
+    size = np.abs(value)
+    for factor, found in zip(factors, squares, strict=True):
+        value = value + factor * found.value
+        error = error + np.abs(factor) * found.error
+        size = size + np.abs(factor * found.value)
+    doubt = abs(lam) * (centre.error + 4 * EPS * np.abs(log_evidence))[:, None]
+    error = error + 2 * doubt * (np.abs(known) * squares[0].value + abs(lam) * np.abs(squares[1].value))
+    return Bounded(value[:, None, :], (error + 8 * EPS * size)[:, None, :])
+
+
+def mean_of_one(law: Any, s: Any, form: LogForm) -> Bounded:
+    """E[s λ log w] at K = 1: [N, 1, F]."""
+    single = _with_logs(law, (_own(law, s),))[1]  # E[s] = 0: the mean of log w drops out
+    value, error = form.evidence * single.value, abs(form.evidence) * single.error
+    return Bounded(value[:, None, :], error[:, None, :])
+
+
+def _own(law: Any, s: Any) -> Any:
+    """A score less its mean of 0 under the proposal."""
+    return s.in_own_noise if isinstance(law, GaussianLaw) else s.less(law.moment(0, (s,)))
+
+
+def _mean_log(law: Any) -> Bounded:
+    """E[log w] in units of the evidence: Σ ½ (log(1+β) - β) - h²/(2(1+β)): [N]."""
+    if isinstance(law, DiscreteLaw):
+        return Bounded(*(part[:, 0] for part in law.log_moments((), 1)[1]))
+    assert isinstance(law, GaussianLaw)
+    of_beta, of_h = 0.5 * log1pmx(law.beta).sum(), (law.h**2 / (2 + 2 * law.beta)).sum(axis=1)
+    size = np.abs(of_beta) + of_h
+    moved = (0.5 * np.abs(law.beta) / (1 + law.beta) * law.beta_error).sum()
+    relative = np.abs(law.h) * law.h_error + 0.5 * law.h**2 * law.beta_error / (1 + law.beta)
+    return Bounded(of_beta - of_h, 8 * EPS * size + moved + (relative / (1 + law.beta)).sum(axis=1))
+
+
+def _with_logs(law: Any, factors: tuple[Any, ...]) -> list[Bounded]:
+    """E[Π g (log w - E log w)^j] for j = 0, 1, 2: derivatives of E[e^{p(log w - E log w)} Π g] at p = 0: [N, F] each.
+
+    The g are what `_own` makes of scores.
+
+    They are Cauchy's integrals over a circle inside the strip on which the logarithm varies by about 1.
+    """
+    centre = _mean_log(law).value
+    if isinstance(law, DiscreteLaw):
+        return [Bounded(*pair) for pair in law.log_moments(factors, 2, centre)]
+    assert isinstance(law, GaussianLaw)
+    spread = np.sqrt((0.5 * law.beta**2 + law.h**2).sum(axis=1).max())
+    radius = min(0.4 * law.max_power, -0.4 * law.min_power, 1.0 / max(spread, 0.1))
+    count = 64  # aliases fall like 0.4^64
+    power = radius * np.exp(2j * np.pi * np.arange(count) / count)
+    constant, weight = law.spectrum.parts(power)
+    moment = np.exp(constant + law.h**2 @ weight.T - np.multiply.outer(centre, power))[:, :, None]
+    mean = Tilt(law.beta, law.h, power, 0.0).expectation(factors)  # [N, S, F]
+    size = 8.0 + np.abs(constant) + law.h**2 @ np.abs(weight).T + np.abs(np.multiply.outer(centre, power))
+    relative = EPS * size + law.relative_wobble(power, weight)
+    slack = np.abs(moment) * (relative[:, :, None] * np.abs(mean) + EPS * law.sizes(power, factors, 0.0))
+    found = []
+    for j in range(3):
+        scale = float(max(j, 1)) / (count * radius**j)  # j! for j up to 2
+        turn = np.exp(-2j * np.pi * j * np.arange(count) / count)
+        found.append(Bounded(scale * np.real(turn @ (moment * mean)), scale * slack.sum(axis=1)))
+    return found
+
+
+def _integral(weight, slack, value, error, rule) -> Bounded:
+    """Σ_t weight · value, with the errors of both: [N, nK, F]."""
+    size = np.abs(value)
+    return Bounded(weight @ value, np.abs(weight) @ (error + rule * size) + slack @ size)

@@ -1,0 +1,1 @@
+"""The distribution of the importance weight: moments, exponentially tilted laws, Laplace transforms."""

@@ -1,0 +1,96 @@
+"""What the integrals at finite K ask of a law, and of the functions of the noise in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from toyiwae.oracle.laws.grid import Grid, Smoothness
+
+
+@dataclass(frozen=True)
+class Transform:
+    """`t^{a/p} E[w^a g e^{-t w^p}]` on a grid, split into a remainder and its value for t → 0.
+
+    `remainder` [N, T, F] lacks the first Taylor term `leading` (the scaled moment of order a) where `split` [T] is
+    true. Scaling by t^{a/p} keeps every number within the range of double precision.
+    """
+
+    remainder: np.ndarray
+    split: np.ndarray
+    leading: np.ndarray  # [N, T, F]; zeros where the moment does not exist (then nothing is split off)
+    error: np.ndarray  # [N, T, F], of the remainder
+    leading_error: np.ndarray  # [N, T, F], of the leading term
+
+    @property
+    def value(self) -> np.ndarray:
+        """The transform itself."""
+        return self.remainder + np.where(self.split[:, None], self.leading, 0.0)
+
+    @property
+    def value_error(self) -> np.ndarray:
+        """The error of the transform itself."""
+        return self.error + np.where(self.split[:, None], self.leading_error, 0.0)
+
+
+@runtime_checkable
+class Function(Protocol):
+    """A function `g` of the noise, per row and coordinate; `base` [N, F] is its mean under the unit tilt, exactly."""
+
+    base: np.ndarray
+
+    @property
+    def centred(self) -> Any:
+        """The function less its unit-tilt mean."""
+        ...
+
+    def less(self, constant: np.ndarray) -> Any:
+        """The function minus a constant per row and coordinate."""
+        ...
+
+
+@runtime_checkable
+class Law(Protocol):
+    """The law of the weight, in units in which E[w] = 1, for N rows of data."""
+
+    @property
+    def max_power(self) -> float:
+        """E[w^s] exists for s below this power."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        ...
+
+    def log_moment(self, s: float | np.ndarray) -> np.ndarray:
+        """Log E[w^s]: [N, S]."""
+        ...
+
+    def moment(self, power: float, factors: tuple[Any, ...] = ()) -> np.ndarray:
+        """E[w^power Π g]: [N, F]; raises MissingMomentError where it does not exist."""
+        ...
+
+    def moment_error(self, power: float, factors: tuple[Any, ...] = ()) -> np.ndarray:
+        """Bound on the round-off of `moment`: [N, F]."""
+        ...
+
+    def upper_log_t(self, decay: float, p: float = 1.0) -> float:
+        """Log t beyond which E[e^{-t w^p}] < e^-decay for every row."""
+        ...
+
+    def smoothness(self, p: float = 1.0) -> Smoothness | None:
+        """How smooth the transforms of w^p are at large t; None where they may not be."""
+        ...
+
+    def excess(self, power: int, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+        """`t^a (E[w^a e^{-tw}] - e^{-t})` for a = 0 or 1, and its error: [N, T]."""
+        ...
+
+    def transform(
+        self, power: float, requests: Sequence[tuple[Any, ...]], grid: Grid, p: float = 1.0
+    ) -> list[Transform]:
+        """`t^{a/p} E[w^a Π g e^{-t w^p}]` for each tuple of functions."""
+        ...

@@ -1,0 +1,320 @@
+"""Expansions in 1/K, to any order: bounds, the mean and variance of gradients, and the constants of their SNR.
+
+With w in units of its mean, u = w - 1 and x its mean over K particles, `L_K - log Z = E[log(1+x)]`, and a gradient
+is `Σ_r K^{1-r} mean(w^r G_r) (1+x)^{-r}`: smooth functions of means, which `toyiwae.oracle.series.cumulants` turns into
+power series in 1/K. Their coefficients are polynomials in moments `E[w^s Π g]` that have closed forms. The first are
+
+    L_K - log Z = -μ₂/(2K) + (μ₃/3 - 3μ₂²/4)/K² - ((μ₄ - 3μ₂²)/4 - 2μ₂μ₃ + 5μ₂³/2)/K³ + …
+
+and `E[Δ(φ)] = -∇φ Var[w]/(2KZ²) + …`. The term of order n needs the moment of order n + 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toyiwae.errors import InputError, MissingMomentError, PrecisionError
+from toyiwae.forms import Form
+from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.oracle.series import multiprecision
+from toyiwae.oracle.series.cumulants import Means, lowest_order
+from toyiwae.oracle.series.delta_method import checked, named, statistic
+from toyiwae.oracle.series.weight_moments import FloatMoments, Tag
+from toyiwae.oracle.whitened.components import GradientComponents
+from toyiwae.oracle.whitened.evidence import log_evidence
+from toyiwae.oracle.whitened.rows import row_batches
+from toyiwae.oracle.whitened.whitening import MODEL_PARAMETERS, Gradients, Whitened
+from toyiwae.problems.linear_gaussian import Problem
+
+_DEPTH = 3  # how many orders beyond the first possible one are searched for a coefficient that is not zero
+_RELATIVE = 1e-8  # round-off beyond which the coefficients of a bound are computed in multiprecision
+
+
+@dataclass(frozen=True, eq=False)
+class Expansion:
+    """`Σ_n value[n - first] · K^{-n}`, n from `first`.
+
+    Attributes:
+        first: the lowest order.
+        value: coefficients `[orders, ...]`; multiprecision numbers where digits were asked for.
+        error: bounds on their absolute errors.
+    """
+
+    first: int
+    value: np.ndarray
+    error: np.ndarray
+
+    @property
+    def last(self) -> int:
+        """The highest order there is."""
+        return self.first + len(self.value) - 1
+
+    def term(self, order: int) -> Bounded:
+        """The coefficient of K^-order.
+
+        Raises:
+            InputError: if the expansion does not reach so far.
+        """
+        if not self.first <= order <= self.last:
+            raise InputError(f"order {order}: this expansion holds the orders {self.first} to {self.last}")
+        at = order - self.first
+        return Bounded(np.asarray(self.value[at]), np.asarray(self.error[at]))
+
+    def at(self, particles: Any, order: int | None = None) -> Any:
+        """The sum of the terms up to an order (all of them by default) at K = `particles`."""
+        stop = len(self.value) if order is None else max(order - self.first + 1, 0)
+        total = 0 * self.value[0]
+        for n in reversed(range(stop)):  # from the smallest term on
+            total = total + self.value[n] / particles ** float(self.first + n)
+        return total
+
+
+@dataclass(frozen=True, eq=False)
+class SnrLimit:
+    """`SNR · K^-exponent → constant · √M` (pooled weights: `SNR · (MK)^-exponent → constant`), by coordinate.
+
+    Attributes:
+        constant: in the parameter's shape. 0 where the mean vanishes as far as it was expanded, so that the SNR
+            falls faster than K^exponent; NaN where mean and variance both vanish.
+        exponent: power of K; NaN where the constant is.
+        error: bound on the round-off in `constant`.
+        pooled: whether the M groups share their normalisation, and act like M·K particles.
+        max_power: the highest s for which E[w^s] was used; it exists iff every β > -1/s.
+    """
+
+    constant: np.ndarray
+    exponent: np.ndarray
+    error: np.ndarray
+    pooled: bool
+    max_power: float
+
+    def at(self, particles: float, groups: int = 1) -> np.ndarray:
+        """The leading term at (K, M)."""
+        if self.pooled:
+            return self.constant * (float(particles) * groups) ** self.exponent
+        return self.constant * np.sqrt(groups) * float(particles) ** self.exponent
+
+
+def bound(
+    problem: Problem | Whitened, order: int, exponent: float = 1.0, *, digits: int | None = None
+) -> Expansion:
+    """The expansion of a bound less log Z, averaged over the rows: `(1/e) E log[(1/K) Σ w^e] - log Z`.
+
+    The coefficient of K^-n is a polynomial in the central moments up to order n + 1 of w^e in units of its mean;
+    that of K^0 is `log E[w^e] / e`, which is 0 for the IWAE bound, e = 1.
+
+    Args:
+        problem: the problem, whitened or not.
+        order: the last n.
+        exponent: e, 1 for IWAE and 1 - α for VR-IWAE; not 0.
+        digits: significant decimal digits, computed with mpmath; None for float64 (and mpmath where its round-off
+            would exceed 1e-8).
+
+    Raises:
+        MissingMomentError: if a moment does not exist; it names the moment, the term and the condition.
+    """
+    whitened = _whitened(problem)
+    if exponent == 0.0:
+        raise InputError("exponent is 0: the ELBO depends on no K, and has no expansion")
+    if digits is None:
+        try:
+            found = _float_bound(whitened, order, exponent)
+            if (found.error <= _RELATIVE * np.abs(found.value)).all():
+                return found
+        except PrecisionError:
+            pass
+        value, _ = multiprecision.bound(whitened.problem, order, exponent, 17)
+        value = value.astype(float)
+        return Expansion(0, value, EPS * np.abs(value))
+    return Expansion(0, *multiprecision.bound(whitened.problem, order, exponent, digits))
+
+
+def gradient_mean(
+    problem: Problem | Whitened, form: Form, parameter: str, order: int, *, digits: int | None = None
+) -> Expansion:
+    """The expansion of the mean of one group's gradient, averaged over the rows, in the parameter's shape.
+
+    For the IWAE form this is the gradient of the bound's expansion, term by term, `∇ E[wⁿ] = n E[wⁿ ∇ log w]`. Log
+    terms of the score (`log_evidence`, `leave_one_out`, `constant`) are part of it.
+
+    Raises:
+        MissingMomentError: as `bound`.
+        PrecisionError: if a moment exceeds the range of double precision, and no digits were asked for.
+        InputError: a form with the geometric leave-one-out, or with log terms at an exponent other than 1.
+    """
+    return _gradient(_whitened(problem), form, parameter, "mean", order, digits)
+
+
+def gradient_var(
+    problem: Problem | Whitened, form: Form, parameter: str, order: int, *, digits: int | None = None
+) -> Expansion:
+    """The expansion of the variance of one group's gradient of the average over rows, likewise."""
+    return _gradient(_whitened(problem), form, parameter, "var", order, digits)
+
+
+def snr_constant(problem: Problem | Whitened, form: Form, parameter: str) -> SnrLimit:
+    """The law `SNR → constant · √M · K^exponent` of any form, by the leading terms of its mean and variance.
+
+    For the reparameterised IWAE gradient `√K · SNR(φ) → √M |∂φ Var w| / (2Z √E[(∂φ w)²])` and
+    `SNR(θ)/√K → √M |∂θ log Z| / √E[(w/Z)² (∂θ log p - ∂θ log Z)²]`; DReG's φ-SNR grows as √(MK), where the fourth
+    moment exists.
+
+    Raises:
+        MissingMomentError: if a moment that a leading term needs does not exist.
+        PrecisionError, InputError: as `gradient_mean`.
+    """
+    series = _Series(_whitened(problem), form, parameter, 8)
+    free = np.ones(series.shape, bool)
+    free = np.tril(free) if parameter == "proposal_chol" else free
+    var_order, var = series.leading("var", 2 * series.lowest + 1, free)
+    mean_order, mean = series.leading("mean", series.lowest, var.value > 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        constant = np.abs(mean.value) / np.sqrt(var.value)
+        relative = 0.5 * var.error / var.value
+        relative = relative + np.where(mean.value != 0.0, mean.error / np.abs(mean.value), 0.0)
+    exponent = np.where(var.value > 0.0, 0.5 * var_order - mean_order, np.nan)
+    pooled = ("model" if parameter in MODEL_PARAMETERS else "path") in form.pooled
+    return SnrLimit(constant, exponent, constant * (relative + 4 * EPS), pooled, series.max_power)
+
+
+def _whitened(problem: Problem | Whitened) -> Whitened:
+    return problem if isinstance(problem, Whitened) else Whitened(problem)
+
+
+def _float_bound(whitened: Whitened, order: int, exponent: float) -> Expansion:
+    law = whitened.law(exponent)
+    means = Means(FloatMoments(law, exponent).central)
+    start = whitened.law().log_moment(exponent) if exponent != 1.0 else np.zeros((len(law), 1))
+    terms = [Bounded(start, 4 * EPS * np.abs(start))]
+    terms += [named("the bound", n, lambda n=n: means.log(n)) for n in range(1, order + 1)]
+    pairs = [_arrays(term, (len(law), 1)) for term in terms]
+    value = np.array([value.mean() for value, _ in pairs]) / exponent
+    return Expansion(0, value, np.array([error.mean() for _, error in pairs]) / abs(exponent))
+
+
+def _gradient(
+    whitened: Whitened, form: Form, parameter: str, kind: str, order: int, digits: int | None
+) -> Expansion:
+    if digits is not None:
+        checked(form, parameter not in MODEL_PARAMETERS)
+        return Expansion(*multiprecision.gradient(whitened.problem, form, parameter, kind, order, digits))
+    return _Series(whitened, form, parameter, order).expansion(kind, order)
+
+
+class _Series:
+    """Coefficients of one form's mean and variance at one parameter, order by order, in the parameter's shape."""
+
+    def __init__(self, whitened: Whitened, form: Form, parameter: str, order: int):
+        checked(form, parameter not in MODEL_PARAMETERS)
+        self._whitened, self._parameter = whitened, parameter
+        self.shape = whitened.problem.parameters[parameter]
+        law, width = whitened.law(form.exponent), int(np.prod(self.shape))
+        self._parts: list[tuple[slice | np.ndarray, _Rows]] = []
+        evidence = log_evidence(whitened).value
+        for rows in row_batches(law, min(width, 2 * law.beta.size**2)):
+            gradients = whitened.gradients(law, rows, form.exponent)
+            self._parts.append((rows, _Rows(gradients, form, parameter, evidence[rows, None], order)))
+        self.lowest = min(part.lowest for _, part in self._parts)
+
+    @property
+    def max_power(self) -> float:
+        """The highest moment of the weight used so far."""
+        return max((part.moments.max_power for _, part in self._parts), key=abs)
+
+    def expansion(self, kind: str, order: int) -> Expansion:
+        """The terms up to an order."""
+        first = min(self.lowest if kind == "mean" else 2 * self.lowest + 1, order)
+        terms = [self.coefficient(kind, n) for n in range(first, order + 1)]
+        return Expansion(first, np.array([t.value for t in terms]), np.array([t.error for t in terms]))
+
+    def leading(self, kind: str, first: int, wanted: np.ndarray) -> tuple[np.ndarray, Bounded]:
+        """The lowest order whose coefficient is not 0 within its error, by coordinate, and that coefficient.
+
+        Where all vanish it is the last order looked at, and 0.
+        """
+        order, value, error = np.full(self.shape, first), np.zeros(self.shape), np.zeros(self.shape)
+        missing = wanted
+        for n in range(first, first + _DEPTH + 1):
+            try:
+                term = self.coefficient(kind, n)
+            except MissingMomentError:
+                if kind == "mean" and (missing != wanted).any():
+                    break
+                raise
+            order = np.where(missing, n, order)
+            found = missing & (np.abs(term.value) > term.error)
+            value, error = np.where(found, term.value, value), np.where(found, term.error, error)
+            missing = missing & ~found
+            if not missing.any():
+                break
+        return order, Bounded(value, error)
+
+    def coefficient(self, kind: str, order: int) -> Bounded:
+        """The coefficient of K^-order in the mean or the variance."""
+        what = f"the {'mean' if kind == 'mean' else 'variance'} of the gradient of {self._parameter}"
+        value, error = np.zeros(self.shape), np.zeros(self.shape)
+        for rows, part in self._parts:
+            x = self._whitened.x[rows]
+            term = named(what, order, lambda part=part: getattr(part, kind)(order))
+            by_row, slack = _arrays(term, (len(x), part.width))
+            value = value + self._summed(by_row, x if kind == "mean" else x**2)
+            error = error + self._summed(slack, np.abs(x) if kind == "mean" else x**2)
+        count = len(self._whitened.x) ** (1 if kind == "mean" else 2)
+        return Bounded(value / count, (error + EPS * np.abs(value)) / count)
+
+    def _summed(self, array: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """The sum over rows of an array [N, F] in the parameter's shape."""
+        if self._parameter == "proposal_weight":
+            return array.T @ x
+        total = array.sum(axis=0)
+        if self._parameter != "proposal_chol":
+            return total.reshape(self.shape)
+        full = np.zeros(self.shape)
+        full[np.tril_indices(self.shape[0])] = total
+        return full
+
+
+class _Rows:
+    """A batch of rows: one form's gradient as a statistic of means, and the moments that it needs."""
+
+    def __init__(
+        self, gradients: Gradients, form: Form, parameter: str, log_evidence: np.ndarray, order: int
+    ):
+        law, proposal = gradients.law, parameter not in MODEL_PARAMETERS
+        self.moments = moments = FloatMoments(law, form.exponent)
+        form, self._statistic = statistic(form, proposal, order)
+        score = gradients.score["chol" if parameter == "proposal_chol" else "mean"]
+        self._limit: Bounded | int = 0
+        self.width = (score if proposal else gradients.model[parameter]).base.shape[-1]
+        for r, g in GradientComponents(gradients).of(form, parameter).items():
+            if r < 2:  # Σ w̃ = 1: a constant in g moves the mean alone
+                mean = moments.raw(r, (g,))
+                limit = g.base if r == 1 else mean.value
+                self._limit = Bounded(limit, np.where(limit == 0.0, 0.0, mean.error)) + self._limit
+                g = g.less(limit)
+            moments.tags[r] = Tag(r, g, centred=r < 2)
+        if "score" in self._statistic or "scaled" in self._statistic:
+            score = score.less(law.moment(0, (score,)))
+            moments.tags["score"] = Tag(0, score, centred=True)
+            scale = Bounded(log_evidence, 8 * EPS * np.abs(log_evidence))
+            moments.tags["scaled"] = Tag(0, score, scale, centred=True)
+        self._means = Means(moments.central, moments.joint)
+        self.lowest = lowest_order(self._statistic)
+
+    def mean(self, order: int) -> Any:
+        """The coefficient of K^-order in the mean: [N, F], or the int 0."""
+        found = self._means.mean(self._statistic, order)
+        return found + self._limit if order == 0 else found
+
+    def var(self, order: int) -> Any:
+        """The coefficient of K^-order in the variance."""
+        return self._means.variance(self._statistic, order)
+
+
+def _arrays(term: Bounded | int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(term, int):
+        return np.zeros(shape), np.zeros(shape)
+    return np.broadcast_to(term.value, shape), np.broadcast_to(term.error, shape)

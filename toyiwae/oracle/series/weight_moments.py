@@ -1,0 +1,178 @@
+"""Moments of one particle, as the expansions in 1/K want them: E[uⁿ] and E[Π φ uⁿ], with u = w - 1 and φ = w^r g.
+
+Once in float64 with a bound on the round-off of every number, batches of rows at a time, for any law; and once in
+multiprecision, one row and one coordinate at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import cached_property
+from math import comb
+from typing import Any
+
+import numpy as np
+
+from toyiwae.errors import MissingMomentError, PrecisionError
+from toyiwae.oracle.enclosure.law import PreciseLaw
+from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.oracle.laws.gaussian import GaussianLaw
+from toyiwae.oracle.laws.protocol import Law
+
+
+@dataclass(frozen=True, eq=False)
+class Tag:
+    """The variable `φ = scale · w^power g` of one particle; a scale of None is 1, and `centred` says that E[φ] = 0."""
+
+    power: int
+    g: Any
+    scale: Any = None
+    centred: bool = False
+
+
+class WeightMoments:
+    """The moments of w^e under a law, which is that of w^e in units of its mean.
+
+    Attributes:
+        tags: the variables φ by name.
+        max_power: the highest power of w used so far.
+    """
+
+    def __init__(self, max_power: float, exponent: float, tags: dict[Hashable, Tag] | None = None):
+        """Moments of order s of w^e exist for s < `max_power`."""
+        self.tags: dict[Hashable, Tag] = tags or {}
+        self.max_power, self._limit, self._exponent = exponent, max_power, exponent
+        self._known: dict[tuple, Any] = {}
+
+    def central(self, n: int) -> Any:
+        """E[uⁿ] = Σ_k C(n,k) (-1)^{n-k} (E[w^k] - 1), n ≥ 2.
+
+        Raises:
+            MissingMomentError: if E[wⁿ] does not exist.
+        """
+        return _alternating(n, 2, self._remembered_excess)
+
+    def joint(self, names: tuple[Hashable, ...], n: int) -> Any:
+        """E[Π φ uⁿ] for one or two variables.
+
+        Raises:
+            MissingMomentError: if a moment does not exist.
+        """
+        chosen = [self.tags[name] for name in names]
+        if n == 0 and len(chosen) == 1 and chosen[0].centred:
+            return 0
+        power, factors = sum(tag.power for tag in chosen), tuple(tag.g for tag in chosen)
+        total = _alternating(n, 0, lambda k: self._remembered(power + k, factors))
+        for tag in chosen:
+            total = total if tag.scale is None else total * tag.scale
+        return total
+
+    def excess(self, power: int) -> Any:
+        """E[w^power] - 1, to full relative accuracy."""
+        raise NotImplementedError
+
+    def raw(self, power: int, factors: tuple[Any, ...]) -> Any:
+        """E[w^power Π g]."""
+        raise NotImplementedError
+
+    def _remembered_excess(self, power: int) -> Any:
+        if (power,) not in self._known:
+            self._need(power)
+            self._known[(power,)] = self.excess(power)
+        return self._known[(power,)]
+
+    def _remembered(self, power: int, factors: tuple[Any, ...]) -> Any:
+        key = (power, *map(id, factors))
+        if key not in self._known:
+            self._need(power)
+            self._known[key] = self.raw(power, factors)
+        return self._known[key]
+
+    def _need(self, power: int) -> None:
+        total = power * self._exponent
+        if power >= self._limit:
+            sign, side = ("smallest", ">") if total > 0 else ("largest", "<")
+            worst = -1 / (self._limit * self._exponent)
+            raise MissingMomentError(
+                f"E[w^{total:g}] is infinite: it exists only where every β {side} {-1 / total:.6g},"
+                f" and the {sign} β is {worst:.6g}"
+            )
+        self.max_power = max(self.max_power, total, key=abs)
+
+
+class FloatMoments(WeightMoments):
+    """In float64, for N rows and F coordinates: numbers are `Bounded` arrays [N, F], or [N, 1] without a φ."""
+
+    def __init__(self, law: Law, exponent: float = 1.0):
+        """Nothing is computed yet."""
+        super().__init__(law.max_power, exponent)
+        self.law = law
+
+    def excess(self, power: int) -> Bounded:
+        """E[w^power] - 1: [N, 1]."""
+        log_moment = self.law.log_moment(float(power))
+        with np.errstate(over="ignore"):
+            value = _finite(np.expm1(log_moment), power)
+        return Bounded(
+            value, self._slack(power, log_moment) * (1.0 + value) * np.minimum(1.0, np.abs(log_moment))
+        )
+
+    def raw(self, power: int, factors: tuple[Any, ...]) -> Bounded:
+        """E[w^power Π g]: [N, F]; round-off is in proportion to the root mean squares of the factors."""
+        log_moment = self.law.log_moment(float(power))
+        with np.errstate(over="ignore", invalid="ignore"):
+            value = _finite(self.law.moment(power, factors), power)
+            squares = [self.law.moment(power, (g, g)) for g in factors]
+            other = squares[1] if len(factors) == 2 else np.exp(log_moment)
+            size = np.sqrt(squares[0]) * np.sqrt(other)
+        return Bounded(value, (self._slack(power, log_moment) + self._whitening) * size)
+
+    @cached_property
+    def _whitening(self) -> float:
+        """Round-off in β and h, which move the functions g in proportion to their spread."""
+        if not isinstance(self.law, GaussianLaw):
+            return 0.0
+        return float(np.max(self.law.beta_error)) + float(np.max(self.law.h_error))
+
+    def _slack(self, power: int, log_moment: np.ndarray) -> np.ndarray:
+        """Relative error of E[w^power]: [N, 1]."""
+        size = EPS * (8.0 + np.abs(log_moment))
+        if not isinstance(self.law, GaussianLaw):
+            return size
+        s = np.array([float(power)])
+        constant, weight = self.law.spectrum.parts(s)
+        size = size + EPS * (np.abs(constant) + self.law.h**2 @ np.abs(weight).T)
+        return size + self.law.relative_wobble(s, weight)
+
+
+class MultiprecisionMoments(WeightMoments):
+    """In multiprecision, for one row and one coordinate: numbers are those of the law's context."""
+
+    def __init__(self, law: PreciseLaw, exponent: float, tags: dict[Hashable, Tag]):
+        """Nothing is computed yet."""
+        super().__init__(law.max_power, exponent, tags)
+        self._law = law
+
+    def excess(self, power: int) -> Any:
+        """E[w^power] - 1."""
+        return self._law.ctx.expm1(self._law.log_moment(self._law.ctx.mpf(power)))
+
+    def raw(self, power: int, factors: tuple[Any, ...]) -> Any:
+        """E[w^power Π g]."""
+        s = self._law.ctx.mpf(power)
+        return self._law.ctx.exp(self._law.log_moment(s)) * self._law.mean(s, *factors)
+
+
+def _alternating(n: int, start: int, term: Callable[[int], Any]) -> Any:
+    """Σ_k C(n,k) (-1)^{n-k} term(k), k from `start` to n."""
+    total: Any = 0
+    for k in range(start, n + 1):
+        total = term(k) * (comb(n, k) * (-1) ** (n - k)) + total
+    return total
+
+
+def _finite(value: np.ndarray, power: int) -> np.ndarray:
+    if not np.isfinite(value).all():
+        raise PrecisionError(f"E[w^{power}] exceeds the range of double precision: ask for digits")
+    return value

@@ -1,0 +1,1 @@
+"""Records of checked arrays; they compute nothing."""

@@ -1,0 +1,150 @@
+"""From a problem and Forms to exact numbers: laws of batches of rows, averaged over the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toyiwae.forms import Form
+from toyiwae.oracle.finite_k.bounds import FiniteK
+from toyiwae.oracle.finite_k.every_k import first_gap, insert_single, joined, moments_for_all
+from toyiwae.oracle.finite_k.gradients import GradientEngine, GradientMoments
+from toyiwae.oracle.laws.bounded import Bounded
+from toyiwae.oracle.laws.grid import Grid
+from toyiwae.oracle.laws.ranges import Grids
+from toyiwae.oracle.whitened.components import GradientComponents
+from toyiwae.oracle.whitened.rows import row_batches
+from toyiwae.oracle.whitened.whitening import Gradients, Whitened
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Exact bounds of w^e, per row and number of particles.
+
+    Attributes:
+        log_mean: log E[w^e] in units of the evidence [N]; zeros for e = 1.
+        gap: log E[w^e] - E log of the sample mean of w^e [N, nK].
+        ess: E[(Σw^e)²/Σw^2e] [N, nK].
+    """
+
+    log_mean: np.ndarray
+    gap: Bounded
+    ess: Bounded
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """Moments of one group's gradient of the average over rows, in the parameter's shape: `limit` and `[nK, ...]`."""
+
+    limit: np.ndarray
+    shift: Bounded
+    var: Bounded
+    mean: Bounded
+
+
+def bounds(whitened: Whitened, particles: Sequence[int], exponent: float = 1.0) -> Bounds:
+    """Exact bounds and expected sample sizes of w^exponent (not 0) for each number of particles."""
+    law = whitened.law(exponent)
+    gap, ess = [], []
+    many = [k for k in particles if k > 1]
+    grids, batches = Grids(particles), list(row_batches(law, 8))
+    for rows in batches:
+        part = law.take(rows)
+        grid = grids(part)
+        one = Bounded(np.ones((len(part), 1)), np.zeros((len(part), 1)))
+        engine = FiniteK(part, many, grid) if many else None
+        gap.append(insert_single(particles, engine and engine.gap(), first_gap(part)))
+        ess.append(insert_single(particles, engine and engine.ess(), one))
+    log_mean = whitened.law().log_moment(exponent)[:, 0] if exponent != 1.0 else np.zeros(len(law))
+    back = np.argsort(np.concatenate(batches))
+    return Bounds(log_mean, joined(gap, back), joined(ess, back))
+
+
+def gradients(
+    whitened: Whitened, jobs: Mapping[Any, tuple[Form, str]], particles: Sequence[int]
+) -> dict[Any, Averaged]:
+    """Mean and variance of one group's gradient of the average over rows, for each job and number of particles.
+
+    Rows are sampled independently, so the variance is the mean of the rows' variances over N.
+
+    Args:
+        whitened: the problem.
+        jobs: key -> (form, parameter); a form's log terms are not part of it.
+        particles: the numbers of particles.
+
+    Returns:
+        key -> moments, arrays `[nK, *shape of the parameter]`; zeros where the form has no such coefficient.
+    """
+    sums = {key: Average(whitened, parameter, len(particles)) for key, (_, parameter) in jobs.items()}
+    for exponent in sorted({form.exponent for form, _ in jobs.values()}):
+        chosen = {key: job for key, job in jobs.items() if job[0].exponent == exponent}
+        law = whitened.law(exponent)
+        grids = Grids(particles if exponent != 0.0 else ())
+        width = max(int(np.prod(whitened.problem.parameters[name])) for _, name in chosen.values())
+        for rows in row_batches(law, min(width, 2 * law.beta.size**2)):
+            batch = whitened.gradients(law, rows, exponent)
+            for key, moments in _moments(batch, chosen, particles, grids(batch.law)):
+                sums[key].add(rows, moments)
+    return {key: average.result() for key, average in sums.items()}
+
+
+def _moments(
+    rows: Gradients, jobs: Mapping[Any, tuple[Form, str]], particles: Sequence[int], grid: Grid | None
+) -> Iterator[tuple[Any, GradientMoments]]:
+    built = GradientComponents(rows)
+    parts = {key: built.of(form, parameter) for key, (form, parameter) in jobs.items()}
+    parts = {key: components for key, components in parts.items() if components}
+    engine = GradientEngine(rows.law, [k for k in particles if k > 1], grid) if grid is not None else None
+    if engine is not None:
+        engine.prepare((components, components) for components in parts.values())
+    known: dict[tuple, GradientMoments] = {}
+    for key, components in parts.items():
+        same = tuple(sorted((r, id(g)) for r, g in components.items()))
+        if same not in known:
+            known[same] = moments_for_all(rows.law, components, particles, engine)
+        yield key, known[same]
+
+
+class Average:
+    """Running average over rows of one parameter's moments, in the parameter's own shape; of any source of rows."""
+
+    def __init__(self, whitened: Any, parameter: str, count: int):
+        self._x, self._parameter, self._n = whitened.x, parameter, len(whitened.x)
+        self._shape = whitened.problem.parameters[parameter]
+        self._limit = np.zeros(self._shape)
+        self._parts = [np.zeros((count, *self._shape)) for _ in range(6)]
+
+    def add(self, rows: np.ndarray, moments: GradientMoments) -> None:
+        """Add a batch of rows."""
+        x = self._x[rows]
+        estimates = (moments.shift, moments.mean, moments.var)
+        arrays = [array for found in estimates for array in (found.value, found.error)]
+        factors = (x, np.abs(x), x, np.abs(x), x**2, x**2)
+        for total_so_far, array, factor in zip(self._parts, arrays, factors, strict=True):
+            total_so_far += self.summed(array, factor)
+        self._limit += self.summed(moments.limit[:, None, :], x)[0]
+
+    def summed(self, array: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Sum over rows of an array [N, nK, F]."""
+        if self._parameter == "proposal_weight":
+            return np.einsum("nkd,nx->kdx", array, x)
+        summed = array.sum(axis=0)
+        if self._parameter != "proposal_chol":
+            return summed.reshape(len(summed), *self._shape)
+        full = np.zeros((len(summed), *self._shape))
+        i, j = np.tril_indices(self._shape[0])
+        full[:, i, j] = summed
+        return full
+
+    def result(self) -> Averaged:
+        """The average over the rows."""
+        n, (shift, shift_error, mean, mean_error, var, var_error) = self._n, self._parts
+        return Averaged(
+            self._limit / n,
+            Bounded(shift / n, shift_error / n),
+            Bounded(var / n**2, var_error / n**2),
+            Bounded(mean / n, mean_error / n),
+        )

@@ -1,0 +1,155 @@
+"""The covariance matrix of a gradient over all its coordinates, and with it the directional SNR."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from toyiwae.errors import InputError
+from toyiwae.forms import Form
+from toyiwae.oracle.finite_k.gradients import GradientEngine, total
+from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.oracle.laws.polynomials import Polynomial
+from toyiwae.oracle.laws.ranges import Grids
+from toyiwae.oracle.whitened.components import GradientComponents
+from toyiwae.oracle.whitened.rows import row_batches
+from toyiwae.oracle.whitened.whitening import MODEL_PARAMETERS, Whitened
+
+MOST_COORDINATES = 1000
+_PAIRS = 1500  # pairs of coordinates whose transforms are held at once
+
+Parts = dict[int, Polynomial]
+
+
+def covariance(
+    whitened: Whitened, form: Form, parameters: Sequence[str], particles: Sequence[int]
+) -> Bounded:
+    """Covariance of one group's gradient of the average over rows, between all coordinates of some parameters.
+
+    Coordinates are those of the parameters in the order given, each flattened by rows; `proposal_chol` as the full
+    matrix, whose upper triangle is zero. Rows are independent, so their covariances add up, over N².
+
+    Args:
+        whitened: the problem.
+        form: a Form without log terms.
+        parameters: names, all of the model or all of the proposal.
+        particles: the numbers of particles.
+
+    Returns:
+        `[nK, F, F]`.
+
+    Raises:
+        InputError: more than MOST_COORDINATES coordinates.
+    """
+    shapes = whitened.problem.parameters
+    count = sum(int(np.prod(shapes[name])) for name in parameters)
+    if count > MOST_COORDINATES:
+        raise InputError(f"covariance of {count} coordinates: expected at most {MOST_COORDINATES}")
+    law = whitened.law(form.exponent)
+    many = [k for k in particles if k > 1]
+    grids = Grids(particles if form.exponent != 0.0 else ())
+    value, error = np.zeros((2, len(particles), count, count))
+    names = list(dict.fromkeys(_kind(name) for name in parameters))
+    for rows in row_batches(law, _PAIRS):
+        built = GradientComponents(whitened.gradients(law, rows, form.exponent))
+        blocks = [built.of(form, _representative(kind, parameters)) for kind in names]
+        if not any(blocks):
+            return Bounded(value, error)
+        grid = grids(law.take(rows))
+        engine = GradientEngine(law.take(rows), many, grid) if grid is not None else None
+        base, slack = _base_covariance(law.take(rows), blocks, particles, engine)  # [N, nK, B, B]
+        sizes = [next(iter(block.values())).base.shape[1] for block in blocks]
+        design = _design(whitened, rows, parameters, names, sizes)  # [N, F, B]
+        value += np.einsum("nfb,nkbc,ngc->kfg", design, base, design, optimize=True)
+        design = np.abs(design)
+        slack = slack + 4 * EPS * np.abs(base)
+        error += np.einsum("nfb,nkbc,ngc->kfg", design, slack, design, optimize=True)
+    return Bounded(value / len(whitened.x) ** 2, error / len(whitened.x) ** 2)
+
+
+def _kind(name: str) -> str:
+    return name if name in MODEL_PARAMETERS else "chol" if name == "proposal_chol" else "mean"
+
+
+def _representative(kind: str, parameters: Sequence[str]) -> str:
+    return next(name for name in parameters if _kind(name) == kind)
+
+
+def _base_covariance(
+    law, blocks: list[Parts], particles: Sequence[int], engine
+) -> tuple[np.ndarray, np.ndarray]:
+    """Covariance between the coordinates of all blocks, and its error: [N, nK, B, B]."""
+    sizes = [next(iter(block.values())).base.shape[1] for block in blocks]
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    both = np.zeros((2, len(law), len(particles), starts[-1], starts[-1]))
+    for a, left in enumerate(blocks):
+        for b in range(a, len(blocks)):
+            for i, j in _pairs(sizes[a], sizes[b], same=a == b):
+                found = _covariances(law, _chosen(left, i), _chosen(blocks[b], j), particles, engine)
+                for array, values in zip(both, found, strict=True):
+                    array[:, :, starts[a] + i, starts[b] + j] = values
+                    array[:, :, starts[b] + j, starts[a] + i] = values
+    return both[0], both[1]
+
+
+def _chosen(parts: Parts, index: np.ndarray) -> Parts:
+    """Some coordinates; what shares its right-hand factor still does, so that it can be added up."""
+    rights: dict[int, Any] = {}
+    result = {}
+    for r, g in parts.items():
+        chosen = g[index]
+        result[r] = replace(chosen, right=rights.setdefault(id(g.right), chosen.right))
+    return result
+
+
+def _pairs(rows: int, columns: int, *, same: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    i, j = np.triu_indices(rows) if same else (x.ravel() for x in np.indices((rows, columns)))
+    for start in range(0, len(i), _PAIRS):
+        yield i[start : start + _PAIRS], j[start : start + _PAIRS]
+
+
+def _covariances(
+    law, f: Parts, h: Parts, particles: Sequence[int], engine: GradientEngine | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of aligned coordinates, for every K, and the error: [N, nK, F]."""
+    many = None if engine is None else engine.covariance(f, h)
+    values, errors, position = [], [], 0
+    for k in particles:
+        if k > 1 and many is not None:
+            values.append(many.value[:, position])
+            errors.append(np.broadcast_to(many.error, many.value.shape)[:, position])
+            position += 1
+        else:
+            left, right = (total(parts, float(k)) for parts in (f, h))
+            left, right = (g.less(law.moment(0, (g,))) for g in (left, right))
+            values.append(law.moment(0, (left, right)) / k)
+            errors.append(law.moment_error(0, (left, right)) / k)
+    if engine is not None:
+        engine.forget()
+    return np.stack(values, axis=1), np.stack(errors, axis=1)
+
+
+def _design(whitened: Whitened, rows: np.ndarray, parameters, names, sizes) -> np.ndarray:
+    """How each coordinate asked for is made of the base coordinates, row by row: [N, F, B]."""
+    x = whitened.x[rows]
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    pieces = []
+    for name in parameters:
+        block = names.index(_kind(name))
+        size, shape = sizes[block], whitened.problem.parameters[name]
+        one = np.eye(size)
+        if name == "proposal_weight":
+            local = np.einsum("db,nx->ndxb", one, x).reshape(len(x), -1, size)
+        elif name == "proposal_chol":
+            full = np.zeros((*shape, size))
+            full[np.tril_indices(shape[0])] = one
+            local = np.broadcast_to(full.reshape(-1, size), (len(x), shape[0] ** 2, size))
+        else:
+            local = np.broadcast_to(one, (len(x), size, size))
+        wide = np.zeros((len(x), local.shape[1], starts[-1]))
+        wide[:, :, starts[block] : starts[block + 1]] = local
+        pieces.append(wide)
+    return np.concatenate(pieces, axis=1)

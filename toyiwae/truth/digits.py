@@ -1,0 +1,123 @@
+"""The numbers of `exact` with mpmath, for a linear-Gaussian problem."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from mpmath import MPContext
+
+from toyiwae.forms import Bound, Form
+from toyiwae.oracle.enclosure import precise, precise_problem
+from toyiwae.oracle.enclosure.fixed_point import objects
+from toyiwae.oracle.enclosure.precise import PreciseBounds, PreciseMoments
+from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.oracle.series import multiprecision
+from toyiwae.problems.linear_gaussian import Data, Problem
+
+
+@dataclass(frozen=True, eq=False)
+class Exactly:
+    """Multiprecision numbers and bounds on their absolute errors, of one shape."""
+
+    value: np.ndarray
+    error: np.ndarray
+
+    def rounded(self) -> Bounded:
+        """To float64, the rounding added to the error."""
+        value = np.array([float(x) for x in self.value.ravel()]).reshape(self.value.shape)
+        return Bounded(value, np.asarray(self.error + EPS * np.abs(value)))
+
+
+def rows_of(problem: Problem, rows: np.ndarray) -> Problem:
+    """Some rows of the data; the proposal stays amortised, so that nothing is rounded."""
+    if problem.data.x.ndim == 1:
+        return problem
+    return Problem(problem.model, problem.proposal, Data(problem.data.x[rows]))
+
+
+class Multiprecision:
+    """One problem's numbers with `digits` significant decimal digits, of which text shows `shown`."""
+
+    def __init__(self, problem: Problem, digits: int, shown: int | None = None):
+        """Computes nothing yet."""
+        self.problem, self.digits, self._shown = problem, digits, shown or digits
+        self._ctx = MPContext()
+        self._ctx.dps = 2 * digits + 60
+
+    @cached_property
+    def log_evidence(self) -> list[Any]:
+        """Log p(x) of each row; correct to a few digits more than asked for."""
+        ctx = MPContext()
+        ctx.dps = 2 * self.digits + 120
+        return [multiprecision.log_evidence(row) for row in precise_problem.rows(self.problem, ctx)]
+
+    def average(self, values: Iterable[Any]) -> Any:
+        """Mean over rows."""
+        numbers = [self._ctx.mpf(value) for value in values]
+        return sum(numbers, self._ctx.zero) / len(numbers)
+
+    def text(self, value: Any) -> str:
+        """A number with the digits to be shown."""
+        return str(self._ctx.nstr(self._ctx.mpf(value), self._shown, min_fixed=-5))
+
+    def texts(self, values: np.ndarray) -> np.ndarray:
+        """The same of an array."""
+        found = np.empty(values.size, dtype=object)
+        found[:] = [self.text(value) for value in values.ravel()]
+        return found.reshape(values.shape)
+
+    def bounds(self, particles: Sequence[int], exponent: float, *, with_ess: bool) -> PreciseBounds:
+        """Gaps and sample sizes, per row and number of particles."""
+        return precise.bounds(
+            self.problem, particles, digits=self.digits, exponent=exponent, with_ess=with_ess
+        )
+
+    def gradients(self, jobs: Mapping[Any, Any], particles: Sequence[int]) -> dict[Any, PreciseMoments]:
+        """Limit, shift and variance of gradients."""
+        return precise.gradients(self.problem, jobs, particles, digits=self.digits)
+
+    def value(self, bound: Bound) -> Exactly:
+        """A bound's value averaged over the rows; of a jackknife too, whose terms cancel, all digits are right."""
+        particles = [k for k, _ in bound.exact]
+        more = math.ceil(max(0.0, math.log10(sum(abs(float(weight)) for _, weight in bound.exact))))
+        finer = Multiprecision(self.problem, self.digits + more)
+        found = finer.bounds(particles, bound.exponent, with_ess=False)
+        ctx, e = finer._ctx, finer._ctx.mpf(bound.exponent)
+        weights = [_number(ctx, weight) for _, weight in bound.exact]
+        total = _number(ctx, bound.total)
+        values, errors = [], []
+        for n, log_evidence in enumerate(finer.log_evidence):
+            gaps = [ctx.mpf(gap) for gap in found.gap[n]]
+            mixed = sum((w * gap for w, gap in zip(weights, gaps, strict=True)), ctx.zero)
+            values.append(
+                total * (ctx.mpf(log_evidence) + ctx.mpf(found.log_mean[n]) / e) - ctx.mpf(mixed) / e
+            )
+            errors.append(_mixed_error(bound, found.gap_error[n]) / abs(bound.exponent))
+        return Exactly(np.array(self.average(values), dtype=object), np.array(np.mean(errors)))
+
+    def mean(self, bound: Bound, form: Form, parameter: str, coordinates: Sequence[Any]) -> Exactly:
+        """The mean of the gradient of a mixture of bounds, at some coordinates [F]."""
+        particles = [k for k, _ in bound.exact]
+        found = self.gradients({0: (form, parameter, coordinates)}, particles)[0]
+        ctx = self._ctx
+        total = _number(ctx, bound.total)
+        values = [total * ctx.mpf(limit) for limit in found.limit]
+        for i, (_, weight) in enumerate(bound.exact):
+            factor = _number(ctx, weight)
+            values = [v + factor * ctx.mpf(s) for v, s in zip(values, found.shift[i], strict=True)]
+        return Exactly(objects(values), _mixed_error(bound, found.shift_error))
+
+
+def _number(ctx: MPContext, value: Fraction) -> Any:
+    return ctx.mpf(value.numerator) / value.denominator
+
+
+def _mixed_error(bound: Bound, errors: np.ndarray) -> Any:
+    """Σ |weight| · error over the terms, along the first axis."""
+    return sum(abs(float(weight)) * errors[i] for i, (_, weight) in enumerate(bound.exact))

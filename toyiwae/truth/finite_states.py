@@ -1,0 +1,286 @@
+"""Truths of problems whose latents have finitely many states: everything is a sum over a table.
+
+A row of data is a DiscreteLaw and, for each kind of parameter, a table of gradients by state. Without a path
+derivative the means of score terms come from the transforms of the score alone: with T = Σ s_k and E[s] = 0,
+
+    E[T log Ẑ] = -K ∫ Λ_s Λ^(K-1) dt/t.
+
+`EnumeratedSource` lists the 2^D states of binary latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+from scipy.special import expit, logsumexp
+
+from toyiwae.errors import InputError
+from toyiwae.forms import Form, form_of_mean
+from toyiwae.oracle.finite_k.every_k import insert_single, joined, log_variance, moments_for_all
+from toyiwae.oracle.finite_k.gradients import GradientMoments
+from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm, mean_of_one, refusal
+from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.oracle.laws.discrete import DiscreteLaw, Table
+from toyiwae.oracle.laws.ranges import common_grid
+from toyiwae.problems.binary import DiscreteProblem
+from toyiwae.truth.averages import Average, Averaged, Bounds
+from toyiwae.truth.source import Jobs, LogVariance, no_covariance
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One row of data: states, weights, gradients.
+
+    Attributes:
+        log_prob: log-probabilities of the states under the proposal [n].
+        log_w: log-weights [n], in their own units.
+        model: parameter -> ∇ log p(x, z) [F, n].
+        score: kind ("mean" or "chol") -> ∇φ log q [F, n].
+        path: kind -> (∂ log w/∂z)(∂z/∂φ) [F, n]; empty where there is none.
+    """
+
+    log_prob: np.ndarray
+    log_w: np.ndarray
+    model: dict[str, np.ndarray]
+    score: dict[str, np.ndarray]
+    path: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @cached_property
+    def log_evidence(self) -> float:
+        """Log Σ p w."""
+        return _log_sum(self.log_prob + self.log_w) - _log_sum(self.log_prob)
+
+    def round_off(self, exponent: float) -> float:
+        """Of log Σ p w^e, from that of log p and log w: their sizes, averaged under the tilted law."""
+        total = np.sqrt(len(self.log_w))
+        for power in (0.0, exponent):
+            terms = self.log_prob + power * self.log_w
+            size = np.abs(self.log_prob) + np.abs(power * self.log_w)
+            total = total + np.exp(terms - _log_sum(terms)) @ size
+        return 4 * EPS * float(total)
+
+
+class RowTruth:
+    """The integrals of one row at one exponent, for several K; tables and transforms are made once."""
+
+    def __init__(self, row: Row, exponent: float, particles: Sequence[int]):
+        self.row, self.exponent, self.particles = row, exponent, particles
+        self.law = DiscreteLaw(row.log_prob, exponent * row.log_w)
+        self.many = [k for k in particles if k > 1]
+        self._tables: dict[Any, Table] = {}
+
+    @cached_property
+    def engine(self) -> LogEngine | None:
+        """The engine of all K ≥ 2."""
+        if not self.many:
+            return None
+        return LogEngine(self.law, self.many, common_grid(self.law, self.many))
+
+    def bounds(self) -> tuple[Bounded, Bounded]:
+        """Gap to log E[w^e] and expected sample size: [1, nK]."""
+        terms = np.exp(self.law.log_prob) * self.law.log_w
+        first = Bounded(np.array([[-terms.sum()]]), np.array([[16 * EPS * np.abs(terms).sum()]]))
+        one = Bounded(np.ones((1, 1)), np.zeros((1, 1)))
+        engine = self.engine
+        gap = insert_single(self.particles, engine and engine.gap(), first)
+        return gap, insert_single(self.particles, engine and engine.ess(), one)
+
+    def moments(self, form: Form, parameter: str) -> GradientMoments | None:
+        """Mean with all terms, variance without log terms; None where there is no coefficient."""
+        if parameter in self.row.model:
+            terms = {r: [(factor, ("model", parameter))] for r, factor in form.model.items()}
+            return self._polynomial(terms)
+        kind = "chol" if parameter == "proposal_chol" else "mean"
+        if self.row.path:
+            form = form_of_mean(form)
+        terms: dict[int, list[tuple[float, tuple[str, str]]]] = {}
+        for part in ("path", "score") if self.row.path else ("score",):
+            for r, factor in getattr(form, part).items():
+                terms.setdefault(r, []).append((factor, (part, kind)))
+        found = self._polynomial(terms)
+        # ∇ log Ẑ in place of its path derivative; the baselines' means are zero
+        evidence = form.log_evidence + form.path.get(1, 0.0) / self.exponent if not self.row.path else 0.0
+        return self._with_log(found, evidence, kind) if evidence else found
+
+    def variance(self, form: Form, parameter: str) -> Bounded:
+        """Variance with log terms: [1, nK, F]."""
+        kind = "chol" if parameter == "proposal_chol" else "mean"
+        score, row = self.table("score", kind), self.row
+        log_evidence = Bounded(np.array([row.log_evidence]), np.array([row.round_off(1.0)]))
+        return log_variance(self.law, self.engine, score, LogForm.of(form), log_evidence, self.particles)
+
+    def table(self, part: str, name: str) -> Table:
+        """A function of the state, the same object at every call."""
+        if (part, name) not in self._tables:
+            self._tables[part, name] = self.law.table(getattr(self.row, part)[name])
+        return self._tables[part, name]
+
+    def _polynomial(self, terms: dict[int, list[tuple[float, tuple[str, str]]]]) -> GradientMoments | None:
+        parts = {r: self._combined(tuple(listed)) for r, listed in sorted(terms.items())}
+        return moments_for_all(self.law, parts, self.particles, self.engine) if parts else None
+
+    def _combined(self, listed: tuple[tuple[float, tuple[str, str]], ...]) -> Table:
+        if listed not in self._tables:
+            self._tables[listed] = Table.combine([(factor, self.table(*name)) for factor, name in listed])
+        return self._tables[listed]
+
+    def _with_log(self, found: GradientMoments | None, evidence: float, kind: str) -> GradientMoments:
+        score, form = self.table("score", kind), LogForm(evidence, 0.0, 0.0, 0.0, 0.0)
+        many = self.engine.log_mean(score, form) if self.engine is not None else None
+        mean = insert_single(self.particles, many, mean_of_one(self.law, score, form))
+        limit = evidence * score.base  # K E[s log Ẑ] → E[s w]
+        shift, error = mean.value - limit[:, None], mean.error + EPS * np.abs(limit)[:, None]
+        if found is None:
+            none = np.zeros_like(shift)
+            return GradientMoments(limit, Bounded(shift, error), Bounded(none, none), mean)
+        total = Bounded(shift + found.shift.value, error + found.shift.error)
+        mean = Bounded(mean.value + found.mean.value, mean.error + found.mean.error)
+        return GradientMoments(limit + found.limit, total, found.var, mean)
+
+
+class TabulatedSource:
+    """The truths of a problem given by rows of states."""
+
+    def __init__(self, problem: Any, x: np.ndarray, rows: list[Row]):
+        self.problem, self.x, self.rows = problem, x, rows
+        self.model_parameters = tuple(rows[0].model)
+        self._known: dict[Any, RowTruth] = {}
+
+    @property
+    def log_evidence(self) -> np.ndarray:
+        """Log p(x) of each row: [N]."""
+        return np.array([row.log_evidence for row in self.rows])
+
+    @property
+    def log_evidence_error(self) -> np.ndarray:
+        """Bounds on the errors of `log_evidence`, round-off of the log-weights included: [N]."""
+        return np.array([row.round_off(1.0) for row in self.rows])
+
+    def log_mean_error(self, exponent: float) -> np.ndarray:
+        """Bounds on the errors of log E[w^exponent], in units of the evidence: [N]."""
+        sizes = [row.round_off(exponent) + abs(exponent) * row.round_off(1.0) for row in self.rows]
+        return np.array(sizes) * (exponent != 1.0)
+
+    def missing_mean(self, exponent: float) -> str | None:
+        """None: all moments exist."""
+        return None
+
+    def _truth(self, n: int, exponent: float, particles: Sequence[int]) -> RowTruth:
+        key = (n, exponent, tuple(particles))
+        if key not in self._known:
+            self._known[key] = RowTruth(self.rows[n], exponent, particles)
+        return self._known[key]
+
+    def bounds(self, particles: Sequence[int], exponent: float) -> Bounds:
+        """Bounds of w^exponent."""
+        pairs = [self._truth(n, exponent, particles).bounds() for n in range(len(self.rows))]
+        back = np.arange(len(pairs))
+        gap, ess = (joined([pair[i] for pair in pairs], back) for i in range(2))
+        log_mean = np.array(
+            [
+                _log_sum(row.log_prob + exponent * (row.log_w - row.log_evidence)) - _log_sum(row.log_prob)
+                for row in self.rows
+            ]
+        )
+        return Bounds(log_mean if exponent != 1.0 else np.zeros(len(pairs)), gap, ess)
+
+    def gradients(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, Averaged]:
+        """Means with all terms, and variances without log terms."""
+        sums = {key: Average(self, name, len(particles)) for key, (_, name) in jobs.items()}
+        for n in range(len(self.rows)):
+            for key, (form, name) in jobs.items():
+                moments = self._truth(n, form.exponent, particles).moments(form, name)
+                if moments is not None:
+                    sums[key].add(np.array([n]), moments)
+        return {key: average.result() for key, average in sums.items()}
+
+    def log_variances(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, LogVariance]:
+        """Variances of gradients of the proposal with log terms."""
+        result = {}
+        for key, (form, name) in jobs.items():
+            reason = refusal(form)
+            if reason is not None:
+                result[key] = LogVariance(None, f"not derived: {reason}")
+                continue
+            average = Average(self, name, len(particles))
+            for n in range(len(self.rows)):
+                var = self._truth(n, 1.0, particles).variance(form, name)
+                none = np.zeros_like(var.value)
+                nothing = Bounded(none, none)
+                average.add(np.array([n]), GradientMoments(none[:, 0], nothing, var, nothing))
+            result[key] = LogVariance(average.result().var)
+        return result
+
+    def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> Bounded:
+        """Not computed.
+
+        Raises:
+            InputError: always.
+        """
+        raise no_covariance()
+
+
+class EnumeratedSource(TabulatedSource):
+    """The truths of a problem with binary latents, by its 2^D states."""
+
+    def __init__(self, problem: DiscreteProblem):
+        rows = problem.rows()
+        self.states = ((np.arange(2**problem.dim_z)[:, None] >> np.arange(problem.dim_z)) & 1).astype(float)
+        made = [self._row(problem, x, logit) for x, logit in zip(rows.x, rows.proposal_logit, strict=True)]
+        super().__init__(problem, rows.x, made)
+        weights = np.stack([np.exp(r.log_prob + r.log_w - r.log_evidence) for r in made])
+        mean = weights @ self.states
+        apart = self.states - mean[:, None]
+        cov = np.einsum("ns,nsd,nse->nde", weights, apart, apart)
+        self._posterior = {"mean": mean, "cov": cov}
+
+    def _row(self, problem: DiscreteProblem, x: np.ndarray, logit: np.ndarray) -> Row:
+        model, z = problem.model, self.states
+        noise = cho_factor(model.noise_cov, lower=True)
+        misfit = x - model.offset - z @ model.loading.T  # [n, D_x]
+        pull = cho_solve(noise, misfit.T)  # [D_x, n]
+        log_norm = np.log(np.diag(noise[0])).sum() + 0.5 * len(x) * np.log(2 * np.pi)
+        log_joint = _log_bernoulli(z, model.prior_logit) - 0.5 * (misfit.T * pull).sum(axis=0) - log_norm
+        log_prob = _log_bernoulli(z, logit)
+        loading = (pull[:, None, :] * z.T[None]).reshape(-1, len(z))
+        gradients = {"prior_logit": (z - expit(model.prior_logit)).T, "loading": loading, "offset": pull}
+        return Row(log_prob, log_joint - log_prob, gradients, {"mean": (z - expit(logit)).T})
+
+    @property
+    def many_rows(self) -> bool:
+        """Whether the data were given as rows."""
+        return self.problem.data.x.ndim == 2
+
+    @property
+    def posterior(self) -> dict[str, np.ndarray]:
+        """Mean [N, D] and covariance [N, D, D] of the latents given each row; of one row without N."""
+        return self._posterior if self.many_rows else {key: x[0] for key, x in self._posterior.items()}
+
+    def check(self, estimators: Sequence[Any], parameters: Sequence[str]) -> None:
+        """Refuse gradients of the proposal that need a path derivative.
+
+        Raises:
+            InputError: naming the estimator.
+        """
+        if all(name in self.model_parameters for name in parameters):
+            return
+        for estimator in estimators:
+            if estimator.form is None or estimator.form.path:
+                raise InputError(
+                    f"estimator {estimator.name!r} needs the path derivative ∂z/∂φ, which discrete latents do not"
+                    " have: ask for a score-function estimator, or for the model's parameters only"
+                )
+
+
+def _log_sum(terms: np.ndarray) -> float:
+    return float(np.asarray(logsumexp(terms)))
+
+
+def _log_bernoulli(z: np.ndarray, logit: np.ndarray) -> np.ndarray:
+    """Log Π σ(logit)^z σ(-logit)^(1-z) of states [n, D]: [n]."""
+    return -(z * np.logaddexp(0.0, -logit) + (1.0 - z) * np.logaddexp(0.0, logit)).sum(axis=1)

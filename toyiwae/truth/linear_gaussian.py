@@ -1,0 +1,148 @@
+"""The truths of linear-Gaussian problems."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from toyiwae.errors import PrecisionError
+from toyiwae.forms import Form, form_of_mean
+from toyiwae.oracle.finite_k.every_k import log_variance
+from toyiwae.oracle.finite_k.gradients import GradientMoments
+from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm, refusal
+from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.oracle.laws.gaussian import GaussianLaw
+from toyiwae.oracle.laws.ranges import Grids
+from toyiwae.oracle.whitened import evidence
+from toyiwae.oracle.whitened.rows import row_batches
+from toyiwae.oracle.whitened.whitening import MODEL_PARAMETERS, Whitened
+from toyiwae.problems.linear_gaussian import Problem
+from toyiwae.truth import covariance
+from toyiwae.truth.averages import Average, Averaged, Bounds, bounds, gradients
+from toyiwae.truth.source import Jobs, LogVariance
+
+MOST_DOUBLE = 500
+"""Most coordinates, counted over all rows, whose leave-one-out variances are computed: each is a double integral."""
+
+
+class GaussianSource:
+    """The truths of a linear-Gaussian problem."""
+
+    model_parameters = MODEL_PARAMETERS
+
+    def __init__(self, problem: Problem):
+        self.problem, self.whitened = problem, Whitened(problem)
+
+    @cached_property
+    def _evidence(self) -> Bounded:
+        return evidence.log_evidence(self.whitened)
+
+    @property
+    def log_evidence(self) -> np.ndarray:
+        """Log p(x) of each row: [N]."""
+        return self._evidence.value
+
+    @property
+    def log_evidence_error(self) -> np.ndarray:
+        """Bounds on the errors of `log_evidence`: [N]."""
+        return self._evidence.error
+
+    @property
+    def posterior(self) -> dict[str, np.ndarray]:
+        """Mean of each row, and the covariance that all share."""
+        mean = self.whitened.posterior_mean
+        return {"mean": mean if self.many_rows else mean[0], "cov": self.whitened.posterior_cov}
+
+    @property
+    def many_rows(self) -> bool:
+        """Whether the data were given as rows."""
+        return self.problem.data.x.ndim == 2
+
+    def check(self, estimators: Sequence[Any], parameters: Sequence[str]) -> None:
+        """Every estimator has an answer, if only an empty one."""
+
+    def log_mean_error(self, exponent: float) -> np.ndarray:
+        """Bounds on the errors of log E[w^exponent], in units of the evidence: [N]."""
+        law, s = self.whitened.law(), np.array([exponent])
+        constant, weight = law.spectrum.parts(s)
+        size = 8.0 + np.abs(constant) + law.h**2 @ np.abs(weight).T
+        return (EPS * size + law.relative_wobble(s, weight))[:, 0] * (exponent != 1.0)
+
+    def missing_mean(self, exponent: float) -> str | None:
+        """Why E[w^exponent] does not exist, or None where it does."""
+        beta = self.whitened.beta
+        if np.all(1.0 + exponent * beta > 0.0):
+            return None
+        side, worst = (">", beta.min()) if exponent > 0 else ("<", beta.max())
+        which = "smallest" if exponent > 0 else "largest"
+        return (
+            f"E[w^{exponent:g}] is infinite: it exists only where every β {side} {-1 / exponent:.6g}, and the {which}"
+            f" β is {worst:.6g}"
+        )
+
+    def bounds(self, particles: Sequence[int], exponent: float) -> Bounds:
+        """Bounds of w^exponent."""
+        return bounds(self.whitened, particles, exponent)
+
+    def gradients(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, Averaged]:
+        """Means with all terms, and variances without log terms."""
+        forms = {key: (form_of_mean(form), name) for key, (form, name) in jobs.items()}
+        found = gradients(self.whitened, {job: job for job in forms.values()}, particles)
+        return {key: found[job] for key, job in forms.items()}
+
+    def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> Bounded:
+        """Covariance between all coordinates."""
+        return covariance.covariance(self.whitened, form, parameters, particles)
+
+    def log_variances(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, LogVariance]:
+        """Variances of gradients of the proposal with log terms."""
+        law = self.whitened.law()
+        result = {key: self._refused(form, name) for key, (form, name) in jobs.items()}
+        jobs = {key: job for key, job in jobs.items() if result[key] is None}
+        for double in (False, True):
+            chosen = {key: job for key, job in jobs.items() if bool(job[0].leave_one_out) == double}
+            try:
+                result |= self._log_variances(law, chosen, particles, double=double)
+            except PrecisionError as error:  # the integrals of all of these need the same range
+                result |= {key: LogVariance(None, f"not computed: {error}") for key in chosen}
+        return {key: found for key, found in result.items() if found is not None}
+
+    def _log_variances(
+        self, law: GaussianLaw, jobs: dict[Any, Any], particles: Sequence[int], *, double: bool
+    ) -> dict[Any, LogVariance]:
+        many = [k for k in particles if k > 1]
+        sums = {key: Average(self.whitened, name, len(particles)) for key, (_, name) in jobs.items()}
+        grids = Grids(particles, uniform=double)  # a double integral shifts one grid against another
+        width = max((int(np.prod(self.problem.parameters[name])) for _, name in jobs.values()), default=1)
+        for batch in row_batches(law, min(width, 2 * law.beta.size**2)) if jobs else ():
+            part = self.whitened.gradients(law, batch, 1.0)
+            grid = grids(part.law)
+            engine = LogEngine(part.law, many, grid) if grid is not None else None
+            known: dict[Any, Bounded] = {}
+            for key, (form, name) in jobs.items():
+                kind = "chol" if name == "proposal_chol" else "mean"
+                reduced = LogForm.of(form)
+                if (reduced, kind) not in known:
+                    log_z = Bounded(self.log_evidence[batch], self.log_evidence_error[batch])
+                    args = (part.law, engine, part.score[kind], reduced, log_z, particles)
+                    known[reduced, kind] = log_variance(*args)
+                var = known[reduced, kind]
+                none = np.zeros_like(var.value)
+                nothing = Bounded(none, none)
+                sums[key].add(batch, GradientMoments(none[:, 0], nothing, var, nothing))
+        return {key: LogVariance(average.result().var) for key, average in sums.items()}
+
+    def _refused(self, form: Form, name: str) -> LogVariance | None:
+        reason = refusal(form)
+        if reason is not None:
+            return LogVariance(None, f"not derived: {reason}")
+        count = len(self.whitened.x) * int(np.prod(self.problem.parameters[name]))
+        if form.leave_one_out and count > MOST_DOUBLE:
+            each = "a double integral for each coordinate of each row"
+            return LogVariance(
+                None, f"not computed: it is {each}, and there are more than {MOST_DOUBLE} of them"
+            )
+        return None

@@ -1,0 +1,230 @@
+"""A user's own log-densities of one or two latents: nodes of a quadrature rule in place of a closed form.
+
+The proposal is Gaussian, z = μ + Lε, and the target any smooth log p(x, z) given as a function. On the lattice of
+whitened noise with step h the trapezoidal rule converges geometrically for the smooth integrands met here, so the nodes
+make a DiscreteLaw from which everything follows. All truths are computed on two lattices, and their difference is
+added to the stated error of the finer one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from toyiwae.errors import PrecisionError
+from toyiwae.forms import Form
+from toyiwae.oracle.laws.bounded import Bounded
+from toyiwae.problems.density import QuadratureProblem
+from toyiwae.truth.averages import Averaged, Bounds
+from toyiwae.truth.finite_states import Row, TabulatedSource
+from toyiwae.truth.source import Jobs, LogVariance, no_covariance
+
+_DEPTH = 46.0  # nodes whose log-density lies this far below its peak, under q and under the posterior, are left out
+_FARTHEST = 400.0  # reach in standard deviations of the proposal beyond which the target is refused
+_STEPS = 0.5 / np.sqrt(2.0) ** np.arange(14)  # of the lattices that are tried
+_MOST_NODES = 60_000
+_AGREE = 1e-11  # relative change of the evidence and of the gaps at which a lattice is fine enough
+_STENCIL = ((1, 4 / 5), (2, -1 / 5), (3, 4 / 105), (4, -1 / 280))  # central differences of order 8
+
+
+class QuadratureSource:
+    """The truths of a QuadratureProblem, on two lattices."""
+
+    def __init__(self, problem: QuadratureProblem):
+        self.problem = problem
+        self.model_parameters = tuple(problem.model_gradients)
+        self._chol = np.linalg.cholesky(problem.proposal_cov)
+        self._noise = [self._lattice(step) for step in self._steps()]
+        self._coarse, self._fine = (self._source(noise) for noise in self._noise)
+
+    # the lattice ---------------------------------------------------------------------------------------------------
+
+    def _steps(self) -> tuple[float, float]:
+        """Two steps, of which the coarser is fine enough already."""
+        before = None
+        for index, step in enumerate(_STEPS):
+            noise = self._lattice(step)
+            if len(noise) > _MOST_NODES:
+                break
+            summary = self._summary(noise)
+            if before is not None and np.all(
+                np.abs(summary - before) <= _AGREE * np.maximum(np.abs(before), 1e-3)
+            ):
+                return float(step), float(_STEPS[index + 1])
+            before = summary
+        raise PrecisionError(
+            f"quadrature: {_MOST_NODES} nodes do not resolve log_joint under this proposal; is it smooth, and is the"
+            " proposal wide enough to reach it?"
+        )
+
+    def _summary(self, noise: np.ndarray) -> np.ndarray:
+        """Log-evidence, and moments of log w under the proposal and under the posterior."""
+        row = self._row(noise, gradients=False)
+        apart = row.log_w - row.log_evidence
+        q = np.exp(row.log_prob - np.logaddexp.reduce(row.log_prob))
+        posterior = q * np.exp(apart)
+        # the last is as far from a polynomial as what is integrated over the Laplace variable
+        bent = [np.exp(-np.exp(np.minimum(t + apart, 50.0))) for t in (-3.0, 0.0, 3.0, 8.0)]
+        moments = [q @ apart, posterior @ apart, *(q @ b for b in bent), *(posterior @ b for b in bent)]
+        return np.array([row.log_evidence, *moments])
+
+    @cached_property
+    def _box(self) -> tuple[np.ndarray, np.ndarray]:
+        """Corners of a box in whitened noise beyond which neither the proposal nor the posterior has mass: [D] each."""
+        reach = 10.0
+        while True:
+            line = np.linspace(-reach, reach, 161)
+            noise = np.stack([axis.ravel() for axis in np.meshgrid(*[line] * self.problem.dim_z)], axis=-1)
+            log_density = self._log_density(noise)
+            inside = noise[log_density > log_density.max() - _DEPTH - 4.0]
+            if np.all(np.abs(inside) < 0.95 * reach):
+                margin = 2.0 * (line[1] - line[0])
+                return inside.min(axis=0) - margin, inside.max(axis=0) + margin
+            reach *= 1.6
+            if reach > _FARTHEST:
+                raise PrecisionError(
+                    "quadrature: the posterior's mass reaches beyond"
+                    f" {_FARTHEST:g} standard deviations of the proposal; is log_joint integrable?"
+                )
+
+    def _log_density(self, noise: np.ndarray) -> np.ndarray:
+        """The larger of the proposal's and the posterior's log-density, each less its own peak."""
+        log_q = -0.5 * (noise**2).sum(axis=1)
+        log_p = self.problem.evaluate("log_joint", self.problem.log_joint, self._z(noise), (len(noise),))
+        return np.maximum(log_q, log_p - log_p.max())
+
+    def _lattice(self, step: float) -> np.ndarray:
+        """Nodes that carry mass: [n, D]."""
+        low, high = self._box
+        shift = 0.37 * step  # no node is special
+        lines = [np.arange(a, b + step, step) + shift for a, b in zip(low, high, strict=True)]
+        if np.prod([len(line) for line in lines]) > 40 * _MOST_NODES:
+            return np.zeros((_MOST_NODES + 1, len(lines)))
+        noise = np.stack([axis.ravel() for axis in np.meshgrid(*lines, indexing="ij")], axis=-1)
+        return noise[self._log_density(noise) > -_DEPTH]
+
+    def _z(self, noise: np.ndarray) -> np.ndarray:
+        return self.problem.proposal_mean + noise @ self._chol.T
+
+    # the tables ----------------------------------------------------------------------------------------------------
+
+    def _source(self, noise: np.ndarray) -> TabulatedSource:
+        row = self._row(noise, gradients=True)
+        return TabulatedSource(self.problem, np.ones((1, 1)), [row])
+
+    def _row(self, noise: np.ndarray, *, gradients: bool) -> Row:
+        problem, z = self.problem, self._z(noise)
+        log_joint = problem.evaluate("log_joint", problem.log_joint, z, (len(z),))
+        log_prob = -0.5 * (noise**2).sum(axis=1)
+        log_norm = 0.5 * problem.dim_z * np.log(2 * np.pi) + np.log(np.diag(self._chol)).sum()
+        log_w = log_joint - log_prob + log_norm
+        if not gradients:
+            return Row(log_prob, log_w, {}, {})
+        score = solve_triangular(self._chol, noise.T, lower=True, trans=1)  # L⁻ᵀε [D, n]
+        path = self._z_gradient(z).T + score
+        i, j = np.tril_indices(problem.dim_z)
+        diagonal = np.linalg.inv(self._chol).T[i, j][:, None]
+        paths = {"mean": path, "chol": path[i] * noise.T[j]}
+        scores = {"mean": score, "chol": score[i] * noise.T[j] - diagonal}
+        model = {}
+        for name, function in problem.model_gradients.items():
+            shape = (len(z), *problem.parameters[name])
+            model[name] = problem.evaluate(f"model_gradients[{name!r}]", function, z, shape).T
+        return Row(log_prob, log_w, model, scores, paths)
+
+    def _z_gradient(self, z: np.ndarray) -> np.ndarray:
+        """∂ log p/∂z [n, D]; by central differences of order 8 where it was not given."""
+        problem = self.problem
+        if problem.z_gradient is not None:
+            return problem.evaluate("z_gradient", problem.z_gradient, z, z.shape)
+        columns = []
+        for axis, width in enumerate(0.02 * np.sqrt(np.diag(problem.proposal_cov))):
+            move = width * np.eye(problem.dim_z)[axis]
+            terms = [
+                c * (problem.log_joint(z + n * move) - problem.log_joint(z - n * move)) for n, c in _STENCIL
+            ]
+            columns.append(sum(terms) / width)
+        return np.stack(columns, axis=1)
+
+    # the truths ----------------------------------------------------------------------------------------------------
+
+    many_rows = False
+
+    @property
+    def log_evidence(self) -> np.ndarray:
+        """Log p(x): [1]."""
+        return self._fine.log_evidence
+
+    @property
+    def log_evidence_error(self) -> np.ndarray:
+        """The difference of two lattices, and round-off: [1]."""
+        return self._fine.log_evidence_error + np.abs(self._fine.log_evidence - self._coarse.log_evidence)
+
+    def log_mean_error(self, exponent: float) -> np.ndarray:
+        """Bounds on the errors of log E[w^exponent], in units of the evidence: [1]."""
+        a, b = (source.bounds([1], exponent).log_mean for source in (self._coarse, self._fine))
+        return self._fine.log_mean_error(exponent) + np.abs(a - b)
+
+    def missing_mean(self, exponent: float) -> str | None:
+        """None: all moments of the lattices exist."""
+        return None
+
+    @property
+    def posterior(self) -> dict[str, np.ndarray]:
+        """Mean [D] and covariance [D, D]."""
+        row = self._fine.rows[0]
+        weight = np.exp(row.log_prob + row.log_w)
+        weight = weight / weight.sum()
+        z = self._z(self._noise[1])
+        mean = weight @ z
+        return {"mean": mean, "cov": (z - mean).T @ ((z - mean) * weight[:, None])}
+
+    def check(self, estimators: Sequence[Any], parameters: Sequence[str]) -> None:
+        """Every estimator has an answer, if only an empty one."""
+
+    def bounds(self, particles: Sequence[int], exponent: float) -> Bounds:
+        """Bounds of w^exponent."""
+        a, b = (source.bounds(particles, exponent) for source in (self._coarse, self._fine))
+        return Bounds(b.log_mean, _certified(a.gap, b.gap), _certified(a.ess, b.ess))
+
+    def gradients(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, Averaged]:
+        """Means with all terms, and variances without log terms."""
+        a, b = (source.gradients(jobs, particles) for source in (self._coarse, self._fine))
+        result = {}
+        for key, fine in b.items():
+            shift = _certified(a[key].shift, fine.shift)
+            moved = np.abs(a[key].limit - fine.limit)
+            result[key] = Averaged(
+                fine.limit,
+                Bounded(shift.value, shift.error + moved),
+                _certified(a[key].var, fine.var),
+                _certified(a[key].mean, fine.mean),
+            )
+        return result
+
+    def log_variances(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, LogVariance]:
+        """Variances of gradients of the proposal with log terms."""
+        a, b = (source.log_variances(jobs, particles) for source in (self._coarse, self._fine))
+        result = {}
+        for key, fine in b.items():
+            coarse = a[key].var
+            both = None if coarse is None or fine.var is None else _certified(coarse, fine.var)
+            result[key] = LogVariance(both, fine.reason)
+        return result
+
+    def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> Bounded:
+        """Not computed.
+
+        Raises:
+            InputError: always.
+        """
+        raise no_covariance()
+
+
+def _certified(coarse: Bounded, fine: Bounded) -> Bounded:
+    """The finer value, with the difference added to its error."""
+    return Bounded(fine.value, fine.error + np.abs(fine.value - coarse.value))
