@@ -278,7 +278,9 @@ def test_start_is_quick_and_light():
         best[argv[0]] = min(_seconds(argv) for _ in range(3))
     assert best["--help"] < 1, best
     assert best["list"] < 1.5, best
-    code = "import sys; from toyiwae import cli; main.main(['list']); print(*sys.modules, file=sys.stderr)"
+    code = (
+        "import sys; from toyiwae.cli import main; main.main(['list']); print(*sys.modules, file=sys.stderr)"
+    )
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )

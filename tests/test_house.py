@@ -25,6 +25,7 @@ FLOORS = {
 }
 FLOOR = {unit: floor for floor, units in FLOORS.items() for unit in units.split()}
 TORCH = {"montecarlo", "surrogate", "networks", "cli"}  # these alone may import it; cli to say it is missing
+TORCH_FILES = {"toyiwae.conformance.calling.torch_surrogate"}
 LATE = {"scipy", "sympy", "mpmath", "rich", "importlib"}  # always there, but slow to import
 TOP_LEVEL = set(
     """
@@ -120,7 +121,7 @@ def test_no_import_cycle():
 @pytest.mark.parametrize("module", sorted(set(modules()) - {"toyiwae"}))
 def test_torch_stays_where_it_belongs(module):
     roots = {target.split(".")[0] for target, _ in imported_by(module)}
-    assert unit(module) in TORCH or "torch" not in roots
+    assert unit(module) in TORCH or module in TORCH_FILES or "torch" not in roots
 
 
 @pytest.mark.parametrize("module", sorted(m for m in modules() if unit(m) == "oracle"))
@@ -138,7 +139,7 @@ def test_imports_inside_functions_are_of_optional_or_slow_packages(module):
 
 def test_the_import_reader_sees_every_spelling():
     source = """
-import toyiwae.problem
+import toyiwae.forms
 from toyiwae import truth
 from . import laws
 from .. import montecarlo

@@ -154,7 +154,7 @@ LATER = {  # what shows only at the K asked for, or at the second value of a par
 # All of them in one process where the package's annotations are not checked at run time, as a user's are not.
 DRIVER = """
 import contextlib, io, json, sys
-from toyiwae import cli
+from toyiwae.cli import main
 for argv in json.load(sys.stdin):
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

@@ -14,10 +14,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from toyiwae.errors import InputError
+from toyiwae.extras import import_extra
 from toyiwae.problems.linear_gaussian import Problem
+
+import_extra("torch", extra="torch", purpose="surrogate losses")
+
+import torch  # noqa: E402
 
 Tensor = torch.Tensor
 
