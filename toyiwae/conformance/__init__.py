@@ -6,7 +6,12 @@ Names load when first used, so that a pytest session that only has the plugin in
 
 import importlib
 
-_HOME = {"check": "api", "parametrize_with_checks": "parametrize", "Check": "record", "CheckReport": "record"}
+_HOME = {
+    "check": "api",
+    "parametrize_with_checks": "pytest_parametrize",
+    "Check": "report",
+    "CheckReport": "report",
+}
 __all__ = ["Check", "CheckReport", "check", "parametrize_with_checks"]  # pyright: ignore
 
 
