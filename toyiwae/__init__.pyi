@@ -6,6 +6,7 @@ from toyiwae.conformance.api import check as check
 from toyiwae.conformance.report import CheckReport as CheckReport
 from toyiwae.errors import CostWarning as CostWarning
 from toyiwae.errors import InputError as InputError
+from toyiwae.errors import InputWarning as InputWarning
 from toyiwae.errors import MissingMomentError as MissingMomentError
 from toyiwae.errors import PrecisionError as PrecisionError
 from toyiwae.errors import ToyiwaeError as ToyiwaeError

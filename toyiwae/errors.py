@@ -23,3 +23,7 @@ class MissingExtraError(ToyiwaeError, ImportError):
 
 class CostWarning(UserWarning):
     """What was asked for takes long; the message says about how long, and what would shorten it."""
+
+
+class InputWarning(UserWarning):
+    """An input was mended before use; the message names the field and what was done to it."""

@@ -18,7 +18,7 @@ import typer
 
 import toyiwae
 from toyiwae.cli import console
-from toyiwae.errors import CostWarning
+from toyiwae.errors import CostWarning, InputWarning
 
 # The base of typer's usage errors; click's own, or a copy inside typer, depending on typer's version.
 _ClickException: type[Exception] = next(
@@ -79,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.simplefilter(
                 "ignore", RuntimeWarning
             )  # NumPy's, of overflow: what comes of it is refused
+            warnings.simplefilter("always", InputWarning)
+            warnings.showwarning = console.note
             answer = _run(sys.argv[1:] if argv is None else list(argv))
         return console.write(answer)
     except KeyboardInterrupt:

@@ -75,6 +75,7 @@ class Whitened:
 
     def __init__(self, problem: Problem, device: torch.device):
         """Computes the constants; NumPy in float64."""
+        problem.require_shared_proposal("Monte Carlo")
         model, rows = problem.model, problem.rows()
         chol = np.linalg.cholesky(problem.proposal.cov)
         prior_precision, noise_precision = np.linalg.inv(model.prior_cov), np.linalg.inv(model.noise_cov)

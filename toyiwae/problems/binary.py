@@ -47,7 +47,7 @@ class DiscreteModel(Record):
         prior_logit = checks.vector(prior_logit, "model.prior_logit")
         loading = checks.matrix(loading, "model.loading")
         offset = checks.vector(offset, "model.offset")
-        noise_cov = checks.covariance(noise_cov, "model.noise_cov")
+        noise_cov = checks.covariance(noise_cov, "model.noise_cov", len(offset))
         (dim_z,), (dim_x,) = prior_logit.shape, offset.shape
         if dim_z > MOST_LATENTS:
             raise InputError(
@@ -91,8 +91,8 @@ class DiscreteProposal(Record):
 
 
 @dataclass(frozen=True)
-class DiscreteRows:
-    """The data row by row, with the proposal's logits of each.
+class DiscreteObservations:
+    """The observations one by one, with the proposal's logits of each.
 
     Attributes:
         x: observations [N, D_x].
@@ -103,7 +103,7 @@ class DiscreteRows:
     proposal_logit: np.ndarray
 
     def __len__(self) -> int:
-        """Number of rows N."""
+        """Number of observations N."""
         return len(self.x)
 
 
@@ -169,7 +169,7 @@ class DiscreteProblem(Sections):
         """The logits of the prior and the proposal's parameters: what gradients are of by default."""
         return ("prior_logit", *(name for name in self.parameters if name.startswith("proposal_")))
 
-    def rows(self) -> DiscreteRows:
+    def observations(self) -> DiscreteObservations:
         """The observations [N, D_x] and the proposal's logits [N, D] of each; read-only."""
         x = np.atleast_2d(self.data.x)
         if self.proposal.weight is not None:
@@ -178,4 +178,6 @@ class DiscreteProblem(Sections):
             logit = np.tile(np.asarray(self.proposal.logit), (len(x), 1))
         for array in (x, logit):
             array.setflags(write=False)
-        return DiscreteRows(x, logit)
+        return DiscreteObservations(x, logit)
+
+    rows = observations

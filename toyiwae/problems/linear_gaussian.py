@@ -1,7 +1,7 @@
 """Problem: one linear-Gaussian model, one Gaussian proposal and the data, as plain checked arrays.
 
     p(z) = N(prior_mean, prior_cov)        p(x|z) = N(loading z + offset, noise_cov)
-    q(z|x) = N(mean, cov)   or, amortised,   q(z|x) = N(weight x + offset, cov)
+    q(z|x) = N(mean, cov)   or, amortised,   q(z|x) = N(weight x + offset, cov)   or   q(z|x_n) = N(mean_n, cov_n)
 
 A Problem computes nothing beyond the proposal's means; closed forms are in `toyiwae.oracle`, the truth at
 finite K in `toyiwae.truth`. Bad input is refused here, once, with the field and the reason.
@@ -23,6 +23,8 @@ from toyiwae.problems.record import Record, Sections
 class Model(Record):
     """The linear-Gaussian model p(z) p(x|z); read-only float64 arrays.
 
+    A covariance may be given as a vector of variances, or as one variance for all coordinates.
+
     Attributes:
         prior_mean: mean of the latent [D_z].
         prior_cov: covariance of the latent [D_z, D_z].
@@ -43,10 +45,10 @@ class Model(Record):
     def __init__(self, prior_mean: Any, prior_cov: Any, loading: Any, offset: Any, noise_cov: Any) -> None:
         """Takes arrays or nested lists, checks every field and that their dimensions agree."""
         prior_mean = checks.vector(prior_mean, "model.prior_mean")
-        prior_cov = checks.covariance(prior_cov, "model.prior_cov")
+        prior_cov = checks.covariance(prior_cov, "model.prior_cov", len(prior_mean))
         loading = checks.matrix(loading, "model.loading")
         offset = checks.vector(offset, "model.offset")
-        noise_cov = checks.covariance(noise_cov, "model.noise_cov")
+        noise_cov = checks.covariance(noise_cov, "model.noise_cov", len(offset))
         (dim_z,), (dim_x,) = prior_mean.shape, offset.shape
         latent = f"model.prior_mean has {checks.entries(dim_z)}"
         observed = f"model.offset has {checks.entries(dim_x)}"
@@ -60,13 +62,17 @@ class Model(Record):
 
 @dataclass(frozen=True, eq=False, init=False)
 class Proposal(Record):
-    """The Gaussian proposal q(z|x), with one mean for all rows, or a mean that is affine in x (amortised).
+    """The Gaussian proposal q(z|x): one mean for all observations, or one that is affine in x, or one for each.
+
+    A mean for each observation is what a trained encoder gives; its covariances or variances may differ too.
 
     Attributes:
-        cov: covariance [D_z, D_z], the same for all rows.
-        mean: mean [D_z]; or
+        cov: covariance [D_z, D_z], the same for all observations, or one for each [N, D_z, D_z]; where `var` was
+            given, the diagonal matrices of it.
+        mean: mean [D_z], or one for each observation [N, D_z]; or
         weight: slope of the mean in x [D_z, D_x], with
         offset: its intercept [D_z].
+        var: variances [D_z] or [N, D_z] that were given in place of `cov`.
 
     Raises:
         InputError: naming the field, the value, and what would be right.
@@ -76,22 +82,67 @@ class Proposal(Record):
     mean: np.ndarray | None = None
     weight: np.ndarray | None = None
     offset: np.ndarray | None = None
-    optional: ClassVar = ("mean", "weight", "offset")
+    var: np.ndarray | None = None
+    optional: ClassVar = ("cov", "mean", "weight", "offset", "var")
 
-    def __init__(self, cov: Any, mean: Any = None, weight: Any = None, offset: Any = None) -> None:
+    def __init__(
+        self, cov: Any = None, mean: Any = None, weight: Any = None, offset: Any = None, var: Any = None
+    ) -> None:
         """Takes arrays or nested lists, checks every field and that their dimensions agree."""
-        cov = checks.covariance(cov, "proposal.cov")
-        dim_z = len(cov)
-        expected = f"proposal.cov has shape {dim_z}×{dim_z}"
         if checks.one_of("proposal", {"mean": mean}, {"weight": weight, "offset": offset}) == 0:
-            mean = checks.vector(mean, "proposal.mean")
-            checks.shape(mean, (dim_z,), "proposal.mean", expected)
+            mean = checks.real_array(mean, "proposal.mean", (1, 2))
+            dim_z = mean.shape[-1]
         else:
-            weight = checks.matrix(weight, "proposal.weight")
-            offset = checks.vector(offset, "proposal.offset")
-            checks.shape(weight, (dim_z, weight.shape[1]), "proposal.weight", expected)
-            checks.shape(offset, (dim_z,), "proposal.offset", expected)
-        self._set(cov=cov, mean=mean, weight=weight, offset=offset)
+            weight, offset = (
+                checks.matrix(weight, "proposal.weight"),
+                checks.vector(offset, "proposal.offset"),
+            )
+            dim_z = len(offset)
+        if checks.one_of("proposal", {"cov": cov}, {"var": var}) == 0:
+            cov = checks.covariance(cov, "proposal.cov", dim_z, stack=True)
+            name, given, many = "proposal.cov", cov, cov.ndim == 3
+        else:
+            var = checks.variances(var, "proposal.var", dim_z, (0, 1, 2))
+            name, given, many = "proposal.var", var, var.ndim == 2
+        because = f"{name} has {checks.shape_text(given.shape)}"
+        dim_z = given.shape[-1]
+        if mean is not None:
+            checks.axis(mean, -1, dim_z, "proposal.mean", because)
+        else:
+            checks.axis(weight, 0, dim_z, "proposal.weight", because)
+            checks.axis(offset, 0, dim_z, "proposal.offset", because)
+        means = None if mean is None or mean.ndim == 1 else len(mean)
+        if many and means != len(given):
+            found = "the mean is not" if means is None else f"proposal.mean has {means}"
+            raise InputError(f"{name} is one for each of {len(given)} observations but {found}: expected [N, D_z]")
+        self._set(mean=mean, weight=weight, offset=offset, var=var)
+        if var is None:
+            self._set(cov=cov)
+
+    def __getattr__(self, name: str) -> Any:
+        """The covariances of given variances, made when first asked for: D_z times as large as these."""
+        if name != "cov" or self.var is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        cov = self.var[..., None] * np.eye(self.var.shape[-1])
+        cov.setflags(write=False)
+        self._set(cov=cov)
+        return cov
+
+    def given(self) -> dict[str, Any]:
+        """Either `cov` or `var`, as it was given, and the other fields."""
+        if self.var is None:
+            return {name: value for name, value in super().given().items() if name != "var"}
+        return {"cov": None, "mean": self.mean, "weight": self.weight, "offset": self.offset, "var": self.var}
+
+    @property
+    def per_observation(self) -> bool:
+        """Whether every observation has a mean of its own, [N, D_z]."""
+        return self.mean is not None and self.mean.ndim == 2
+
+    @property
+    def cov_shape(self) -> tuple[int, ...]:
+        """Shape of `cov`, without making it from `var`."""
+        return self.cov.shape if self.var is None else (*self.var.shape, self.var.shape[-1])
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -99,7 +150,7 @@ class Data(Record):
     """The observations.
 
     Attributes:
-        x: one row [D_x], or many [N, D_x]; read-only float64.
+        x: one observation [D_x], or many [N, D_x]; read-only float64.
 
     Raises:
         InputError: naming the field, the value, and what would be right.
@@ -113,19 +164,21 @@ class Data(Record):
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The data row by row, with the proposal's mean of each.
+class Observations:
+    """The observations one by one, with the proposal of each.
 
     Attributes:
         x: observations [N, D_x].
         proposal_mean: means of q(z|x) [N, D_z].
+        proposal_cov: covariance of q(z|x), shared [D_z, D_z] or one for each [N, D_z, D_z].
     """
 
     x: np.ndarray
     proposal_mean: np.ndarray
+    proposal_cov: np.ndarray
 
     def __len__(self) -> int:
-        """Number of rows N."""
+        """Number of observations N."""
         return len(self.x)
 
 
@@ -152,12 +205,20 @@ class Problem(Sections):
         self._check_parts()
         latent = f"model.prior_mean has {checks.entries(self.dim_z)}"
         observed = f"model.offset has {checks.entries(self.dim_x)}"
-        checks.shape(self.proposal.cov, (self.dim_z, self.dim_z), "proposal.cov", latent)
-        if self.proposal.weight is not None:
+        proposal, x = self.proposal, self.data.x
+        if proposal.var is not None:
+            checks.axis(proposal.var, -1, self.dim_z, "proposal.var", latent)
+        else:
+            shape = (*proposal.cov.shape[:-2], self.dim_z, self.dim_z)
+            checks.shape(proposal.cov, shape, "proposal.cov", latent)
+        if proposal.weight is not None:
             expected = (self.dim_z, self.dim_x)
-            checks.shape(self.proposal.weight, expected, "proposal.weight", f"{observed} and {latent}")
-        rows = self.data.x.shape[:-1]
-        checks.shape(self.data.x, (*rows, self.dim_x), "data.x", observed)
+            checks.shape(proposal.weight, expected, "proposal.weight", f"{observed} and {latent}")
+        checks.axis(x, -1, self.dim_x, "data.x", observed)
+        if proposal.per_observation and len(proposal.mean) != self.n_rows:  # pyright: ignore[reportArgumentType]
+            checks.axis(
+                np.asarray(proposal.mean), 0, self.n_rows, "proposal.mean", f"data.x has {self.n_rows} rows"
+            )
 
     @property
     def dim_z(self) -> int:
@@ -185,32 +246,49 @@ class Problem(Sections):
         model = {name: getattr(self.model, name).shape for name in ("prior_mean", "loading", "offset")}
         names = ("weight", "offset") if self.amortised else ("mean",)
         proposal = {f"proposal_{name}": getattr(self.proposal, name).shape for name in names}
-        return {**model, **proposal, "proposal_chol": self.proposal.cov.shape}
+        return {**model, **proposal, "proposal_chol": self.proposal.cov_shape}
 
     @property
     def mean_parameters(self) -> tuple[str, ...]:
         """The parameters of the prior's and the proposal's mean: what is reported unless asked otherwise."""
         return tuple(n for n in self.parameters if n not in ("loading", "offset", "proposal_chol"))
 
-    def rows(self) -> Rows:
-        """The observations [N, D_x] and the proposal's mean [N, D_z] of each; read-only."""
-        x = np.atleast_2d(self.data.x)
-        proposal = self.proposal
+    def observations(self) -> Observations:
+        """The observations [N, D_x], and the proposal's mean [N, D_z] and covariance of each; read-only."""
+        x, proposal = np.atleast_2d(self.data.x), self.proposal
         if proposal.weight is not None:
             mean = x @ proposal.weight.T + proposal.offset
         else:
-            mean = np.tile(np.asarray(proposal.mean), (len(x), 1))
+            mean = np.array(np.broadcast_to(np.asarray(proposal.mean), (len(x), self.dim_z)))
         for array in (x, mean):
             array.setflags(write=False)
-        return Rows(x, mean)
+        return Observations(x, mean, proposal.cov)
+
+    rows = observations
 
     def row(self, n: int) -> Problem:
-        """The problem of observation `n` alone, its proposal no longer amortised.
+        """The problem of observation `n` alone, with the proposal that it has.
 
         Raises:
             InputError: if there is no such observation.
         """
         if not -self.n_rows <= n < self.n_rows:
             raise InputError(f"row {n} does not exist: data.x has {self.n_rows}")
-        rows = self.rows()
-        return Problem(self.model, Proposal(self.proposal.cov, mean=rows.proposal_mean[n]), Data(rows.x[n]))
+        mean, proposal = self.observations().proposal_mean[n], self.proposal
+        if proposal.var is not None:
+            own = Proposal(var=proposal.var[n] if proposal.var.ndim == 2 else proposal.var, mean=mean)
+        else:
+            own = Proposal(proposal.cov[n] if proposal.cov.ndim == 3 else proposal.cov, mean=mean)
+        return Problem(self.model, own, Data(np.atleast_2d(self.data.x)[n]))
+
+    def require_shared_proposal(self, what: str) -> None:
+        """Refuses a proposal of its own for each observation, where `what` does not serve it.
+
+        Raises:
+            InputError: naming what to do instead.
+        """
+        if self.proposal.per_observation:
+            raise InputError(
+                f"proposal.mean is one for each observation, which {what} does not serve: give one proposal for"
+                " all, or ask for one observation at a time, `problem.row(n)`"
+            )

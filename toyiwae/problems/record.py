@@ -20,13 +20,12 @@ class Record:
     def content_hash(self) -> str:
         """SHA-256 (hexadecimal) over the names, shapes and values of all fields; equal for equal records."""
         digest = hashlib.sha256(type(self).__name__.encode())
-        for field in fields(self):  # pyright: ignore[reportArgumentType]
-            value = getattr(self, field.name)
+        for name, value in self.given().items():
             if isinstance(value, np.ndarray):
                 content = repr(value.shape).encode() + value.astype("<f8").tobytes()
             else:
                 content = b"" if value is None else value.content_hash.encode()
-            digest.update(f"|{field.name}|{len(content)}|".encode() + content)
+            digest.update(f"|{name}|{len(content)}|".encode() + content)
         return digest.hexdigest()
 
     def __eq__(self, other: object) -> bool:
@@ -39,7 +38,11 @@ class Record:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles as the call that makes the record, since NumPy does not pickle the read-only flag."""
-        return type(self), tuple(getattr(self, field.name) for field in fields(self))  # pyright: ignore
+        return type(self), tuple(self.given().values())
+
+    def given(self) -> dict[str, Any]:
+        """What makes the record: field -> value, None where it was left out."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # pyright: ignore
 
     def _set(self, **arrays: np.ndarray | None) -> None:
         for name, array in arrays.items():
@@ -82,9 +85,8 @@ class Sections(Record):
         """The arrays: section -> key -> array, without the keys that were left out."""
         tables: dict[str, dict[str, np.ndarray]] = {}
         for section in self.sections:
-            part = getattr(self, section)
-            entries = {field.name: getattr(part, field.name) for field in fields(part)}
-            tables[section] = {key: array for key, array in entries.items() if array is not None}
+            part: Record = getattr(self, section)
+            tables[section] = {key: array for key, array in part.given().items() if array is not None}
         return tables
 
     def _check_parts(self) -> None:

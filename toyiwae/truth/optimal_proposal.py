@@ -87,6 +87,7 @@ class _Coordinates:
     """Coordinates of a family of proposals about the optimum of KL(q‖p), in units of its standard deviations."""
 
     def __init__(self, problem: Problem, family: str):
+        problem.require_shared_proposal("optimal_proposals")
         self._problem = problem
         model, x = problem.model, problem.rows().x
         pulled = np.linalg.solve(model.noise_cov, model.loading)  # R⁻¹W

@@ -45,6 +45,7 @@ class ClosedForms:
 
     def __init__(self, problem: Problem):
         """Factorises the problem once; all else is cheap."""
+        problem.require_shared_proposal("ClosedForms")
         self.problem = problem
         self._rows = problem.rows()
         self._chol = np.linalg.cholesky(problem.proposal.cov)

@@ -61,6 +61,7 @@ class Whitened:
 
     def __init__(self, problem: Problem):
         self.problem = problem
+        problem.require_shared_proposal("the oracle")
         rows = problem.rows()
         self.x, self.mean = rows.x, rows.proposal_mean
         with np.errstate(all="ignore"):  # what overflows in 31 digits does not in 50
