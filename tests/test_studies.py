@@ -1,4 +1,4 @@
-"""The studies themselves at their quick settings, and the witness their limits come from."""
+"""The studies themselves at their quick settings, and the independent check that their limits come from."""
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # pyright: reportOptionalSubscript=false
@@ -10,9 +10,9 @@ import pytest
 
 import toyiwae
 from analysis import measures, runner
+from analysis.closed_limits import ClosedLimits
 from analysis.settings import settings_of
 from analysis.study import discover
-from analysis.witness import Witness
 from tests.problems import random_problem
 from toyiwae import estimators
 from toyiwae.errors import MissingMomentError
@@ -69,24 +69,24 @@ def test_a_wrong_gap_fails_its_claims():
 def test_a_number_that_multiprecision_contradicts_fails_its_claim(name):
     study = STUDIES[name]
     table = dict(study.compute(settings_of(study, quick=True)))
-    witness = table["witness"]
+    limits = table["check"]
     assert study.verdicts(table)[-1].passed
-    table["witness"] = witness.assign(relative_error=np.where(witness.index == 1, 1e-11, 0.0))
+    table["check"] = limits.assign(relative_error=np.where(limits.index == 1, 1e-11, 0.0))
     assert [claim.passed for claim in study.verdicts(table)][-1] is False
 
 
 def test_the_gap_of_weights_without_variance_follows_the_law_of_their_tail():
     problem = random_problem(4, 3, 4, rows=3)
     narrow = dataclasses.replace(
-        problem, proposal=Proposal(Witness(problem).cov * 0.42, mean=problem.proposal.mean)
+        problem, proposal=Proposal(ClosedLimits(problem).cov * 0.42, mean=problem.proposal.mean)
     )
-    witness, k = Witness(narrow), 10**12
-    assert witness.least_beta() == pytest.approx(-0.58)
+    limits, k = ClosedLimits(narrow), 10**12
+    assert limits.least_beta() == pytest.approx(-0.58)
     gaps = toyiwae.exact(narrow, K=k, estimators="elbo").results[0].per_row["gap"]
-    np.testing.assert_allclose(witness.heavy_tail_gap(k) / gaps, 1.0, atol=3 * gaps.max())
+    np.testing.assert_allclose(limits.heavy_tail_gap(k) / gaps, 1.0, atol=3 * gaps.max())
     assert gaps.max() < 1e-4
     with pytest.raises(MissingMomentError, match="finite"):
-        Witness(problem).heavy_tail_gap(k)
+        ClosedLimits(problem).heavy_tail_gap(k)
 
 
 def test_a_gap_that_falls_like_1_over_k_fails_the_claims_of_a_heavy_tail():
@@ -101,40 +101,38 @@ def test_a_gap_that_falls_like_1_over_k_fails_the_claims_of_a_heavy_tail():
 
 
 @pytest.mark.parametrize("amortised", [False, True])
-def test_the_witness_gives_the_limits_of_the_exact_answers(amortised):
+def test_the_closed_limits_are_the_limits_of_the_exact_answers(amortised):
     problem = random_problem(3, dim_z=3, dim_x=4, rows=5, amortised=amortised)
     cov = problem.proposal.cov * 1.6
     problem = dataclasses.replace(problem, proposal=dataclasses.replace(problem.proposal, cov=cov))
-    witness, k = Witness(problem), 10**7
+    limits, k = ClosedLimits(problem), 10**7
     truth = toyiwae.exact(problem, K=k, estimators=("iwae", "dreg"))
     cell = truth.results[0]
     rows = cell.per_row["gap"]
-    np.testing.assert_allclose(k * rows, witness.weight_variance() / 2, rtol=1e-4)
-    np.testing.assert_allclose(
-        toyiwae.exact(problem, K=1).results[0].per_row["gap"], witness.kl(), rtol=1e-10
-    )
+    np.testing.assert_allclose(k * rows, limits.weight_variance() / 2, rtol=1e-4)
+    np.testing.assert_allclose(toyiwae.exact(problem, K=1).results[0].per_row["gap"], limits.kl(), rtol=1e-10)
     name = "proposal_weight" if amortised else "proposal_mean"
     iwae, dreg = (cell.gradients[which].parameters for which in ("iwae", "dreg"))
-    drift, slope = witness.inference_drift(), witness.evidence_slope()
+    drift, slope = limits.inference_drift(), limits.evidence_slope()
     for moments, rows_mean, rows_var, power, parameter in [
-        (iwae, drift, witness.inference_noise(), 1, name),
-        (dreg, drift, witness.inference_noise_dreg(), 3, name),
-        (iwae, slope, witness.generative_noise(), 1, "prior_mean"),
+        (iwae, drift, limits.inference_noise(), 1, name),
+        (dreg, drift, limits.inference_noise_dreg(), 3, name),
+        (iwae, slope, limits.generative_noise(), 1, "prior_mean"),
     ]:
-        mean = witness.average(rows_mean, parameter) / k ** (parameter == name)
-        var = witness.average(rows_var, parameter, squared=True) / float(k) ** power
+        mean = limits.average(rows_mean, parameter) / k ** (parameter == name)
+        var = limits.average(rows_var, parameter, squared=True) / float(k) ** power
         np.testing.assert_allclose(moments[parameter].mean, mean, rtol=1e-3, atol=1e-4 * np.abs(mean).max())
         np.testing.assert_allclose(moments[parameter].var, var, rtol=1e-3)
 
 
-def test_the_witness_refuses_moments_that_do_not_exist():
+def test_the_closed_limits_refuse_moments_that_do_not_exist():
     problem = random_problem(4, rows=2)
     narrow = dataclasses.replace(
-        problem, proposal=Proposal(Witness(problem).cov * 0.4, mean=problem.proposal.mean)
+        problem, proposal=Proposal(ClosedLimits(problem).cov * 0.4, mean=problem.proposal.mean)
     )
-    assert Witness(narrow).least_beta() == pytest.approx(-0.6)
+    assert ClosedLimits(narrow).least_beta() == pytest.approx(-0.6)
     with pytest.raises(MissingMomentError, match=r"E\[w\^2\] is infinite"):
-        Witness(narrow).weight_variance()
+        ClosedLimits(narrow).weight_variance()
 
 
 def test_measures():

@@ -54,7 +54,7 @@ def along(frame: pd.DataFrame, axis: str) -> pd.DataFrame:
 
 
 def draw(table: Table) -> Figure:
-    """SNR of both networks against K and M, and of all estimators against K, with their honest counterpart."""
+    """SNR of both networks against K and M, and of all estimators against K, with what it is worth."""
     width = style.panels(1, 1)[0].get_size_inches()[0]
     figure = Figure(figsize=(width, 1.05 * width), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.35))

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure, SubFigure
 
 import toyiwae
 from analysis import measures, report, style
+from analysis.closed_limits import ClosedLimits
 from analysis.study import Claim, Settings, Study, Table
-from analysis.witness import Witness
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ def compute(settings: DigitsSettings) -> Table:
     problem = toyiwae.digits_problem(settings.latents, settings.images, settings.encoder_images)
     far = (settings.tail_k * 9 // 10, settings.tail_k)
     truth = toyiwae.exact(problem, K=(*settings.k, *far), estimators="elbo", parameters="prior_mean")
-    witness = Witness(problem)
+    limits = ClosedLimits(problem)
     parts = []
     for cell in truth.results[: len(settings.k)]:
         rows = cell.per_row or {}
@@ -44,17 +44,17 @@ def compute(settings: DigitsSettings) -> Table:
     pixels = pd.DataFrame(problem.data.x[chosen], columns=[f"pixel_{i}" for i in range(problem.dim_x)])
     kinds = ["smallest"] * settings.examples + ["largest"] * settings.examples
     heads = pd.DataFrame({"image": chosen, "kind": kinds, "gap": parts[-1].gap.to_numpy()[chosen]})
-    beta = witness.least_beta()
+    beta = limits.least_beta()
     tail = pd.DataFrame({"image": np.arange(len(order))})
     for k in far if beta < -0.5 else ():
         tail[f"gap_{k}"] = (truth.cell(k).per_row or {})["gap"]
-        tail[f"law_{k}"] = witness.heavy_tail_gap(k)
+        tail[f"law_{k}"] = limits.heavy_tail_gap(k)
     facts = {"least_beta": beta, "near_k": far[0], "tail_k": far[1]}
     return {
         "images": images,
         "examples": pd.concat([heads, pixels], axis=1),
-        "first": pd.DataFrame({"image": np.arange(len(order)), "kl": witness.kl()}),
-        "tail": tail.assign(shift=witness.tail_shift()),
+        "first": pd.DataFrame({"image": np.arange(len(order)), "kl": limits.kl()}),
+        "tail": tail.assign(shift=limits.tail_shift()),
         "facts": pd.DataFrame([facts]),
     }
 
@@ -113,14 +113,14 @@ def _pictures(figure: SubFigure, examples: pd.DataFrame, title: str, color: str)
 
 
 def verdicts(table: Table) -> list[Claim]:
-    """Every image's gap falls with K; the sample size has its bounds; K = 1 has an independent witness."""
+    """Every image's gap falls with K; the sample size has its bounds; K = 1 has an independent limits."""
     images, first, facts = table["images"], table["first"], table["facts"].iloc[0]
     gaps = images.pivot(index="image", columns="K", values="gap")
     sizes = images.pivot(index="image", columns="K", values="ess")
     counts = gaps.columns.to_numpy()
     falls = (gaps.to_numpy()[:, :-1] - gaps.to_numpy()[:, 1:]) / gaps.to_numpy()[:, :-1]
-    share = sizes.to_numpy() / counts
-    slack = (np.minimum(sizes.to_numpy() - 1, counts - sizes.to_numpy()) / counts)[:, counts > 1]
+    fraction = sizes.to_numpy() / counts
+    margin = (np.minimum(sizes.to_numpy() - 1, counts - sizes.to_numpy()) / counts)[:, counts > 1]
     values = [str(k) for k in counts]
     claims = [
         Claim(
@@ -134,10 +134,10 @@ def verdicts(table: Table) -> list[Claim]:
         Claim(
             "The effective sample size of every image lies between 1 and $K$.",
             r"1\le\mathrm{E}\frac{(\sum_k w_k)^2}{\sum_k w_k^2}\le K",
-            float(slack.min()),
+            float(margin.min()),
             low=0.0,
-            note=f"The smallest distance from either end, as a share of $K$ (for $K>1$). At $K$ = {counts[-1]} the "
-            f"shares run from {share[:, -1].min():.1%} to {share[:, -1].max():.1%}.",
+            note=f"The smallest distance from either end, as a fraction of $K$ (for $K>1$). At $K$ = {counts[-1]} the "
+            f"fractions run from {fraction[:, -1].min():.1%} to {fraction[:, -1].max():.1%}.",
         ),
     ]
     if counts[0] == 1:
@@ -198,7 +198,7 @@ def caption(table: Table) -> str:
     return (
         f"{images.image.nunique():,} handwritten digits of 8 × 8 pixels under a factor analysis with exact "
         "posterior, and a mean-field amortised proposal whose encoder saw other images. Violins over images, with "
-        "quartiles (bar) and median (dot): (a) the gap, (b) the expected effective sample size as a share of "
+        "quartiles (bar) and median (dot): (a) the gap, (b) the expected effective sample size as a fraction of "
         "$K$, which is 1 for one particle. (c) The images with the smallest (blue) and the largest gaps (red)."
     )
 

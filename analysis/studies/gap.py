@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 import toyiwae
 from analysis import measures, report, style
+from analysis.closed_limits import ClosedLimits
 from analysis.sampling import sample
 from analysis.study import Claim, Settings, Study, Table, track
-from analysis.witness import Witness
 from toyiwae import stats
 from toyiwae.oracle.enclosure import precise
 from toyiwae.problems.linear_gaussian import Data
@@ -29,8 +29,8 @@ class GapSettings(Settings):
     sampled_k: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     replicates: int = 200
     sample_seed: int = 1
-    witness_rows: int = 3
-    witness_k: tuple[int, ...] = (1, 8, 1000, 1_000_000)
+    checked_rows: int = 3
+    checked_k: tuple[int, ...] = (1, 8, 1000, 1_000_000)
 
 
 def compute(settings: GapSettings) -> Table:
@@ -59,15 +59,15 @@ def compute(settings: GapSettings) -> Table:
         "curve": curve,
         "samples": pd.DataFrame(samples, columns=columns),
         "constants": pd.DataFrame([constants]),
-        "witness": _witness(problem, settings),
+        "check": _check(problem, settings),
     }
 
 
-def _witness(problem: toyiwae.Problem, settings: GapSettings) -> pd.DataFrame:
+def _check(problem: toyiwae.Problem, settings: GapSettings) -> pd.DataFrame:
     """The gaps of the first rows beside those of the multiprecision integrals, right to thirty digits."""
-    few = dataclasses.replace(problem, data=Data(problem.data.x[: settings.witness_rows]))
-    truth = toyiwae.exact(few, K=settings.witness_k, estimators="elbo", parameters="prior_mean")
-    right = precise.bounds(few, settings.witness_k, digits=30, with_ess=False).gap
+    few = dataclasses.replace(problem, data=Data(problem.data.x[: settings.checked_rows]))
+    truth = toyiwae.exact(few, K=settings.checked_k, estimators="elbo", parameters="prior_mean")
+    right = precise.bounds(few, settings.checked_k, digits=30, with_ess=False).gap
     rows = []
     for column, cell in enumerate(truth.results):
         for row, gap in enumerate((cell.per_row or {})["gap"]):
@@ -78,8 +78,8 @@ def _witness(problem: toyiwae.Problem, settings: GapSettings) -> pd.DataFrame:
 
 def _constants(problem: toyiwae.Problem) -> dict[str, float]:
     """Var[w]/(2Z²), and the next term of K·gap times K, 3μ₂²/4 − μ₃/3, averaged over the rows."""
-    witness = Witness(problem)
-    second, third = witness.weight_variance(), witness.weight_skew()
+    limits = ClosedLimits(problem)
+    second, third = limits.weight_variance(), limits.weight_skew()
     return {"limit": float(second.mean()) / 2, "next": float((0.75 * second**2 - third / 3).mean())}
 
 
@@ -118,8 +118,8 @@ def verdicts(table: Table) -> list[Claim]:
     following_term = constants.next / constants.limit / largest.K
     tail = drawn[drawn.K >= largest.K ** (2 / 3)]
     slope = measures.slopes(tail.K, tail.departure)
-    witness = table["witness"]
-    shown = ", ".join(f"{k:,}" for k in witness.K.unique())
+    check = table["check"]
+    shown = ", ".join(f"{k:,}" for k in check.K.unique())
     stated = float((curve.gap_error / curve.gap).max())
     return [
         Claim(
@@ -135,7 +135,7 @@ def verdicts(table: Table) -> list[Claim]:
             r"\mathrm{E}\,\log\frac{1}{K}\sum_k w_k=L_K",
             z,
             high=limit,
-            note=f"The largest $|z|$ of {tests} tests with a family-wise false-alarm rate of "
+            note=f"The largest $|z|$ of {tests} tests with a family-wise error rate of "
             f"{measures.RATE_TEXT}. A shift of the gap by {shift.min():.1%} at $K$ = "
             f"{samples.K[shift.idxmin()]} and by {shift.max():.0%} at $K$ = {samples.K[shift.idxmax()]} would "
             f"have been found with probability {measures.POWER}.",
@@ -160,10 +160,10 @@ def verdicts(table: Table) -> list[Claim]:
         Claim(
             "The gaps are right to twelve digits.",
             r"\log Z-L_K",
-            float(witness.relative_error.max()),
+            float(check.relative_error.max()),
             high=1e-12,
             note="The largest relative difference from integrals evaluated in multiprecision arithmetic, right to "
-            f"thirty digits, for {witness.row.nunique()} observations at $K$ = {shown}. "
+            f"thirty digits, for {check.row.nunique()} observations at $K$ = {shown}. "
             f"The error bound that the oracle states for the average is {report.in_prose(stated)} at most.",
         ),
     ]

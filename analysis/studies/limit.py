@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 import toyiwae
 from analysis import measures, report, style
+from analysis.closed_limits import ClosedLimits
 from analysis.study import Claim, Settings, Study, Table, track
-from analysis.witness import Witness
 from toyiwae import estimators
 from toyiwae.oracle.enclosure import precise
 from toyiwae.problems.linear_gaussian import Data
@@ -30,8 +30,8 @@ class LimitSettings(Settings):
     largest_k: int = 10**9
     per_decade: int = 2
     shown_k: tuple[int, ...] = (1, 4, 16, 64)
-    witness_rows: int = 2
-    witness_k: tuple[int, ...] = (4, 1000, 1_000_000)
+    checked_rows: int = 2
+    checked_k: tuple[int, ...] = (4, 1000, 1_000_000)
 
 
 def compute(settings: LimitSettings) -> Table:
@@ -39,9 +39,9 @@ def compute(settings: LimitSettings) -> Table:
     problem = toyiwae.paper_problem(
         settings.dimension, settings.rows, settings.perturbation_std, settings.seed
     )
-    witness = Witness(problem)
-    drift = witness.inference_drift()
-    limit = {name: witness.average(drift, name).ravel() for name in INFERENCE}
+    limits = ClosedLimits(problem)
+    drift = limits.inference_drift()
+    limit = {name: limits.average(drift, name).ravel() for name in INFERENCE}
     grid = measures.counts(settings.largest_k, settings.per_decade)
     truth = toyiwae.exact(
         problem, K=sorted({*grid, *settings.shown_k}), estimators="iwae", parameters=INFERENCE
@@ -67,19 +67,19 @@ def compute(settings: LimitSettings) -> Table:
     return {
         "distances": pd.DataFrame(distances),
         "coordinates": pd.concat(shown, ignore_index=True),
-        "witness": _witness(problem, settings),
+        "check": _check(problem, settings),
     }
 
 
-def _witness(problem: toyiwae.Problem, settings: LimitSettings) -> pd.DataFrame:
+def _check(problem: toyiwae.Problem, settings: LimitSettings) -> pd.DataFrame:
     """Some coordinates of the mean over the first rows beside the multiprecision integrals, right to thirty digits."""
-    few = dataclasses.replace(problem, data=Data(problem.data.x[: settings.witness_rows]))
-    truth = toyiwae.exact(few, K=settings.witness_k, estimators="iwae", parameters=INFERENCE)
+    few = dataclasses.replace(problem, data=Data(problem.data.x[: settings.checked_rows]))
+    truth = toyiwae.exact(few, K=settings.checked_k, estimators="iwae", parameters=INFERENCE)
     form, last = estimators.get("iwae").form, problem.dim_z - 1
     assert form is not None
     jobs = {"proposal_offset": [(0,), (last,)], "proposal_weight": [(0, last), (last // 2, 1)]}
     asked = {name: (form, name, places) for name, places in jobs.items()}
-    right = precise.gradients(few, asked, settings.witness_k, digits=30)
+    right = precise.gradients(few, asked, settings.checked_k, digits=30)
     rows = []
     for index, cell in enumerate(truth.results):
         for name, places in jobs.items():
@@ -138,7 +138,7 @@ def verdicts(table: Table) -> list[Claim]:
     last = distances[distances.K == distances.K.max()]
     largest, along = int(last.K.iloc[0]), measures.farthest(last.along, 1.0)
     tail = distances[(distances.K >= largest**0.5) & (distances.K <= largest)]
-    witness, stated = table["witness"], float(distances.stated_error.max())
+    check, stated = table["check"], float(distances.stated_error.max())
     slope = np.concatenate([measures.slopes(part.K, part.error) for _, part in tail.groupby("parameter")])
     return [
         Claim.near(
@@ -162,11 +162,11 @@ def verdicts(table: Table) -> list[Claim]:
         Claim(
             "The mean gradients are right to twelve digits.",
             r"\mathrm{E}[\Delta_K(\phi)]",
-            float(witness.relative_error.max()),
+            float(check.relative_error.max()),
             high=1e-12,
             note="The largest relative difference from integrals evaluated in multiprecision arithmetic, right to "
-            f"thirty digits: {len(witness)} means of the gradient for a few observations, up to $K$ = "
-            f"{witness.K.max():,}. The oracle states errors of at most {report.in_prose(stated)} of the limit.",
+            f"thirty digits: {len(check)} means of the gradient for a few observations, up to $K$ = "
+            f"{check.K.max():,}. The oracle states errors of at most {report.in_prose(stated)} of the limit.",
         ),
     ]
 

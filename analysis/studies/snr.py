@@ -9,10 +9,10 @@ import pandas as pd
 
 import toyiwae
 from analysis import measures
+from analysis.closed_limits import ClosedLimits
 from analysis.sampling import sample
 from analysis.studies._snr_figure import COMPARED, GENERATIVE, INFERENCE, SAMPLED, along, caption, draw
 from analysis.study import Claim, Settings, Study, Table, track
-from analysis.witness import Witness
 from toyiwae import estimators, stats
 from toyiwae.problems.linear_gaussian import Data
 
@@ -116,7 +116,7 @@ def _estimators(problem: toyiwae.Problem, settings: SnrSettings) -> tuple[pd.Dat
                 missing.append((estimator.name, cell.K, found.reason))
                 continue
             against = np.abs(found.mean - found.bias) / found.rmse
-            if np.isnan(found.snr).any():  # withheld, where it is not known well enough
+            if np.isnan(found.snr).any():  # masked where it is not known well enough
                 missing.append((estimator.name, cell.K, found.reason))
                 continue
             kind = kind_of(estimator)
@@ -138,18 +138,18 @@ def kind_of(estimator: estimators.Estimator) -> str:
 
 def _limits(problem: toyiwae.Problem) -> pd.DataFrame:
     """The constants of the SNR's growth at M = 1, by coordinate: SNR times or over √K as K grows."""
-    witness = Witness(problem)
+    limits = ClosedLimits(problem)
     drift, noise, dreg = (
-        witness.inference_drift(), witness.inference_noise(), witness.inference_noise_dreg(),
+        limits.inference_drift(), limits.inference_noise(), limits.inference_noise_dreg(),
     )  # fmt: skip
     parts = []
     for estimator, parameter, mean, var in [
-        ("iwae", "prior_mean", witness.evidence_slope(), witness.generative_noise()),
+        ("iwae", "prior_mean", limits.evidence_slope(), limits.generative_noise()),
         *(("iwae", name, drift, noise) for name in INFERENCE),
         *(("dreg", name, drift, dreg) for name in INFERENCE),
     ]:
-        signal = np.abs(witness.average(mean, parameter))
-        constant = signal / np.sqrt(witness.average(var, parameter, squared=True))
+        signal = np.abs(limits.average(mean, parameter))
+        constant = signal / np.sqrt(limits.average(var, parameter, squared=True))
         index = [",".join(map(str, place)) for place in np.ndindex(constant.shape)]
         labels = {"estimator": estimator, "parameter": parameter, "index": index}
         parts.append(pd.DataFrame(labels | {"constant": constant.ravel()}))
@@ -237,7 +237,7 @@ def _groups(samples: pd.DataFrame) -> Claim:
         high=limit,
         note=f"The largest $|z|$ of {tests} sampled variances at $M$ = "
         f"{' and '.join(str(m) for m in several.M.unique())} against the exact variance at $M$ = 1 divided by $M$, on "
-        f"the scale of logarithms, with a family-wise false-alarm rate of {measures.RATE_TEXT}. A variance {ratio:.2f} "
+        f"the scale of logarithms, with a family-wise error rate of {measures.RATE_TEXT}. A variance {ratio:.2f} "
         f"times as large would have been found with probability {measures.POWER}.",
     )
 
@@ -275,7 +275,7 @@ def _agreement(samples: pd.DataFrame) -> Claim:
         r"\mathrm{E}[\Delta_{M,K}]",
         z,
         high=limit,
-        note=f"The largest $|z|$ of {tests} tests with a family-wise false-alarm rate of {measures.RATE_TEXT}. "
+        note=f"The largest $|z|$ of {tests} tests with a family-wise error rate of {measures.RATE_TEXT}. "
         f"A shift of {shift:.2f} standard deviations of a replicate would have been found with probability "
         f"{measures.POWER}.",
     )

@@ -1,4 +1,4 @@
-"""The large-K limits in plain NumPy, from the Gaussian densities alone: a witness that shares no code with the oracle.
+"""The large-K limits in plain NumPy, from the Gaussian densities alone: they share no code with the oracle.
 
 With posterior N(m, P) and proposal N(μ, S), the product p(z|x)^s q(z)^{1−s} is Gaussian wherever its precision
 `A_s = sP⁻¹ + (1−s)S⁻¹` is positive definite; its mass is the moment E[(w/Z)^s], and under it every polynomial in z
@@ -30,7 +30,7 @@ class Tilted:
     cov: np.ndarray
 
 
-class Witness:
+class ClosedLimits:
     """Posterior and weight moments of a problem's rows.
 
     Args:
@@ -49,7 +49,7 @@ class Witness:
         self.mean = (evidence + self.prior_precision @ self.prior_mean) @ self.cov
 
     def tilted(self, s: float) -> Tilted:
-        """The tilted law of order s.
+        """The exponentially tilted law of order s.
 
         Raises:
             MissingMomentError: if E[w^s] is infinite.
@@ -120,7 +120,7 @@ class Witness:
     def heavy_tail_gap(self, particles: float) -> np.ndarray:
         """What log Z − L_K tends to where Var[w] is infinite, of every row [N].
 
-        To first order in the excess of the weight's Laplace transform over e^−t, whose Mellin transform is
+        To first order in the deviation of the weight's Laplace transform over e^−t, whose Mellin transform is
         `Γ(−s) (E[(w/Z)^s] − 1)`, the gap is
 
             (1/2πi) ∫ Γ(s) Γ(−s) K^{1−s} (E[(w/Z)^s] − 1) ds,    1 < Re s < s*,
