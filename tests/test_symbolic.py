@@ -129,7 +129,7 @@ def test_leading_terms_give_the_constants():
         for power in range(5):
             for degree in range(3):
                 if symbol == joint_moment(power, degree):
-                    moments[symbol] = float(law.moment(power, (path,) * degree)[0, 0])
+                    moments[symbol] = float(law.moment(power, (path,) * degree).value[0, 0])
     limit = expansions.snr_constant(whitened, Form({1: 1.0}, {2: 1.0}), "proposal_mean")
     expected = abs(float(mean.subs(moments))) / float(var.subs(moments)) ** 0.5
     assert limit.constant[0] == pytest.approx(expected, rel=1e-12)

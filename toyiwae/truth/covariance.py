@@ -124,9 +124,10 @@ def _covariances(
             position += 1
         else:
             left, right = (total(parts, float(k)) for parts in (f, h))
-            left, right = (g.less(law.moment(0, (g,))) for g in (left, right))
-            values.append(law.moment(0, (left, right)) / k)
-            errors.append(law.moment_error(0, (left, right)) / k)
+            left, right = (g.less(law.moment(0, (g,)).value) for g in (left, right))
+            moment = law.moment(0, (left, right)) / k
+            values.append(moment.value)
+            errors.append(moment.error)
     if engine is not None:
         engine.forget()
     return np.stack(values, axis=1), np.stack(errors, axis=1)

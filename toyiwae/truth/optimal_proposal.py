@@ -192,7 +192,7 @@ class _Gap:
             totals = self.totals(whitened, law, rows)
             transforms = part.transform(1.0, [(g,) for g in totals.values()], engine.grid)
             for name, transform in zip(totals, transforms, strict=True):
-                by_row = (engine.weights[0] @ transform.value)[:, 0]
+                by_row = (engine.weights[0].value @ transform.value.value)[:, 0]
                 slopes[name] = self._at.summed(name, by_row, whitened.x[rows]) + slopes.get(name, 0.0)
         if not error <= 1e-6 * gap:
             raise PrecisionError(f"the gap at K = {self._k} is known only to {error / gap:.1e}")
@@ -234,7 +234,7 @@ class _LimitGap(_Gap):
             return inf, np.zeros_like(point)
         variance = float(np.expm1(law.log_moment(2.0)).sum())
         slopes = {
-            name: self._at.summed(name, 2.0 * law.moment(2.0, (g,)) / variance, whitened.x)
+            name: self._at.summed(name, 2.0 * law.moment(2.0, (g,)).value / variance, whitened.x)
             for name, g in self.totals(whitened, law, slice(None)).items()
         }
         return np.log(0.5 * variance / len(whitened.x)), self._at.pull_back(point, slopes)

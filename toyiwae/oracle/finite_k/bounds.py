@@ -42,18 +42,18 @@ class FiniteK:
     # the base transform ----------------------------------------------------------------------------------------------
 
     @cached_property
-    def excess(self) -> tuple[np.ndarray, np.ndarray]:
-        """E[e^{-tw}] - e^{-t} and its error: [N, T]; where it cannot be had, the plain transform has to do."""
+    def deviation(self) -> Bounded:
+        """E[e^{-tw}] - e^{-t}: [N, T]; where it cannot be had, the plain transform has to do."""
         try:
-            return self.law.excess(0, self.grid)
+            return self.law.deviation(0, self.grid)
         except PrecisionError:
             nothing = np.zeros((len(self.law), len(self.t)))
-            return nothing, np.full_like(nothing, np.inf)
+            return Bounded(nothing, np.full_like(nothing, np.inf))
 
     @cached_property
-    def excess_one(self) -> tuple[np.ndarray, np.ndarray]:
-        """T (E[w e^{-tw}] - e^{-t}) and its error: [N, T]."""
-        return self.law.excess(1, self.grid)
+    def weighted_deviation(self) -> Bounded:
+        """T (E[w e^{-tw}] - e^{-t}): [N, T]."""
+        return self.law.deviation(1, self.grid)
 
     @cached_property
     def log_base(self) -> tuple[Bounded, Bounded]:
@@ -62,9 +62,9 @@ class FiniteK:
         Two ways to either: from the excess over e^-t (small spread of the weights), and from the plain transform
         (far-off proposals, whose Λ stays near 1 while e^-t falls; large t). At every t that of the smaller error.
         """
-        excess, error = self.excess
+        excess, error = self.deviation.value, self.deviation.error
         t, plain = self.t, self.law.transform(0, [()], self.grid)[0]
-        rest, rest_error = plain.remainder[..., 0], plain.error[..., 0]
+        rest, rest_error = plain.remainder.value[..., 0], plain.remainder.error[..., 0]
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             value = np.exp(-t) + np.maximum(excess, 0.0)
             gain = np.exp(np.minimum(t, 30.0)) * np.maximum(excess, 0.0)
@@ -88,25 +88,22 @@ class FiniteK:
             Bounded(np.maximum(sums, 0.0), np.minimum(sums_error, 1.0)),
         )
 
-    def _power(self, drop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Λ^(K-drop) and its relative error for each K, 1 where none are left: [N, nK, T]."""
+    def power(self, drop: int) -> Bounded:
+        """Λ^(K-drop) for each K, 1 where none are left: [N, nK, T]."""
         log_value = self.log_base[0]
         exponent = np.maximum(self.particles - drop, 0.0)[:, None]
         power = np.exp(exponent * log_value.value[:, None, :])
-        return power, np.minimum(exponent * log_value.error[:, None, :], 1.0)
+        return Bounded(power, power * np.minimum(exponent * log_value.error[:, None, :], 1.0))
 
     @cached_property
-    def weights(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """K h Λ^(K-1) and K(K-1) h Λ^(K-2), then the absolute error of each: [N, nK, T]."""
+    def weights(self) -> tuple[Bounded, Bounded]:
+        """K h Λ^(K-1) and K(K-1) h Λ^(K-2), h the distances of the grid: [N, nK, T]."""
         k, step = self.particles[:, None], self.grid.weight
-        one, one_slack = self._power(1)
-        two, two_slack = self._power(2)
-        first, second = k * step * one, k * (k - 1) * step * two
-        return first, second, first * one_slack, second * two_slack
+        return self.power(1) * (k * step), self.power(2) * (k * (k - 1) * step)
 
     @cached_property
-    def difference(self) -> tuple[np.ndarray, np.ndarray]:
-        """Λ^K - e^{-Kt} and its error: [N, nK, T]."""
+    def difference(self) -> Bounded:
+        """Λ^K - e^{-Kt}: [N, nK, T]."""
         log_value, beyond = self.log_base
         k, t = self.particles[:, None], self.t
         power, decay = np.exp(k * log_value.value[:, None, :]), np.exp(-k * t)
@@ -115,15 +112,14 @@ class FiniteK:
         value = np.where(close, decay * np.expm1(np.where(close, grown, 0.0)), power - decay)
         slack = np.where(close, beyond.error[:, None, :], log_value.error[:, None, :])
         error = np.maximum(power, decay) * np.minimum(k * slack, 1.0)
-        return value, error + EPS * (4 + np.minimum(k * t, 50.0)) * np.where(
-            close, np.abs(value), power + decay
-        )
+        size = np.where(close, np.abs(value), power + decay)
+        return Bounded(value, error + EPS * (4 + np.minimum(k * t, 50.0)) * size)
 
     # bound and expected sample size ----------------------------------------------------------------------------------
 
     def gap(self) -> Bounded:
         """Log Z - L_K of each K (in units of the law: for w^e, of its own mean): [N, nK]."""
-        value, error = self.difference
+        value, error = self.difference.value, self.difference.error
         weight = self.grid.weight
         ends = 10.0 * (np.abs(value[..., 0]) + self.grid.coarsest * np.abs(value[..., -1]))
         total = value @ weight
@@ -137,18 +133,20 @@ class FiniteK:
         low = -2.0 * np.log(self.particles.max()) - TAIL / slope
         grid = Grid.covering(low, high + 4.0, smoothness_of(law, self.particles, 2.0))
         base, one, two = (law.transform(power, [()], grid, p=2.0)[0] for power in (0, 1, 2))
-        value = base.value[..., 0]
+        value = base.value.value[..., 0]
         with np.errstate(divide="ignore", invalid="ignore"):
             plain = np.log(np.maximum(value, 0.0))
-            log_value = np.where(base.split, np.log1p(np.maximum(base.remainder[..., 0], -1.0)), plain)
-            relative = np.where(value > 0, base.error[..., 0] / value, 1.0)[:, None, :]
+            log_value = np.where(base.split, np.log1p(np.maximum(base.remainder.value[..., 0], -1.0)), plain)
+            relative = np.where(value > 0, base.remainder.error[..., 0] / value, 1.0)[:, None, :]
         log_value = np.maximum(log_value, _NEVER)[:, None, :]
         first = k * np.exp((k - 1) * log_value)
         second = k * (k - 1) * np.where(k > 2, np.exp((k - 2) * log_value), 1.0)
-        a, b = two.value[..., 0][:, None, :], one.value[..., 0][:, None, :]
+        (a, a_error), (b, b_error) = (
+            (x.value.value[..., 0][:, None, :], x.value.error[..., 0][:, None, :]) for x in (two, one)
+        )
         integrand = first * a + second * b**2
         error = np.minimum((k - 1) * relative, 1.0) * np.abs(integrand)
-        error = error + first * two.error[..., 0][:, None, :] + 2 * second * b * one.error[..., 0][:, None, :]
+        error = error + first * a_error + 2 * second * b * b_error
         ends = np.abs(integrand[..., 0]) + grid.coarsest * np.abs(integrand[..., -1])
         total = integrand @ grid.weight
         rule = rule_error(1, grid.step) + 4 * EPS

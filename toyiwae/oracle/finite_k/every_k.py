@@ -91,7 +91,8 @@ def log_variance(
     found = insert_single(particles, many, one)
     if not form.evidence:
         return found
-    centred = score.less(law.moment(0, (score,)))
-    of_scores = law.moment(0, (centred, centred))[:, None, :] * np.asarray(particles, dtype=float)[:, None]
+    centred = score.less(law.moment(0, (score,)).value)
+    of_scores = law.moment(0, (centred, centred)).value[:, None, :]
+    of_scores = of_scores * np.asarray(particles, dtype=float)[:, None]
     moved = 2.0 * abs(form.evidence) * np.sqrt(of_scores * np.maximum(found.value, 0.0))
     return Bounded(found.value, found.error + moved * log_evidence.error[:, None, None])

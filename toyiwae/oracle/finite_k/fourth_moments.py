@@ -105,22 +105,21 @@ class FourthEngine(GradientEngine):
         """The same without weights: moments under the proposal."""
         found = [self.law.moment(0, tuple(parts[r] for r in block)) for block in blocks]
         moment: Any = prod(found)
-        value = self._falling(len(blocks)) * moment[:, None, :]
-        return Bounded(value, 64 * EPS * np.abs(value))
+        return moment[:, None, :] * self._falling(len(blocks))
 
     def _coincidence(self, blocks: Sequence[tuple[int, ...]], parts: Mapping[int, Any]) -> Bounded:
         """The integral in which the positions of a block are one particle."""
         found = [self.get(sum(block), *(parts[r] for r in block)) for block in blocks]
-        values = [transform.value for transform in found]
+        values = [transform.value.value for transform in found]
         value: Any = prod(values)
         size, moved = np.abs(value), np.zeros(1)
         for i, transform in enumerate(found):
             others: Any = prod(values[:i] + values[i + 1 :], start=np.ones(1))
-            moved = moved + transform.error * np.abs(others)
-        power, relative = self._power(len(blocks))
-        weight = self._falling(len(blocks)) * self.grid.weight * power
+            moved = moved + transform.value.error * np.abs(others)
+        power = self.power(len(blocks)) * (self._falling(len(blocks)) * self.grid.weight)
         rule = rule_error(sum(map(sum, blocks)) + len(blocks), self.grid.step) + 8 * EPS
-        return Bounded(weight @ value, weight @ (moved + rule * size) + (weight * relative) @ size)
+        weight, slack = power.value, power.error
+        return Bounded(weight @ value, weight @ (moved + rule * size) + slack @ size)
 
     def _falling(self, count: int) -> np.ndarray:
         """K(K-1)…(K-count+1): [nK, 1]."""
@@ -159,7 +158,7 @@ def splits(count: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
 
 def log_moments(engine: FiniteK) -> list[tuple[np.ndarray, np.ndarray]]:
     """E[log^n y] for n = 1, …, 4, each with its error: derivatives at 0 of E[y^-s], by Cauchy's integral: [N]."""
-    difference, error = (part[:, 0] for part in engine.difference)
+    difference, error = engine.difference.value[:, 0], engine.difference.error[:, 0]
     log_kt = engine.grid.log_t + np.log(engine.particles[0])
     turns = np.exp(2j * np.pi * np.arange(_NODES) / _NODES)
     s = _RADIUS * turns
@@ -184,9 +183,8 @@ def for_all(
 ) -> tuple[Bounded, Bounded]:
     """Second and fourth central moments for every K: closed form at K = 1, integrals elsewhere: [N, nK, F]."""
     g = total(components)
-    g = g.less(law.moment(0, (g,)))
-    ones = [law.moment(0, (g,) * n)[:, None, :] for n in (2, ORDER)]
-    one = [Bounded(moment, 64 * EPS * np.abs(moment)) for moment in ones]
+    g = g.less(law.moment(0, (g,)).value)
+    one = [law.moment(0, (g,) * n)[:, None, :] for n in (2, ORDER)]
     many = engine.central(components) if engine is not None else (None, None)
     second, fourth = (insert_single(particles, many[i], one[i]) for i in range(2))
     return second, fourth

@@ -72,8 +72,9 @@ class GradientEngine(FiniteK):
         value, error = np.zeros(shape), np.zeros(shape)
         for r, g in components.items():
             if r < 2:
-                limit = limit + (g.base if r else self.law.moment(0, (g,)))
-                limit_error = limit_error + self.law.moment_error(r, (g,))
+                moment = self.law.moment(r, (g,))
+                limit = limit + (g.base if r else moment.value)
+                limit_error = limit_error + moment.error
             if r:
                 mean = self._single(r, parts[r])
                 value, error = value + mean.value, error + mean.error
@@ -141,7 +142,7 @@ class GradientEngine(FiniteK):
             if key not in self._centres:
                 self._kept.append(g)
                 self._centres[key] = (
-                    g.centred if r == 1 else g.less(self.law.moment(0, (g,))) if r == 0 else g
+                    g.centred if r == 1 else g.less(self.law.moment(0, (g,)).value) if r == 0 else g
                 )
             result[r] = self._centres[key]
         return result
@@ -155,11 +156,11 @@ class GradientEngine(FiniteK):
     def _single(self, r: int, f: Function) -> Bounded:
         """E[Σ w^r f / S^r]."""
         transform = self.get(r, f)
-        first, _, slack, _ = self.weights
-        value = transform.value
+        first, slack = self.weights[0].value, self.weights[0].error
+        value = transform.value.value
         size = np.abs(value)
         error = (
-            first @ (transform.value_error + (rule_error(r + 1, self.grid.step) + 2 * EPS) * size)
+            first @ (transform.value.error + (rule_error(r + 1, self.grid.step) + 2 * EPS) * size)
             + slack @ size
         )
         return Bounded(first @ value / gamma(r), error / gamma(r))
@@ -167,12 +168,13 @@ class GradientEngine(FiniteK):
     def _pair(self, r: int, f: Function, s: int, g: Function) -> Bounded:
         """E[Σ w^r f Σ w^s g / S^{r+s}], r + s ≥ 1."""
         same, left, right = self.get(r + s, f, g), self.get(r, f), self.get(s, g)
-        first, second, first_slack, second_slack = self.weights
-        a, b, c = same.value, left.value, right.value
+        first, second = (weight.value for weight in self.weights)
+        first_slack, second_slack = (weight.error for weight in self.weights)
+        a, b, c = (x.value.value for x in (same, left, right))
         rule = rule_error(r + s + 2, self.grid.step) + 4 * EPS
         size_a, size_bc = np.abs(a), np.abs(b * c)
-        error = first @ (same.value_error + rule * size_a) + first_slack @ size_a + second_slack @ size_bc
-        moved = left.value_error * np.abs(c) + np.abs(b) * right.value_error
+        error = first @ (same.value.error + rule * size_a) + first_slack @ size_a + second_slack @ size_bc
+        moved = left.value.error * np.abs(c) + np.abs(b) * right.value.error
         error = error + second @ (moved + rule * size_bc)
         return Bounded((first @ a + second @ (b * c)) / gamma(r + s), error / gamma(r + s))
 
@@ -180,9 +182,7 @@ class GradientEngine(FiniteK):
         """Cov of Σ w̃^r f and Σ w̃^s g, both centred."""
         k = self.particles[:, None]
         if r == s == 0:
-            value = self.law.moment(0, (f, g))[:, None, :] / k
-            error = self.law.moment_error(0, (f, g))[:, None, :] / k
-            return Bounded(value, error + 2 * EPS * np.abs(value))
+            return self.law.moment(0, (f, g))[:, None, :] / k
         product = self._pair(r, f, s, g)
         if r == 0 or s == 0:  # the 1/K of the power 0; its own mean is zero
             return Bounded(product.value / k, product.error / k)
@@ -202,24 +202,16 @@ class GradientEngine(FiniteK):
 def moments_of_one(law: Law, components: Components, count: float = 1.0) -> GradientMoments:
     """The moments over `count` independent draws of equal weights: K = 1, and weights to the power 0."""
     whole = total(components, count)
-    mean, mean_error = law.moment(0, (whole,)), law.moment_error(0, (whole,))
-    centred = whole.less(mean)
-    var = law.moment(0, (centred, centred))[:, None, :] / count
-    var_error = law.moment_error(0, (centred, centred))[:, None, :] / count
-    limit, shift, shift_error = np.zeros_like(mean), np.zeros_like(mean), np.zeros_like(mean)
+    mean = law.moment(0, (whole,))
+    centred = whole.less(mean.value)
+    var = law.moment(0, (centred, centred)) / count
+    limit = np.zeros_like(mean.value)
     for r, g in components.items():
         if r < 2:
-            limit = limit + (g.base if r else law.moment(0, (g,)))
+            limit = limit + (g.base if r else law.moment(0, (g,)).value)
     rest = {r: g.centred if r == 1 else g for r, g in components.items() if r}
-    if rest:
-        moved = total(rest, count)
-        shift, shift_error = law.moment(0, (moved,)), law.moment_error(0, (moved,))
-    return GradientMoments(
-        limit,
-        Bounded(shift[:, None, :], shift_error[:, None, :]),
-        Bounded(var, var_error),
-        Bounded(mean[:, None, :], mean_error[:, None, :]),
-    )
+    shift = law.moment(0, (total(rest, count),)) if rest else Bounded.zeros(mean.shape)
+    return GradientMoments(limit, *(part[:, None, :] for part in (shift, var, mean)))
 
 
 def total(components: Components, scale: float = 1.0) -> Function:

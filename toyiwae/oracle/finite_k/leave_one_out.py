@@ -26,7 +26,7 @@ from scipy.sparse import csr_matrix
 from scipy.special import expit
 
 from toyiwae.oracle.finite_k.bounds import rule_error
-from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.oracle.laws.bounded import EPS, Bounded, where
 from toyiwae.oracle.laws.grid import Grid
 from toyiwae.oracle.laws.protocol import Transform
 
@@ -62,18 +62,18 @@ class DoubleIntegral:
         self.grid = Grid.spanning(coarse[0] - self._reach - 1.0, coarse[-1] + 10 * step, step)
         self.at = _FINER * np.arange(len(coarse)) + round((coarse[0] - self.grid.log_t[0]) / step)
         zeroth = engine.law.transform(0, [(score,), (score, score)], self.grid)
-        self.s, self.ss = (less_limit(transform) for transform in zeroth)
+        self.s, self.ss = ((x.value, x.error) for x in map(less_limit, zeroth))
         nothing = (np.zeros((1, 1, 1)), np.zeros((1, 1, 1)))
         self.s1 = self.ss1 = self.ss2 = nothing
         if theta:
-            one, two = engine.law.transform(1, [(score,), (score, score)], self.grid)
-            self.s1, self.ss1 = self._coarse((one.value, one.value_error)), (two.value, two.value_error)
-            last = engine.law.transform(2, [(score, score)], engine.grid)[0]
-            self.ss2 = (last.value, last.value_error)
+            one, two = (x.value for x in engine.law.transform(1, [(score,), (score, score)], self.grid))
+            self.s1, self.ss1 = self._coarse((one.value, one.error)), (two.value, two.error)
+            last = engine.law.transform(2, [(score, score)], engine.grid)[0].value
+            self.ss2 = (last.value, last.error)
 
     def moments(self) -> DoubleMoments:
         """Var[X] and E[X Σ s_k]."""
-        first, second, slack1, slack2 = self.engine.weights
+        (first, slack1), (second, slack2) = ((x.value, x.error) for x in self.engine.weights)
         (q, q_error), (p, p_error) = self._summed()
         rule = rule_error(3, self.engine.grid.step) + 4 * EPS
         mean, mean_error = self._over(first, slack1, *self._sided(self.s, self.s1), rule)
@@ -171,8 +171,7 @@ def _apply(operator: csr_matrix, array: np.ndarray) -> np.ndarray:
     return np.asarray(operator @ columns).reshape(-1, n, f).transpose(1, 0, 2)
 
 
-def less_limit(transform: Transform) -> tuple[np.ndarray, np.ndarray]:
-    """The transform of power 0 less its limit for t → 0, and the error: [N, T, F]."""
-    apart = ~transform.split[:, None]
-    limit = transform.leading[:, :1]  # power 0: the same for every t, and split off at the smallest
-    return np.where(apart, transform.remainder - limit, transform.remainder), transform.error
+def less_limit(transform: Transform) -> Bounded:
+    """The transform of power 0 less its limit for t → 0: [N, T, F]."""
+    rest, limit = transform.remainder, transform.leading[:, :1]  # power 0: the same for every t
+    return where(transform.split[:, None], rest, rest - limit)

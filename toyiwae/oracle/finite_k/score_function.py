@@ -83,13 +83,14 @@ class LogEngine(GradientEngine):
     def log_mean(self, s: Any, form: LogForm) -> Bounded:
         """E[Δ] from transforms of the score alone, no path derivative needed: [N, nK, F]."""
         score = self._centred({0: s})[0]
-        first, _, slack, _ = self.weights
+        first, slack = self.weights[0].value, self.weights[0].error
         zero, one = (
             self.law.transform(0, [(score,)], self.grid)[0],
             self.law.transform(1, [(s,)], self.grid)[0],
         )
-        log_part = _integral(first, slack, *less_limit(zero), self._rule)
-        weighed = _integral(first, slack, one.value, one.value_error, self._rule)
+        zero, one = less_limit(zero), one.value
+        log_part = _integral(first, slack, zero.value, zero.error, self._rule)
+        weighed = _integral(first, slack, one.value, one.error, self._rule)
         factor = form.evidence + form.others
         value = -factor * log_part.value + form.weight * weighed.value
         return Bounded(value, abs(factor) * log_part.error + abs(form.weight) * weighed.error)
@@ -104,9 +105,8 @@ class LogEngine(GradientEngine):
         """
         score = self._centred({0: s})[0]
         kappa, k = form.shift(self.particles)[:, None], self.particles[:, None]
-        sigma2, sigma2_error = (
-            find(0, (score, score))[:, None, :] for find in (self.law.moment, self.law.moment_error)
-        )
+        square = self.law.moment(0, (score, score))[:, None, :]
+        sigma2, sigma2_error = square.value, square.error
         value, error = kappa**2 * k * sigma2, kappa**2 * k * (sigma2_error + 4 * EPS * sigma2)
         terms: list[tuple[Any, Bounded]]
         if form.others:
@@ -118,7 +118,6 @@ class LogEngine(GradientEngine):
             cross = self.covariance(share, scores)
             terms.append((2.0 * kappa * k * form.weight, cross))
             if form.evidence:
-                square = Bounded(sigma2, sigma2_error)
                 terms += self._plain(s, square, form, kappa, log_evidence[:, None, None])
         for factor, term in terms:
             value, error = value + factor * term.value, error + np.abs(factor) * term.error
@@ -136,17 +135,16 @@ class LogEngine(GradientEngine):
         squares = [
             self._scores_squared(zero, sigma2, weight) for weight in (np.ones(1), -2.0 * (log_kt + _EULER))
         ]
-        first, second, slack1, slack2 = self.weights
-        scores, share, both = self.get(0, zero), self.get(1, one), self.get(1, one, zero)
-        value, error = less_limit(scores)
+        (first, slack1), (second, slack2) = ((x.value, x.error) for x in self.weights)
+        scores = less_limit(self.get(0, zero))
+        share, both = self.get(1, one).value, self.get(1, one, zero).value
+        value, error = scores.value, scores.error
         mean = _integral(first, slack1, -value, error, self._rule)  # E[T log y]
         products = []  # E[W T log^j y]
         for weight in (np.ones(1), -_EULER - log_kt):
-            alone = _integral(
-                first * weight, slack1 * np.abs(weight), both.value, both.value_error, self._rule
-            )
+            alone = _integral(first * weight, slack1 * np.abs(weight), both.value, both.error, self._rule)
             pair = share.value * value
-            pair_error = share.value_error * np.abs(value) + np.abs(share.value) * error
+            pair_error = share.error * np.abs(value) + np.abs(share.value) * error
             mixed = _integral(second * weight, slack2 * np.abs(weight), pair, pair_error, self._rule)
             products.append(Bounded(alone.value + mixed.value, alone.error + mixed.error))
         weighed = self._single(1, one)
@@ -169,12 +167,14 @@ class LogEngine(GradientEngine):
 
     def _scores_squared(self, zero: Any, sigma2: Bounded, weight: np.ndarray) -> Bounded:
         """∫ weight · (C(0)e^{-Kt} - C(t)) dt/t with C(t) = E[T² e^{-tS}], free of cancellation at large K."""
-        first, second, slack1, slack2 = self.weights
+        (first, slack1), (second, slack2) = ((x.value, x.error) for x in self.weights)
         size = np.abs(weight)
-        difference, difference_error = self.difference
+        difference, difference_error = self.difference.value, self.difference.error
         k, step = self.particles[:, None], self.grid.weight[:, None]
         base, scores, square = self.law.transform(0, [(), (zero,), (zero, zero)], self.grid)
-        (b, b_error), (v, v_error), (r, r_error) = map(less_limit, (base, scores, square))
+        (b, b_error), (v, v_error), (r, r_error) = (
+            (x.value, x.error) for x in map(less_limit, (base, scores, square))
+        )
         near = sigma2.value * b - r
         near_error = sigma2.value * b_error + sigma2.error * np.abs(b) + r_error
         near_error = near_error + 2 * EPS * (sigma2.value * np.abs(b) + np.abs(r))
@@ -216,13 +216,13 @@ def mean_of_one(law: Any, s: Any, form: LogForm) -> Bounded:
 
 def _own(law: Any, s: Any) -> Any:
     """A score less its mean of 0 under the proposal."""
-    return s.in_own_noise if isinstance(law, GaussianLaw) else s.less(law.moment(0, (s,)))
+    return s.in_own_noise if isinstance(law, GaussianLaw) else s.less(law.moment(0, (s,)).value)
 
 
 def _mean_log(law: Any) -> Bounded:
     """E[log w] in units of the evidence: Σ ½ (log(1+β) - β) - h²/(2(1+β)): [N]."""
     if isinstance(law, DiscreteLaw):
-        return Bounded(*(part[:, 0] for part in law.log_moments((), 1)[1]))
+        return law.log_moments((), 1)[1][:, 0]
     assert isinstance(law, GaussianLaw)
     of_beta, of_h = 0.5 * log1pmx(law.beta).sum(), (law.h**2 / (2 + 2 * law.beta)).sum(axis=1)
     size = np.abs(of_beta) + of_h
@@ -240,7 +240,7 @@ def _with_logs(law: Any, factors: tuple[Any, ...]) -> list[Bounded]:
     """
     centre = _mean_log(law).value
     if isinstance(law, DiscreteLaw):
-        return [Bounded(*pair) for pair in law.log_moments(factors, 2, centre)]
+        return law.log_moments(factors, 2, centre)
     assert isinstance(law, GaussianLaw)
     spread = np.sqrt((0.5 * law.beta**2 + law.h**2).sum(axis=1).max())
     radius = min(0.4 * law.max_power, -0.4 * law.min_power, 1.0 / max(spread, 0.1))

@@ -29,7 +29,7 @@ class SquaredWeights:
         both f and the last term are of second order in the fluctuation of S, and nothing large is left to cancel.
         """
         k = self.engine.particles[:, None]
-        w1, w2, slack1, slack2 = self.engine.weights
+        (w1, slack1), (w2, slack2) = ((weight.value, weight.error) for weight in self.engine.weights)
         sides = [_Side(self.engine, g, self.rounding) for g in ((p,) if p is q else (p, q))]
         a, b = sides[0], sides[-1]
         both, both_error = self._second_order_product(a, b)
@@ -55,7 +55,7 @@ class SquaredWeights:
 
     def _cross(self, side: _Side) -> tuple[np.ndarray, np.ndarray]:
         """E[Σ f/S² (1 - K/S)²] and its error: the Γ-weights of 1/S² - 2K/S³ + K²/S⁴ applied to f's transform."""
-        w1, _, slack1, _ = self.engine.weights
+        w1, slack1 = self.engine.weights[0].value, self.engine.weights[0].error
         kt = self.engine.particles[:, None] * self.engine.t
         with np.errstate(over="ignore", invalid="ignore"):
             gain = np.where(w1 > 0.0, 1.0 - kt + kt**2 / 6.0, 0.0)
@@ -68,22 +68,24 @@ class SquaredWeights:
         """t⁴ E[f g e^{-tw}] for the f of `a` and of `b`, and its error: [N, T, F]."""
         t, decay = self.engine.t[:, None], np.exp(-self.engine.t[:, None])
         e0, e0_error, e1, e1_error = (
-            x[..., None] for pair in (self.engine.excess, self.engine.excess_one) for x in pair
+            array[..., None]
+            for x in (self.engine.deviation, self.engine.weighted_deviation)
+            for array in (x.value, x.error)
         )
-        square, plain = self.engine.get(4, a.polynomial, b.polynomial), self.engine.get(2)
+        square, plain = self.engine.get(4, a.polynomial, b.polynomial).value, self.engine.get(2).value
         one, base = t * decay + e1, decay + e0
         ones = t**2 * (4 * plain.value - 4 * t * one + t**2 * base)
         level = a.level * b.level
         value = square.value + level * ones
         size = np.abs(square.value)
         size = size + np.abs(level) * t**2 * (4 * plain.value + 4 * t * np.abs(one) + t**2 * np.abs(base))
-        error = square.value_error
-        error = error + np.abs(level) * t**2 * (4 * plain.value_error + 4 * t * e1_error + t**2 * e0_error)
+        error = square.error
+        error = error + np.abs(level) * t**2 * (4 * plain.error + 4 * t * e1_error + t**2 * e0_error)
         for mu, side in ((a.level, b), (b.level, a)):
-            lead, cubic = self.engine.get(2, side.polynomial), self.engine.get(3, side.polynomial)
+            lead, cubic = (self.engine.get(power, side.polynomial).value for power in (2, 3))
             value = value - mu * (2 * t * cubic.value - t**2 * lead.value)
             size = size + np.abs(mu) * (2 * t * np.abs(cubic.value) + t**2 * np.abs(lead.value))
-            error = error + np.abs(mu) * (2 * t * cubic.value_error + t**2 * lead.value_error)
+            error = error + np.abs(mu) * (2 * t * cubic.error + t**2 * lead.error)
         return value, error + self.rounding * size
 
     @cached_property
@@ -93,7 +95,7 @@ class SquaredWeights:
 
     def _control(self, q: int) -> tuple[np.ndarray, np.ndarray]:
         """E[(1 - K/S)^q] and its error: ∫ [Σ_n C(q,n)(-1)^n τ^n/Γ(n)] (Λ^K - e^{-τ}) dτ/τ, τ = Kt: [N, nK, 1]."""
-        difference, slack = self.engine.difference
+        difference, slack = self.engine.difference.value, self.engine.difference.error
         tau, step = self.engine.particles[:, None] * self.engine.t, self.engine.grid.weight[:, None]
         with np.errstate(over="ignore", invalid="ignore"):
             weight = sum(comb(q, n) * (-1) ** n * tau**n / gamma(n) for n in range(1, q + 1))
@@ -107,20 +109,22 @@ class _Side:
     """t² E[f e^{-tw}] for f = w²p - 2μw + μ with the level μ = E[w²p], and its error: [N, T, F]."""
 
     def __init__(self, engine: GradientEngine, p: Function, rounding: np.ndarray):
-        self.polynomial, self.level = p, engine.law.moment(2, (p,))[:, None, :]
+        self.polynomial, self.level = p, engine.law.moment(2, (p,)).value[:, None, :]
         mu, t = self.level, engine.t[:, None]
         lead = engine.get(2, p)
         e0, e0_error, e1, e1_error = (
-            x[..., None] for pair in (engine.excess, engine.excess_one) for x in pair
+            array[..., None]
+            for x in (engine.deviation, engine.weighted_deviation)
+            for array in (x.value, x.error)
         )
         plain = mu * t**2 * np.exp(-t)
         split = lead.split[:, None]
-        head = lead.remainder - np.where(split, mu * t**2 * np.expm1(-t), plain)
-        head_size = np.where(split, np.abs(head), np.abs(lead.remainder) + np.abs(plain))
+        head = lead.remainder.value - np.where(split, mu * t**2 * np.expm1(-t), plain)
+        head_size = np.where(split, np.abs(head), np.abs(lead.remainder.value) + np.abs(plain))
         self.value = head - 2 * mu * t * e1 + mu * t**2 * e0
         size = np.abs(head) + np.abs(mu) * (2 * t * np.abs(e1) + t**2 * np.abs(e0))
         spread = np.abs(mu) * (2 * t * e1_error + t**2 * e0_error)
-        self.error = lead.error + spread + rounding * (size + head_size)
+        self.error = lead.remainder.error + spread + rounding * (size + head_size)
 
     def mean(self, w1, slack1, k, q1, q1_error) -> tuple[np.ndarray, np.ndarray]:
         """E[Σ f/S² - (μ/K)(1 - K/S)²]: what the mean differs by from μ/K, and its error."""

@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 from scipy.special import logsumexp
 
-from toyiwae.oracle.laws.bounded import EPS
+from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.oracle.laws.grid import Grid
 from toyiwae.oracle.laws.protocol import Transform
 
@@ -85,27 +85,22 @@ class DiscreteLaw:
         s = np.atleast_1d(np.asarray(s, dtype=float))
         return np.asarray(logsumexp(self.log_prob + s[:, None] * self.log_w, axis=1))[None]
 
-    def moment(self, power: float, factors: tuple[Table, ...] = ()) -> np.ndarray:
+    def moment(self, power: float, factors: tuple[Table, ...] = ()) -> Bounded:
         """E[w^power Π g]: [1, F]."""
-        if power == 1 and len(factors) == 1:
-            return factors[0].base
         # beyond e^600 a moment is larger than any use for it
         weight = np.exp(np.minimum(self.log_prob + power * self.log_w, 600.0))
-        return (self._product(factors) @ weight)[None]
-
-    def moment_error(self, power: float, factors: tuple[Table, ...] = ()) -> np.ndarray:
-        """Bound on the round-off of `moment`: [1, F]."""
         size = 8.0 + np.abs(self.log_prob) + abs(power) * np.abs(self.log_w)
-        weight = size * np.exp(np.minimum(self.log_prob + power * self.log_w, 600.0))
         sizes = np.ones((1, len(self.log_w)))
         for factor in factors:
             sizes = sizes * (np.abs(factor.base[0])[:, None] + np.abs(factor.values))
-        return EPS * (sizes @ weight)[None]
+        known = power == 1 and len(factors) == 1
+        value = factors[0].base if known else (self._product(factors) @ weight)[None]
+        return Bounded(value, EPS * (sizes @ (size * weight))[None])
 
     def log_moments(
         self, factors: tuple[Table, ...], order: int, centre: float | np.ndarray = 0.0
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """E[Π g (log w - centre)^j] for j = 0, …, order, each with a bound on its round-off: [1, F]."""
+    ) -> list[Bounded]:
+        """E[Π g (log w - centre)^j] for j = 0, …, order: [1, F] each."""
         log_w = self.log_w - centre
         product, size = self._product(factors), np.ones((1, len(self.log_w)))
         for factor in factors:
@@ -114,7 +109,7 @@ class DiscreteLaw:
         for j in range(order + 1):
             weight = self._prob * log_w**j
             slack = np.abs(weight) * (8.0 + 2.0 * j + np.abs(self.log_prob))
-            found.append(((product @ weight)[None], EPS * (size @ slack)[None]))
+            found.append(Bounded((product @ weight)[None], EPS * (size @ slack)[None]))
         return found
 
     def _product(self, factors: tuple[Table, ...]) -> np.ndarray:
@@ -132,8 +127,8 @@ class DiscreteLaw:
     def smoothness(self, p: float = 1.0) -> None:
         """Nothing is known: every atom is a feature."""
 
-    def excess(self, power: int, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-        """`t^a (E[w^a e^{-tw}] - e^{-t})` for a = 0 or 1, and its error: [1, T]."""
+    def deviation(self, power: int, grid: Grid) -> Bounded:
+        """`t^a (E[w^a e^{-tw}] - e^{-t})` for a = 0 or 1: [1, T]."""
         t = np.exp(np.minimum(grid.log_t, 300.0))[:, None]
         w = np.exp(self.log_w)
         y = t * (w - 1.0)
@@ -148,7 +143,7 @@ class DiscreteLaw:
             else:
                 terms = t * w * np.where(near, decay * np.expm1(-small), direct - decay)
                 size = np.abs(terms) + np.where(near, 0.0, t * w * (direct + decay))
-        return (terms @ self._prob)[None], (4 * EPS * (size @ self._prob))[None]
+        return Bounded((terms @ self._prob)[None], (4 * EPS * (size @ self._prob))[None])
 
     def transform(
         self, power: float, requests: Sequence[tuple[Table, ...]], grid: Grid, p: float = 1.0
@@ -166,11 +161,10 @@ class DiscreteLaw:
         result = []
         for factors in requests:
             values = self._product(factors)
-            leading = rise * self.moment(power, factors)
-            error = EPS * (size @ np.abs(values).T)
-            leading_error = rise * self.moment_error(power, factors)
-            value = (weights @ values.T)[None]
-            result.append(Transform(value, split, leading[None], error[None], leading_error[None]))
+            moment = self.moment(power, factors)
+            leading = Bounded((rise * moment.value)[None], (rise * moment.error)[None])
+            remainder = Bounded((weights @ values.T)[None], EPS * (size @ np.abs(values).T)[None])
+            result.append(Transform(remainder, split, leading))
         return result
 
 

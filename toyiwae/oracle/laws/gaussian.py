@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from toyiwae.oracle.laws import contour
-from toyiwae.oracle.laws.bounded import EPS
+from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.oracle.laws.gaussian_moments import GaussianMoments
 from toyiwae.oracle.laws.grid import Grid
 from toyiwae.oracle.laws.laplace import Segment
@@ -23,10 +23,10 @@ from toyiwae.oracle.laws.tilted import Tilt
 class GaussianLaw(GaussianMoments):
     """The weights of a Gaussian proposal against Gaussian posteriors of N rows: see `GaussianMoments`."""
 
-    def excess(self, power: int, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-        """`t^a (E[w^a e^{-tw}] - e^{-t})` for a = 0 or 1, what the weight's spread adds, and its error: [N, T]."""
+    def deviation(self, power: int, grid: Grid) -> Bounded:
+        """`t^a (E[w^a e^{-tw}] - e^{-t})` for a = 0 or 1, what the weight's spread adds: [N, T]."""
         value, _, error = self._integrate(power, 1.0, [()], grid, excess=True)[0]
-        return value[..., 0], error[..., 0]
+        return Bounded(value[..., 0], error[..., 0])
 
     def transform(
         self, power: float, requests: Sequence[tuple[Polynomial, ...]], grid: Grid, p: float = 1.0
@@ -39,15 +39,18 @@ class GaussianLaw(GaussianMoments):
         for (value, split, error), factors in zip(
             self._integrate(power, p, requests, grid, excess=False), requests, strict=True
         ):
-            leading, leading_error = np.zeros_like(value), np.zeros_like(value)
+            leading = Bounded.zeros(value.shape)
             if exists:
                 with np.errstate(over="ignore", invalid="ignore"):
-                    leading, leading_error = (
-                        np.nan_to_num(scaled * moment[:, None, :], posinf=1e300, neginf=-1e300)
-                        for moment in (self.moment(power, factors), self.moment_error(power, factors))
+                    moment = self.moment(power, factors)
+                    term, slack = (
+                        np.nan_to_num(scaled * part[:, None, :], posinf=1e300, neginf=-1e300)
+                        for part in (moment.value, moment.error)
                     )
-                leading_error += EPS * (2.0 + np.abs(power / p * grid.log_t))[:, None] * np.abs(leading)
-            result.append(Transform(value, split, leading, error, leading_error))
+                leading = Bounded(
+                    term, slack + EPS * (2.0 + np.abs(power / p * grid.log_t))[:, None] * np.abs(term)
+                )
+            result.append(Transform(Bounded(value, error), split, leading))
         return result
 
     def _integrate(self, power, p, requests, grid, *, excess):

@@ -3,8 +3,8 @@
 A Law answers, for `w` in units of the evidence (E[w] = 1), N rows of data and functions `g` of the noise:
 
 * `moment(power, factors)`             -> E[w^power Π g]: [N, F]
-* `transform(power, requests, grid)`   -> E[w^power Π g · e^{-t w^p}] on a grid of t, with an error
-* `excess(power, grid)`                -> the transform for g = 1 less that of w = 1, without cancellation
+* `transform(power, requests, grid)`   -> E[w^power Π g · e^{-t w^p}] on a grid of t
+* `deviation(power, grid)`             -> the transform for g = 1 less that of w = 1, without cancellation
 
 All finite-K truth is computed from these and from nothing else.
 """
@@ -19,7 +19,7 @@ from typing import Self
 import numpy as np
 
 from toyiwae.errors import MissingMomentError
-from toyiwae.oracle.laws.bounded import EPS
+from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.oracle.laws.grid import Smoothness
 from toyiwae.oracle.laws.polynomials import Polynomial
 from toyiwae.oracle.laws.spectrum import Spectrum
@@ -76,8 +76,8 @@ class GaussianMoments:
         constant, weight = self.spectrum.parts(np.atleast_1d(np.asarray(s)))
         return constant + self.h**2 @ weight.T
 
-    def moment(self, power: float, factors: tuple[Polynomial, ...] = ()) -> np.ndarray:
-        """E[w^power Π g]: [N, F], F = 1 without factors.
+    def moment(self, power: float, factors: tuple[Polynomial, ...] = ()) -> Bounded:
+        """E[w^power Π g]: [N, F], F = 1 without factors; its error holds that of β and h.
 
         Raises:
             MissingMomentError: if E[w^power] does not exist.
@@ -88,27 +88,18 @@ class GaussianMoments:
                 f" {self.min_power:.6g} < s < {self.max_power:.6g}"
             )
         if power == 0 and len(factors) == 1 and factors[0].plain is not None:
-            return factors[0].plain
-        moment = np.exp(self.log_moment(float(power)))
-        if not factors:
-            return moment
-        return moment * np.real(Tilt(self.beta, self.h, np.array([float(power)])).expectation(factors)[:, 0])
-
-    def moment_error(self, power: float, factors: tuple[Polynomial, ...] = ()) -> np.ndarray:
-        """Bound on the round-off of `moment`: [N, F]; that of its arguments included."""
-        if power == 0 and len(factors) == 1 and factors[0].plain is not None:
             sizes = factors[0].sizes.plain
             assert sizes is not None
-            return EPS * sizes
+            return Bounded(factors[0].plain, EPS * sizes)
         s = np.array([float(power)])
         constant, weight = self.spectrum.parts(s)
         size = np.abs(constant) + self.h**2 @ np.abs(weight).T
-        moment = np.exp(self.log_moment(float(power)))
+        moment = np.exp(constant + self.h**2 @ weight.T)
         error = moment * (EPS * (8.0 + size) + self.relative_wobble(s, weight))
         if not factors:
-            return error
-        mean = Tilt(self.beta, self.h, s).expectation(factors)[:, 0]
-        return error * np.abs(mean) + EPS * moment * self.sizes(s, factors)[:, 0]
+            return Bounded(moment, error)
+        mean = np.real(Tilt(self.beta, self.h, s).expectation(factors)[:, 0])
+        return Bounded(moment * mean, error * np.abs(mean) + EPS * moment * self.sizes(s, factors)[:, 0])
 
     def sizes(self, s: np.ndarray, factors: tuple[Polynomial, ...], about: float = 1.0) -> np.ndarray:
         """Round-off of the mean of a product under the tilts s, in units of the machine precision: [N or 1, S, F]."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from toyiwae.oracle.laws.bounded import Bounded, where
 from toyiwae.oracle.laws.grid import Grid, Smoothness
 
 
@@ -19,21 +21,16 @@ class Transform:
     true. Scaling by t^{a/p} keeps every number within the range of double precision.
     """
 
-    remainder: np.ndarray
+    remainder: Bounded
     split: np.ndarray
-    leading: np.ndarray  # [N, T, F]; zeros where the moment does not exist (then nothing is split off)
-    error: np.ndarray  # [N, T, F], of the remainder
-    leading_error: np.ndarray  # [N, T, F], of the leading term
+    leading: Bounded  # [N, T, F]; zeros where the moment does not exist (then nothing is split off)
 
-    @property
-    def value(self) -> np.ndarray:
+    @cached_property
+    def value(self) -> Bounded:
         """The transform itself."""
-        return self.remainder + np.where(self.split[:, None], self.leading, 0.0)
-
-    @property
-    def value_error(self) -> np.ndarray:
-        """The error of the transform itself."""
-        return self.error + np.where(self.split[:, None], self.leading_error, 0.0)
+        if not self.split.any():
+            return self.remainder
+        return self.remainder + where(self.split[:, None], self.leading, 0.0)
 
 
 @runtime_checkable
@@ -69,12 +66,8 @@ class Law(Protocol):
         """Log E[w^s]: [N, S]."""
         ...
 
-    def moment(self, power: float, factors: tuple[Any, ...] = ()) -> np.ndarray:
+    def moment(self, power: float, factors: tuple[Any, ...] = ()) -> Bounded:
         """E[w^power Π g]: [N, F]; raises MissingMomentError where it does not exist."""
-        ...
-
-    def moment_error(self, power: float, factors: tuple[Any, ...] = ()) -> np.ndarray:
-        """Bound on the round-off of `moment`: [N, F]."""
         ...
 
     def upper_log_t(self, decay: float, p: float = 1.0) -> float:
@@ -85,8 +78,8 @@ class Law(Protocol):
         """How smooth the transforms of w^p are at large t; None where they may not be."""
         ...
 
-    def excess(self, power: int, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-        """`t^a (E[w^a e^{-tw}] - e^{-t})` for a = 0 or 1, and its error: [N, T]."""
+    def deviation(self, power: int, grid: Grid) -> Bounded:
+        """`t^a (E[w^a e^{-tw}] - e^{-t})` for a = 0 or 1, the deviation from w = 1: [N, T]."""
         ...
 
     def transform(

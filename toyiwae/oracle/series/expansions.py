@@ -297,7 +297,7 @@ class _Rows:
                 g = g.less(limit)
             moments.tags[r] = Tag(r, g, centred=r < 2)
         if "score" in self._statistic or "scaled" in self._statistic:
-            score = score.less(law.moment(0, (score,)))
+            score = score.less(law.moment(0, (score,)).value)
             moments.tags["score"] = Tag(0, score, centred=True)
             scale = Bounded(log_evidence, 8 * EPS * np.abs(log_evidence))
             moments.tags["scaled"] = Tag(0, score, scale, centred=True)

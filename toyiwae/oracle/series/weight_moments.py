@@ -122,8 +122,8 @@ class FloatMoments(WeightMoments):
         """E[w^power Π g]: [N, F]; round-off is in proportion to the root mean squares of the factors."""
         log_moment = self.law.log_moment(float(power))
         with np.errstate(over="ignore", invalid="ignore"):
-            value = _finite(self.law.moment(power, factors), power)
-            squares = [self.law.moment(power, (g, g)) for g in factors]
+            value = _finite(self.law.moment(power, factors).value, power)
+            squares = [self.law.moment(power, (g, g)).value for g in factors]
             other = squares[1] if len(factors) == 2 else np.exp(log_moment)
             size = np.sqrt(squares[0]) * np.sqrt(other)
         return Bounded(value, (self._slack(power, log_moment) + self._whitening) * size)
