@@ -17,6 +17,7 @@ import numpy as np
 from toyiwae import checks
 from toyiwae.errors import InputError
 from toyiwae.problems.linear_gaussian import Data
+from toyiwae.problems.parameter import Parameter, Parameters
 from toyiwae.problems.record import Record, Sections
 
 MOST_LATENTS = 12
@@ -158,16 +159,20 @@ class DiscreteProblem(Sections):
         return self.proposal.weight is not None
 
     @property
-    def parameters(self) -> dict[str, tuple[int, ...]]:
+    def parameters(self) -> Parameters:
         """Shapes of all parameters a gradient can be asked for, the model's first."""
-        model = {name: getattr(self.model, name).shape for name in ("prior_logit", "loading", "offset")}
-        names = ("weight", "offset") if self.amortised else ("logit",)
-        return {**model, **{f"proposal_{name}": getattr(self.proposal, name).shape for name in names}}
+        names = ("prior_logit", "loading", "offset")
+        records = [Parameter(name, getattr(self.model, name).shape, "model") for name in names]
+        for name in ("weight", "offset") if self.amortised else ("logit",):
+            amortised = name if self.amortised else ""
+            shape = getattr(self.proposal, name).shape
+            records.append(Parameter(f"proposal_{name}", shape, "proposal", "mean", amortised))
+        return Parameters(records)
 
     @property
     def mean_parameters(self) -> tuple[str, ...]:
         """The logits of the prior and the proposal's parameters: what gradients are of by default."""
-        return ("prior_logit", *(name for name in self.parameters if name.startswith("proposal_")))
+        return ("prior_logit", *self.parameters.where(part="proposal"))
 
     def observations(self) -> DiscreteObservations:
         """The observations [N, D_x] and the proposal's logits [N, D] of each; read-only."""

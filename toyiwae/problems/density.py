@@ -10,6 +10,7 @@ import numpy as np
 
 from toyiwae import checks
 from toyiwae.errors import InputError
+from toyiwae.problems.parameter import Parameter, Parameters
 
 LogDensity = Callable[[np.ndarray], np.ndarray]
 
@@ -91,10 +92,12 @@ class QuadratureProblem:
         return len(self.proposal_mean)
 
     @property
-    def parameters(self) -> dict[str, tuple[int, ...]]:
+    def parameters(self) -> Parameters:
         """Shapes of all parameters a gradient can be asked for, the model's first."""
-        model = {name: (size,) for name, size in self._sizes.items()}
-        return {**model, "proposal_mean": (self.dim_z,), "proposal_chol": (self.dim_z, self.dim_z)}
+        dim = self.dim_z
+        model = [Parameter(name, (size,), "model") for name, size in self._sizes.items()]
+        mean = Parameter("proposal_mean", (dim,), "proposal", "mean")
+        return Parameters([*model, mean, Parameter("proposal_chol", (dim, dim), "proposal", "chol")])
 
     @property
     def mean_parameters(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from toyiwae import checks
 from toyiwae.errors import InputError
+from toyiwae.problems.parameter import Parameter, Parameters
 from toyiwae.problems.record import Record, Sections
 
 
@@ -114,7 +115,9 @@ class Proposal(Record):
         means = None if mean is None or mean.ndim == 1 else len(mean)
         if many and means != len(given):
             found = "the mean is not" if means is None else f"proposal.mean has {means}"
-            raise InputError(f"{name} is one for each of {len(given)} observations but {found}: expected [N, D_z]")
+            raise InputError(
+                f"{name} is one for each of {len(given)} observations but {found}: expected [N, D_z]"
+            )
         self._set(mean=mean, weight=weight, offset=offset, var=var)
         if var is None:
             self._set(cov=cov)
@@ -241,17 +244,21 @@ class Problem(Sections):
         return self.proposal.weight is not None
 
     @property
-    def parameters(self) -> dict[str, tuple[int, ...]]:
+    def parameters(self) -> Parameters:
         """Shapes of all parameters a gradient can be asked for, the model's first."""
-        model = {name: getattr(self.model, name).shape for name in ("prior_mean", "loading", "offset")}
-        names = ("weight", "offset") if self.amortised else ("mean",)
-        proposal = {f"proposal_{name}": getattr(self.proposal, name).shape for name in names}
-        return {**model, **proposal, "proposal_chol": self.proposal.cov_shape}
+        model, proposal = self.model, self.proposal
+        names, cov = ("prior_mean", "loading", "offset"), proposal.cov_shape
+        records = [Parameter(name, getattr(model, name).shape, "model") for name in names]
+        for name in ("weight", "offset") if self.amortised else ("mean",):
+            amortised, shape = name if self.amortised else "", getattr(proposal, name).shape
+            own = name == "mean" and len(shape) == 2
+            records.append(Parameter(f"proposal_{name}", shape, "proposal", "mean", amortised, own))
+        return Parameters([*records, Parameter("proposal_chol", cov, "proposal", "chol", own=len(cov) == 3)])
 
     @property
     def mean_parameters(self) -> tuple[str, ...]:
         """The parameters of the prior's and the proposal's mean: what is reported unless asked otherwise."""
-        return tuple(n for n in self.parameters if n not in ("loading", "offset", "proposal_chol"))
+        return ("prior_mean", *self.parameters.where(moves="mean"))
 
     def observations(self) -> Observations:
         """The observations [N, D_x], and the proposal's mean [N, D_z] and covariance of each; read-only."""

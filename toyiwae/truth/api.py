@@ -67,7 +67,8 @@ def exact(
     source.check(chosen, wanted)
     refused = _refused(source, chosen, counts, groups)
     served = [estimator for estimator in chosen if estimator.name not in refused]
-    answers = Answers(source, Questions(served, wanted, source.model_parameters, counts, groups), digits)
+    asked_of = [problem.parameters.record(name) for name in wanted]
+    answers = Answers(source, Questions(served, asked_of, counts, groups), digits)
     cells = Cells(answers, refused, joint=covariance)
     asked = {
         "K": counts,
@@ -106,7 +107,7 @@ def _refused(
     """Estimator -> the moment that it needs and that does not exist."""
     found: dict[str, str] = {}
     for estimator in estimators:
-        for exponent in sorted(Questions([estimator], (), (), counts, groups).exponents(estimator)):
+        for exponent in sorted(Questions([estimator], (), counts, groups).exponents(estimator)):
             reason = source.missing_mean(exponent)
             if reason is not None:
                 found[estimator.name] = reason

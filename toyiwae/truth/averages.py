@@ -18,6 +18,7 @@ from toyiwae.oracle.laws.ranges import Grids
 from toyiwae.oracle.whitened.components import GradientComponents
 from toyiwae.oracle.whitened.rows import row_batches
 from toyiwae.oracle.whitened.whitening import Gradients, Whitened
+from toyiwae.problems.parameter import Parameter
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,14 @@ def gradients(
     Returns:
         key -> moments, arrays `[nK, *shape of the parameter]`; zeros where the form has no such coefficient.
     """
-    sums = {key: Average(whitened, parameter, len(particles)) for key, (_, parameter) in jobs.items()}
+    record = whitened.problem.parameters.record
+    jobs = {key: (form, record(name)) for key, (form, name) in jobs.items()}
+    sums = {key: Average(whitened.x, parameter, len(particles)) for key, (_, parameter) in jobs.items()}
     for exponent in sorted({form.exponent for form, _ in jobs.values()}):
         chosen = {key: job for key, job in jobs.items() if job[0].exponent == exponent}
         law = whitened.law(exponent)
         grids = Grids(particles if exponent != 0.0 else ())
-        width = max(int(np.prod(whitened.problem.parameters[name])) for _, name in chosen.values())
+        width = max(parameter.size for _, parameter in chosen.values())
         for rows in row_batches(law, min(width, 2 * law.beta.size**2)):
             batch = whitened.gradients(law, rows, exponent)
             for key, moments in _moments(batch, chosen, particles, grids(batch.law)):
@@ -92,7 +95,7 @@ def gradients(
 
 
 def _moments(
-    rows: Gradients, jobs: Mapping[Any, tuple[Form, str]], particles: Sequence[int], grid: Grid | None
+    rows: Gradients, jobs: Mapping[Any, tuple[Form, Parameter]], particles: Sequence[int], grid: Grid | None
 ) -> Iterator[tuple[Any, GradientMoments]]:
     built = GradientComponents(rows)
     parts = {key: built.of(form, parameter) for key, (form, parameter) in jobs.items()}
@@ -100,9 +103,9 @@ def _moments(
     engine = GradientEngine(rows.law, [k for k in particles if k > 1], grid) if grid is not None else None
     if engine is not None:
         engine.prepare((components, components) for components in parts.values())
-    known: dict[tuple, GradientMoments] = {}
+    known: dict[tuple, GradientMoments] = {}  # polynomials are equal if they are one object
     for key, components in parts.items():
-        same = tuple(sorted((r, id(g)) for r, g in components.items()))
+        same = tuple(components.items())
         if same not in known:
             known[same] = moments_for_all(rows.law, components, particles, engine)
         yield key, known[same]
@@ -111,11 +114,10 @@ def _moments(
 class Average:
     """Running average over rows of one parameter's moments, in the parameter's own shape; of any source of rows."""
 
-    def __init__(self, whitened: Any, parameter: str, count: int):
-        self._x, self._parameter, self._n = whitened.x, parameter, len(whitened.x)
-        self._shape = whitened.problem.parameters[parameter]
-        self._limit = np.zeros(self._shape)
-        self._parts = [np.zeros((count, *self._shape)) for _ in range(6)]
+    def __init__(self, x: np.ndarray, parameter: Parameter, count: int):
+        self._x, self._parameter = x, parameter
+        self._limit = np.zeros(parameter.shape)
+        self._parts = [np.zeros((count, *parameter.shape)) for _ in range(6)]
 
     def add(self, rows: np.ndarray, moments: GradientMoments) -> None:
         """Add a batch of rows."""
@@ -124,24 +126,12 @@ class Average:
         arrays = [array for found in estimates for array in (found.value, found.error)]
         factors = (x, np.abs(x), x, np.abs(x), x**2, x**2)
         for total_so_far, array, factor in zip(self._parts, arrays, factors, strict=True):
-            total_so_far += self.summed(array, factor)
-        self._limit += self.summed(moments.limit[:, None, :], x)[0]
-
-    def summed(self, array: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Sum over rows of an array [N, nK, F]."""
-        if self._parameter == "proposal_weight":
-            return np.einsum("nkd,nx->kdx", array, x)
-        summed = array.sum(axis=0)
-        if self._parameter != "proposal_chol":
-            return summed.reshape(len(summed), *self._shape)
-        full = np.zeros((len(summed), *self._shape))
-        i, j = np.tril_indices(self._shape[0])
-        full[:, i, j] = summed
-        return full
+            total_so_far += self._parameter.summed(array, factor, rows)
+        self._limit += self._parameter.summed(moments.limit, x, rows)
 
     def result(self) -> Averaged:
         """The average over the rows."""
-        n, (shift, shift_error, mean, mean_error, var, var_error) = self._n, self._parts
+        n, (shift, shift_error, mean, mean_error, var, var_error) = len(self._x), self._parts
         return Averaged(
             self._limit / n,
             Bounded(shift / n, shift_error / n),

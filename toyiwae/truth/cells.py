@@ -156,7 +156,7 @@ class Cells:
         form = estimator.form
         assert form is not None
         what = f"the variance of {estimator.name} at K = {total}"
-        if log_part(form, name, self.questions.model_parameters):
+        if log_part(form, self.questions.part(name)):
             found, missing = self.answers.log_variance((at_particles(form, total), name), total)
             if found is None:
                 return None, f"the variance of {estimator.name} at this parameter is {missing}"

@@ -16,7 +16,8 @@ from toyiwae.oracle.laws.polynomials import Polynomial
 from toyiwae.oracle.laws.ranges import Grids
 from toyiwae.oracle.whitened.components import GradientComponents
 from toyiwae.oracle.whitened.rows import row_batches
-from toyiwae.oracle.whitened.whitening import MODEL_PARAMETERS, Whitened
+from toyiwae.oracle.whitened.whitening import Whitened
+from toyiwae.problems.parameter import Parameter
 
 MOST_COORDINATES = 1000
 _PAIRS = 1500  # pairs of coordinates whose transforms are held at once
@@ -44,38 +45,32 @@ def covariance(
     Raises:
         InputError: more than MOST_COORDINATES coordinates.
     """
-    shapes = whitened.problem.parameters
-    count = sum(int(np.prod(shapes[name])) for name in parameters)
+    records = [whitened.problem.parameters.record(name) for name in parameters]
+    count = sum(parameter.size for parameter in records)
     if count > MOST_COORDINATES:
         raise InputError(f"covariance of {count} coordinates: expected at most {MOST_COORDINATES}")
     law = whitened.law(form.exponent)
     many = [k for k in particles if k > 1]
     grids = Grids(particles if form.exponent != 0.0 else ())
     value, error = np.zeros((2, len(particles), count, count))
-    names = list(dict.fromkeys(_kind(name) for name in parameters))
+    kinds = {
+        parameter.kind: parameter for parameter in reversed(records)
+    }  # which share their base coordinates
     for rows in row_batches(law, _PAIRS):
         built = GradientComponents(whitened.gradients(law, rows, form.exponent))
-        blocks = [built.of(form, _representative(kind, parameters)) for kind in names]
+        blocks = [built.of(form, parameter) for parameter in kinds.values()]
         if not any(blocks):
             return Bounded(value, error)
         grid = grids(law.take(rows))
         engine = GradientEngine(law.take(rows), many, grid) if grid is not None else None
         base, slack = _base_covariance(law.take(rows), blocks, particles, engine)  # [N, nK, B, B]
-        sizes = [next(iter(block.values())).base.shape[1] for block in blocks]
-        design = _design(whitened, rows, parameters, names, sizes)  # [N, F, B]
+        widths = {k: next(iter(block.values())).base.shape[1] for k, block in zip(kinds, blocks, strict=True)}
+        design = _design(records, whitened.x[rows], widths, rows)  # [N, F, B]
         value += np.einsum("nfb,nkbc,ngc->kfg", design, base, design, optimize=True)
         design = np.abs(design)
         slack = slack + 4 * EPS * np.abs(base)
         error += np.einsum("nfb,nkbc,ngc->kfg", design, slack, design, optimize=True)
     return Bounded(value / len(whitened.x) ** 2, error / len(whitened.x) ** 2)
-
-
-def _kind(name: str) -> str:
-    return name if name in MODEL_PARAMETERS else "chol" if name == "proposal_chol" else "mean"
-
-
-def _representative(kind: str, parameters: Sequence[str]) -> str:
-    return next(name for name in parameters if _kind(name) == kind)
 
 
 def _base_covariance(
@@ -97,11 +92,11 @@ def _base_covariance(
 
 def _chosen(parts: Parts, index: np.ndarray) -> Parts:
     """Some coordinates; what shares its right-hand factor still does, so that it can be added up."""
-    rights: dict[int, Any] = {}
+    rights: dict[Any, Any] = {}
     result = {}
     for r, g in parts.items():
         chosen = g[index]
-        result[r] = replace(chosen, right=rights.setdefault(id(g.right), chosen.right))
+        result[r] = replace(chosen, right=rights.setdefault(g.right, chosen.right))
     return result
 
 
@@ -133,24 +128,15 @@ def _covariances(
     return np.stack(values, axis=1), np.stack(errors, axis=1)
 
 
-def _design(whitened: Whitened, rows: np.ndarray, parameters, names, sizes) -> np.ndarray:
+def _design(
+    parameters: Sequence[Parameter], x: np.ndarray, widths: dict[str, int], rows: np.ndarray
+) -> np.ndarray:
     """How each coordinate asked for is made of the base coordinates, row by row: [N, F, B]."""
-    x = whitened.x[rows]
-    starts = np.concatenate([[0], np.cumsum(sizes)])
+    starts = dict(zip(widths, np.cumsum([0, *widths.values()]), strict=False))
     pieces = []
-    for name in parameters:
-        block = names.index(_kind(name))
-        size, shape = sizes[block], whitened.problem.parameters[name]
-        one = np.eye(size)
-        if name == "proposal_weight":
-            local = np.einsum("db,nx->ndxb", one, x).reshape(len(x), -1, size)
-        elif name == "proposal_chol":
-            full = np.zeros((*shape, size))
-            full[np.tril_indices(shape[0])] = one
-            local = np.broadcast_to(full.reshape(-1, size), (len(x), shape[0] ** 2, size))
-        else:
-            local = np.broadcast_to(one, (len(x), size, size))
-        wide = np.zeros((len(x), local.shape[1], starts[-1]))
-        wide[:, :, starts[block] : starts[block + 1]] = local
+    for parameter in parameters:
+        start, width = starts[parameter.kind], widths[parameter.kind]
+        wide = np.zeros((len(x), parameter.size, sum(widths.values())))
+        wide[:, :, start : start + width] = parameter.design(x, width, rows)
         pieces.append(wide)
     return np.concatenate(pieces, axis=1)

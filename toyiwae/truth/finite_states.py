@@ -28,6 +28,7 @@ from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.oracle.laws.discrete import DiscreteLaw, Table
 from toyiwae.oracle.laws.ranges import common_grid
 from toyiwae.problems.binary import DiscreteProblem
+from toyiwae.problems.parameter import Parameter
 from toyiwae.truth.averages import Average, Averaged, Bounds
 from toyiwae.truth.source import Jobs, LogVariance, no_covariance
 
@@ -90,12 +91,12 @@ class RowTruth:
         gap = insert_single(self.particles, engine and engine.gap(), first)
         return gap, insert_single(self.particles, engine and engine.ess(), one)
 
-    def moments(self, form: Form, parameter: str) -> GradientMoments | None:
+    def moments(self, form: Form, parameter: Parameter) -> GradientMoments | None:
         """Mean with all terms, variance without log terms; None where there is no coefficient."""
-        if parameter in self.row.model:
-            terms = {r: [(factor, ("model", parameter))] for r, factor in form.model.items()}
+        if parameter.part == "model":
+            terms = {r: [(factor, ("model", parameter.name))] for r, factor in form.model.items()}
             return self._polynomial(terms)
-        kind = "chol" if parameter == "proposal_chol" else "mean"
+        kind = parameter.moves
         if self.row.path:
             form = form_of_mean(form)
         terms: dict[int, list[tuple[float, tuple[str, str]]]] = {}
@@ -107,10 +108,9 @@ class RowTruth:
         evidence = form.log_evidence + form.path.get(1, 0.0) / self.exponent if not self.row.path else 0.0
         return self._with_log(found, evidence, kind) if evidence else found
 
-    def variance(self, form: Form, parameter: str) -> Bounded:
+    def variance(self, form: Form, parameter: Parameter) -> Bounded:
         """Variance with log terms: [1, nK, F]."""
-        kind = "chol" if parameter == "proposal_chol" else "mean"
-        score, row = self.table("score", kind), self.row
+        score, row = self.table("score", parameter.moves), self.row
         log_evidence = Bounded(np.array([row.log_evidence]), np.array([row.round_off(1.0)]))
         return log_variance(self.law, self.engine, score, LogForm.of(form), log_evidence, self.particles)
 
@@ -148,7 +148,6 @@ class TabulatedSource:
 
     def __init__(self, problem: Any, x: np.ndarray, rows: list[Row]):
         self.problem, self.x, self.rows = problem, x, rows
-        self.model_parameters = tuple(rows[0].model)
         self._known: dict[Any, RowTruth] = {}
 
     @property
@@ -191,10 +190,11 @@ class TabulatedSource:
 
     def gradients(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, Averaged]:
         """Means with all terms, and variances without log terms."""
-        sums = {key: Average(self, name, len(particles)) for key, (_, name) in jobs.items()}
+        moved = {key: self.problem.parameters.record(name) for key, (_, name) in jobs.items()}
+        sums = {key: Average(self.x, parameter, len(particles)) for key, parameter in moved.items()}
         for n in range(len(self.rows)):
-            for key, (form, name) in jobs.items():
-                moments = self._truth(n, form.exponent, particles).moments(form, name)
+            for key, (form, _) in jobs.items():
+                moments = self._truth(n, form.exponent, particles).moments(form, moved[key])
                 if moments is not None:
                     sums[key].add(np.array([n]), moments)
         return {key: average.result() for key, average in sums.items()}
@@ -207,9 +207,10 @@ class TabulatedSource:
             if reason is not None:
                 result[key] = LogVariance(None, f"not derived: {reason}")
                 continue
-            average = Average(self, name, len(particles))
+            parameter = self.problem.parameters.record(name)
+            average = Average(self.x, parameter, len(particles))
             for n in range(len(self.rows)):
-                var = self._truth(n, 1.0, particles).variance(form, name)
+                var = self._truth(n, 1.0, particles).variance(form, parameter)
                 none = np.zeros_like(var.value)
                 nothing = Bounded(none, none)
                 average.add(np.array([n]), GradientMoments(none[:, 0], nothing, var, nothing))
@@ -267,7 +268,7 @@ class EnumeratedSource(TabulatedSource):
         Raises:
             InputError: naming the estimator.
         """
-        if all(name in self.model_parameters for name in parameters):
+        if all(self.problem.parameters.record(name).part == "model" for name in parameters):
             return
         for estimator in estimators:
             if estimator.form is None or estimator.form.path:

@@ -13,8 +13,7 @@ from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.oracle.laws.ranges import Grids
 from toyiwae.oracle.whitened.components import GradientComponents
 from toyiwae.oracle.whitened.rows import row_batches
-from toyiwae.oracle.whitened.whitening import MODEL_PARAMETERS, Whitened
-from toyiwae.truth.averages import Average
+from toyiwae.oracle.whitened.whitening import Whitened
 
 
 def gradients(
@@ -29,23 +28,22 @@ def gradients(
         particles: numbers of particles that a weight is normalised over.
     """
     plain = form_of_mean(form) is form
-    names = [name for name in parameters if plain or name in MODEL_PARAMETERS]
+    records = [whitened.problem.parameters.record(name) for name in parameters]
+    chosen = {p.name: p for p in records if plain or p.part == "model"}
     law, x, count = whitened.law(form.exponent), whitened.x, len(whitened.x)
-    sums = {name: Average(whitened, name, len(particles)) for name in names}
     many, grids = [k for k in particles if k > 1], Grids(particles)
-    shapes = {name: (3, len(particles), *whitened.problem.parameters[name]) for name in names}
-    totals = {name: np.zeros(shape) for name, shape in shapes.items()}
-    width = max((int(np.prod(shape[2:])) for shape in shapes.values()), default=1)
+    totals = {name: np.zeros((3, len(particles), *p.shape)) for name, p in chosen.items()}
+    width = max((p.size for p in chosen.values()), default=1)
     for rows in row_batches(law, width):
         part = whitened.gradients(law, rows, form.exponent)
         built, grid = GradientComponents(part), grids(part.law)
         engine = FourthEngine(part.law, many, grid) if grid is not None else None
-        for name in names:
-            if components := built.of(form, name):
+        for name, parameter in chosen.items():
+            if components := built.of(form, parameter):
                 second, fourth = for_all(part.law, components, particles, engine)
                 excess = fourth.value - 3.0 * second.value**2
                 powers = (second.value, x[rows] ** 2), (excess, x[rows] ** 4), (fourth.error, x[rows] ** 4)
-                totals[name] += np.stack([sums[name].summed(*pair) for pair in powers])
+                totals[name] += np.stack([parameter.summed(*pair, rows) for pair in powers])
     return {
         name: Spread(total[0] / count**2, total[1] / count**4, total[2] / count**4)
         for name, total in totals.items()

@@ -18,7 +18,7 @@ from toyiwae.oracle.laws.gaussian import GaussianLaw
 from toyiwae.oracle.laws.ranges import Grids
 from toyiwae.oracle.whitened import evidence
 from toyiwae.oracle.whitened.rows import row_batches
-from toyiwae.oracle.whitened.whitening import MODEL_PARAMETERS, Whitened
+from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.problems.linear_gaussian import Problem
 from toyiwae.truth import covariance
 from toyiwae.truth.averages import Average, Averaged, Bounds, bounds, gradients
@@ -30,8 +30,6 @@ MOST_DOUBLE = 500
 
 class GaussianSource:
     """The truths of a linear-Gaussian problem."""
-
-    model_parameters = MODEL_PARAMETERS
 
     def __init__(self, problem: Problem):
         self.problem, self.whitened = problem, Whitened(problem)
@@ -114,17 +112,18 @@ class GaussianSource:
         self, law: GaussianLaw, jobs: dict[Any, Any], particles: Sequence[int], *, double: bool
     ) -> dict[Any, LogVariance]:
         many = [k for k in particles if k > 1]
-        sums = {key: Average(self.whitened, name, len(particles)) for key, (_, name) in jobs.items()}
+        record = self.problem.parameters.record
+        moved = {key: record(name) for key, (_, name) in jobs.items()}
+        sums = {key: Average(self.whitened.x, parameter, len(particles)) for key, parameter in moved.items()}
         grids = Grids(particles, uniform=double)  # a double integral shifts one grid against another
-        width = max((int(np.prod(self.problem.parameters[name])) for _, name in jobs.values()), default=1)
+        width = max((parameter.size for parameter in moved.values()), default=1)
         for batch in row_batches(law, min(width, 2 * law.beta.size**2)) if jobs else ():
             part = self.whitened.gradients(law, batch, 1.0)
             grid = grids(part.law)
             engine = LogEngine(part.law, many, grid) if grid is not None else None
             known: dict[Any, Bounded] = {}
-            for key, (form, name) in jobs.items():
-                kind = "chol" if name == "proposal_chol" else "mean"
-                reduced = LogForm.of(form)
+            for key, (form, _) in jobs.items():
+                kind, reduced = moved[key].moves, LogForm.of(form)
                 if (reduced, kind) not in known:
                     log_z = Bounded(self.log_evidence[batch], self.log_evidence_error[batch])
                     args = (part.law, engine, part.score[kind], reduced, log_z, particles)
@@ -139,7 +138,7 @@ class GaussianSource:
         reason = refusal(form)
         if reason is not None:
             return LogVariance(None, f"not derived: {reason}")
-        count = len(self.whitened.x) * int(np.prod(self.problem.parameters[name]))
+        count = len(self.whitened.x) * self.problem.parameters.record(name).size
         if form.leave_one_out and count > MOST_DOUBLE:
             each = "a double integral for each coordinate of each row"
             return LogVariance(

@@ -15,15 +15,19 @@ import numpy as np
 from scipy.optimize import minimize
 
 from toyiwae.errors import InputError, PrecisionError
+from toyiwae.forms import Form
 from toyiwae.oracle.finite_k.bounds import FiniteK
 from toyiwae.oracle.finite_k.every_k import first_gap
 from toyiwae.oracle.laws.gaussian import GaussianLaw
 from toyiwae.oracle.laws.polynomials import Polynomial
+from toyiwae.oracle.whitened.components import GradientComponents
 from toyiwae.oracle.whitened.rows import row_batches
 from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.problems.linear_gaussian import Problem, Proposal
+from toyiwae.problems.parameter import Parameter
 
 _SETTLED = 1e-6  # slope of log(gap) in whitened coordinates below which an optimum counts as one
+_TOTAL = Form({}, {1: 1.0}, {1: -1.0})  # w̃ times the whole derivative of log w through the noise
 _ATTEMPTS = 5  # round-off can spoil the curvature that BFGS collects, and a search that begins anew goes on
 
 
@@ -103,7 +107,6 @@ class _Coordinates:
         self._reach = np.where(
             spread > 0.0, spread, 1.0
         )  # of x, so that a unit of weight moves the mean by one std
-        self.names = ("proposal_weight", "proposal_offset") if problem.amortised else ("proposal_mean",)
         self._lower = np.tril_indices(problem.dim_z, -1) if full else (np.zeros(0, int), np.zeros(0, int))
         self.size = sum(a.size for a in self._best) + problem.dim_z + len(self._lower[0])
 
@@ -134,23 +137,13 @@ class _Coordinates:
             self._problem, proposal=Proposal(chol @ chol.T, **dict(zip(names, moved, strict=True)))
         )
 
-    def pull_back(self, point: np.ndarray, slopes: dict[str, np.ndarray]) -> np.ndarray:
-        """Slopes in the parameters (`proposal_chol` among them) as slopes in the coordinates."""
+    def pull_back(self, point: np.ndarray, slopes: dict[Parameter, np.ndarray]) -> np.ndarray:
+        """Slopes in the proposal's parameters as slopes in the coordinates."""
         _, log_diagonal, _ = self._split(point)
-        means = [(slopes[name] * unit).ravel() for name, unit in zip(self.names, self._units(), strict=True)]
-        inner = self._chol.T @ np.tril(slopes["proposal_chol"])
+        *by_mean, by_chol = slopes.values()  # in the order of the problem's parameters
+        means = [(slope * unit).ravel() for slope, unit in zip(by_mean, self._units(), strict=True)]
+        inner = self._chol.T @ np.tril(by_chol)
         return np.concatenate([*means, np.diag(inner) * np.exp(log_diagonal), inner[self._lower]])
-
-    def summed(self, name: str, by_row: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """The sum over rows of slopes [N, F], in the parameter's shape."""
-        if name == "proposal_weight":
-            return by_row.T @ x
-        total = by_row.sum(axis=0)
-        if name != "proposal_chol":
-            return total
-        full = np.zeros_like(self._chol)
-        full[np.tril_indices(len(full))] = total
-        return full
 
     def widened(self, point: np.ndarray) -> np.ndarray:
         """A point with a proposal wide enough that w has a finite variance (every β ≥ -1/4)."""
@@ -183,7 +176,7 @@ class _Gap:
         whitened = Whitened(self._at.problem(point))
         law, count = whitened.law(), len(whitened.x)
         gap, error = 0.0, 0.0
-        slopes: dict[str, np.ndarray] = {}
+        slopes: dict[Parameter, np.ndarray] = {}
         for rows in row_batches(law, whitened.beta.size**2):
             part = law.take(rows)
             engine = FiniteK(part, [self._k])
@@ -191,25 +184,24 @@ class _Gap:
             gap, error = gap + float(found.value.sum()), error + float(found.error.sum())
             totals = self.totals(whitened, law, rows)
             transforms = part.transform(1.0, [(g,) for g in totals.values()], engine.grid)
-            for name, transform in zip(totals, transforms, strict=True):
+            for parameter, transform in zip(totals, transforms, strict=True):
                 by_row = (engine.weights[0].value @ transform.value.value)[:, 0]
-                slopes[name] = self._at.summed(name, by_row, whitened.x[rows]) + slopes.get(name, 0.0)
+                slopes[parameter] = parameter.summed(by_row, whitened.x[rows], rows) + slopes.get(
+                    parameter, 0.0
+                )
         if not error <= 1e-6 * gap:
             raise PrecisionError(f"the gap at K = {self._k} is known only to {error / gap:.1e}")
-        slope = self._at.pull_back(point, {name: -value / gap for name, value in slopes.items()})
+        slope = self._at.pull_back(point, {parameter: -value / gap for parameter, value in slopes.items()})
         return np.log(gap / count * self._k), slope
 
-    def totals(self, whitened: Whitened, law: GaussianLaw, rows: slice | np.ndarray) -> dict[str, Polynomial]:
-        """Parameter -> ∂ log w of some rows, through the reparameterised noise."""
-        parts = whitened.gradients(law, rows)
-        kinds = {
-            name: "chol" if name == "proposal_chol" else "mean" for name in (*self._at.names, "proposal_chol")
-        }
-        made = {
-            kind: Polynomial.combine([(1.0, parts.path[kind]), (-1.0, parts.score[kind])])
-            for kind in ("mean", "chol")
-        }
-        return {name: made[kind] for name, kind in kinds.items()}
+    def totals(
+        self, whitened: Whitened, law: GaussianLaw, rows: slice | np.ndarray
+    ) -> dict[Parameter, Polynomial]:
+        """Parameter of the proposal -> ∂ log w of some rows, through the reparameterised noise."""
+        components = GradientComponents(whitened.gradients(law, rows))
+        parameters = whitened.problem.parameters
+        chosen = (parameters.record(name) for name in parameters.where(part="proposal"))
+        return {parameter: components.of(_TOTAL, parameter)[1] for parameter in chosen}
 
     def value(self, objective: float) -> float:
         """The gap itself."""
@@ -234,8 +226,8 @@ class _LimitGap(_Gap):
             return inf, np.zeros_like(point)
         variance = float(np.expm1(law.log_moment(2.0)).sum())
         slopes = {
-            name: self._at.summed(name, 2.0 * law.moment(2.0, (g,)).value / variance, whitened.x)
-            for name, g in self.totals(whitened, law, slice(None)).items()
+            parameter: parameter.summed(2.0 * law.moment(2.0, (g,)).value / variance, whitened.x)
+            for parameter, g in self.totals(whitened, law, slice(None)).items()
         }
         return np.log(0.5 * variance / len(whitened.x)), self._at.pull_back(point, slopes)
 

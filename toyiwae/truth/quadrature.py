@@ -36,7 +36,6 @@ class QuadratureSource:
 
     def __init__(self, problem: QuadratureProblem):
         self.problem = problem
-        self.model_parameters = tuple(problem.model_gradients)
         self._chol = np.linalg.cholesky(problem.proposal_cov)
         self._noise = [self._lattice(step) for step in self._steps()]
         self._coarse, self._fine = (self._source(noise) for noise in self._noise)

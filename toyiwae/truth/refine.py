@@ -192,7 +192,7 @@ class Answers:
                 answer, columns = answers[job], [at[k] for k in self.questions.uses(estimator, name)]
                 scale = self.spread(answers, job)
                 bad = poor(answer.mean, scale) | blurred(answer.mean)
-                if not log_part(*job, self.questions.model_parameters):
+                if not log_part(job[0], self.questions.part(job[1])):
                     bad |= poor(answer.var, zero_scale(answer.var.value, scale**2))
                 bad = bad[columns]
                 if self.digits is not None:
@@ -218,7 +218,7 @@ class Answers:
             return
         for job, coordinates in jobs.items():
             answer, names = answers[job], ("mean", "var")
-            if log_part(*job, self.questions.model_parameters):
+            if log_part(job[0], self.questions.part(job[1])):
                 names = ("mean",)
             _take_moments(answer, found[job], coordinates, columns, var="var" in names)
             if self.digits is not None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 from toyiwae.estimators import Estimator
 from toyiwae.forms import Bound, Form
+from toyiwae.problems.parameter import Parameter
 
 Job = tuple[Form, str]
 """A form and a parameter."""
@@ -53,7 +53,7 @@ class Questions:
 
     Args:
         estimators: what was asked for.
-        parameters: likewise, and which of them are the model's.
+        parameters: likewise.
         counts: K.
         groups: M.
     """
@@ -61,19 +61,19 @@ class Questions:
     def __init__(
         self,
         estimators: Sequence[Estimator],
-        parameters: Sequence[str],
-        model_parameters: Sequence[str],
+        parameters: Sequence[Parameter],
         counts: Sequence[int],
         groups: Sequence[int],
     ):
         """Nothing is collected yet."""
-        self.estimators, self.parameters, self.model_parameters = estimators, parameters, model_parameters
+        self.estimators, self.records = estimators, {parameter.name: parameter for parameter in parameters}
+        self.parameters = tuple(self.records)
         self.cells = [(k, m) for k in counts for m in groups]
         self._counts = counts
 
     def part(self, parameter: str) -> str:
         """The part that a parameter belongs to, "model" or "proposal"."""
-        return "model" if parameter in self.model_parameters else "proposal"
+        return self.records[parameter].part
 
     @cached_property
     def parts(self) -> dict[str, list[str]]:
@@ -152,6 +152,6 @@ class Questions:
         return found | ({estimator.form.exponent} if estimator.form is not None else set())
 
 
-def log_part(form: Form, parameter: str, model_parameters: Any) -> bool:
-    """Whether a gradient carries logarithms of sums of weights."""
-    return parameter not in model_parameters and bool(form.has_log_terms or form.constant)
+def log_part(form: Form, part: str) -> bool:
+    """Whether a gradient of the model or of the proposal carries logarithms of sums of weights."""
+    return part == "proposal" and bool(form.has_log_terms or form.constant)

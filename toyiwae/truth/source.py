@@ -2,7 +2,7 @@
 
 A Source answers for all rows of a problem, averaged over the data:
 
-* `log_evidence` [N] and `log_evidence_error` [N], `posterior` {"mean", "cov"}, `model_parameters`
+* `log_evidence` [N] and `log_evidence_error` [N], `posterior` {"mean", "cov"}
 * `log_mean_error(exponent)`           -> bound on the error of `Bounds.log_mean` [N]
 * `missing_mean(exponent)`             -> why E[w^exponent] does not exist, or None
 * `bounds(particles, exponent)`        -> Bounds
@@ -41,11 +41,6 @@ class Source(Protocol):
     @property
     def problem(self) -> Any:
         """The problem itself."""
-        ...
-
-    @property
-    def model_parameters(self) -> tuple[str, ...]:
-        """Names of the parameters of the model; all others are the proposal's."""
         ...
 
     @property

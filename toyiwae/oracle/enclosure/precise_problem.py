@@ -22,7 +22,6 @@ from toyiwae.oracle.enclosure.law import Affine, PreciseLaw, Quadratic
 from toyiwae.oracle.whitened.algebra import is_diagonal
 from toyiwae.problems.linear_gaussian import Problem
 
-_MODEL = ("prior_mean", "loading", "offset")
 Index = tuple[int, ...]
 
 
@@ -149,14 +148,15 @@ class PreciseRow:
         path, score = ctx.mpf(path), ctx.mpf(score)
         constant, linear = self._path
         left = Affine(path * constant[i], path * linear[i] + score * self.half[i])
-        if parameter != "proposal_chol":
+        if self.problem.parameters.record(parameter).moves != "chol":
             return Quadratic(ctx.zero, left)
         j = index[1]
         return Quadratic(-score * self.inverse_factor[j, i], left, Affine(ctx.zero, self.rotation[j]))
 
     def factor(self, parameter: str, index: Index) -> Any:
         """What a coordinate is multiplied by: x_j for a weight's entry (i, j), else 1."""
-        return self._x[index[1]] if parameter == "proposal_weight" else self.ctx.one
+        weight = self.problem.parameters.record(parameter).amortised == "weight"
+        return self._x[index[1]] if weight else self.ctx.one
 
 
 def rows(problem: Problem, ctx: MPContext) -> list[PreciseRow]:
@@ -202,14 +202,12 @@ def _proposal_mean(problem: Problem, n: int, ctx: MPContext) -> Objects:
 
 def coordinates(problem: Problem, parameter: str) -> list[Index]:
     """All coordinates of a parameter; of the Cholesky factor those on and below the diagonal."""
-    shape = problem.parameters[parameter]
-    every = [tuple(int(i) for i in index) for index in np.ndindex(*shape)]
-    return [index for index in every if index[0] >= index[1]] if parameter == "proposal_chol" else every
+    return problem.parameters.record(parameter).indices()
 
 
 def components(row: PreciseRow, form: Any, parameter: str, index: Index) -> dict[int, Quadratic]:
     """{power of the normalised weight: polynomial} of one coordinate of one form's gradient."""
-    if parameter in _MODEL:
+    if row.problem.parameters.record(parameter).part == "model":
         one = row.model(parameter, index)
         return {r: scaled(one, row.ctx.mpf(f)) for r, f in form.model.items()}
     return {

@@ -26,8 +26,9 @@ from toyiwae.oracle.series.weight_moments import FloatMoments, Tag
 from toyiwae.oracle.whitened.components import GradientComponents
 from toyiwae.oracle.whitened.evidence import log_evidence
 from toyiwae.oracle.whitened.rows import row_batches
-from toyiwae.oracle.whitened.whitening import MODEL_PARAMETERS, Gradients, Whitened
+from toyiwae.oracle.whitened.whitening import Gradients, Whitened
 from toyiwae.problems.linear_gaussian import Problem
+from toyiwae.problems.parameter import Parameter
 
 _DEPTH = 3  # how many orders beyond the first possible one are searched for a coefficient that is not zero
 _RELATIVE = 1e-8  # round-off beyond which the coefficients of a bound are computed in multiprecision
@@ -167,16 +168,14 @@ def snr_constant(problem: Problem | Whitened, form: Form, parameter: str) -> Snr
         PrecisionError, InputError: as `gradient_mean`.
     """
     series = _Series(_whitened(problem), form, parameter, 8)
-    free = np.ones(series.shape, bool)
-    free = np.tril(free) if parameter == "proposal_chol" else free
-    var_order, var = series.leading("var", 2 * series.lowest + 1, free)
+    var_order, var = series.leading("var", 2 * series.lowest + 1, series.parameter.free)
     mean_order, mean = series.leading("mean", series.lowest, var.value > 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         constant = np.abs(mean.value) / np.sqrt(var.value)
         relative = 0.5 * var.error / var.value
         relative = relative + np.where(mean.value != 0.0, mean.error / np.abs(mean.value), 0.0)
     exponent = np.where(var.value > 0.0, 0.5 * var_order - mean_order, np.nan)
-    pooled = ("model" if parameter in MODEL_PARAMETERS else "path") in form.pooled
+    pooled = ("model" if series.parameter.part == "model" else "path") in form.pooled
     return SnrLimit(constant, exponent, constant * (relative + 4 * EPS), pooled, series.max_power)
 
 
@@ -199,7 +198,7 @@ def _gradient(
     whitened: Whitened, form: Form, parameter: str, kind: str, order: int, digits: int | None
 ) -> Expansion:
     if digits is not None:
-        checked(form, parameter not in MODEL_PARAMETERS)
+        checked(form, whitened.problem.parameters.record(parameter).part == "proposal")
         return Expansion(*multiprecision.gradient(whitened.problem, form, parameter, kind, order, digits))
     return _Series(whitened, form, parameter, order).expansion(kind, order)
 
@@ -208,15 +207,15 @@ class _Series:
     """Coefficients of one form's mean and variance at one parameter, order by order, in the parameter's shape."""
 
     def __init__(self, whitened: Whitened, form: Form, parameter: str, order: int):
-        checked(form, parameter not in MODEL_PARAMETERS)
-        self._whitened, self._parameter = whitened, parameter
-        self.shape = whitened.problem.parameters[parameter]
-        law, width = whitened.law(form.exponent), int(np.prod(self.shape))
+        self._whitened, self.parameter = whitened, whitened.problem.parameters.record(parameter)
+        checked(form, self.parameter.part == "proposal")
+        self.shape = self.parameter.shape
+        law, width = whitened.law(form.exponent), self.parameter.size
         self._parts: list[tuple[slice | np.ndarray, _Rows]] = []
         evidence = log_evidence(whitened).value
         for rows in row_batches(law, min(width, 2 * law.beta.size**2)):
             gradients = whitened.gradients(law, rows, form.exponent)
-            self._parts.append((rows, _Rows(gradients, form, parameter, evidence[rows, None], order)))
+            self._parts.append((rows, _Rows(gradients, form, self.parameter, evidence[rows, None], order)))
         self.lowest = min(part.lowest for _, part in self._parts)
 
     @property
@@ -254,41 +253,30 @@ class _Series:
 
     def coefficient(self, kind: str, order: int) -> Bounded:
         """The coefficient of K^-order in the mean or the variance."""
-        what = f"the {'mean' if kind == 'mean' else 'variance'} of the gradient of {self._parameter}"
+        what = f"the {'mean' if kind == 'mean' else 'variance'} of the gradient of {self.parameter.name}"
         value, error = np.zeros(self.shape), np.zeros(self.shape)
         for rows, part in self._parts:
             x = self._whitened.x[rows]
             term = named(what, order, lambda part=part: getattr(part, kind)(order))
             by_row, slack = _arrays(term, (len(x), part.width))
-            value = value + self._summed(by_row, x if kind == "mean" else x**2)
-            error = error + self._summed(slack, np.abs(x) if kind == "mean" else x**2)
+            value = value + self.parameter.summed(by_row, x if kind == "mean" else x**2, rows)
+            error = error + self.parameter.summed(slack, np.abs(x) if kind == "mean" else x**2, rows)
         count = len(self._whitened.x) ** (1 if kind == "mean" else 2)
         return Bounded(value / count, (error + EPS * np.abs(value)) / count)
-
-    def _summed(self, array: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """The sum over rows of an array [N, F] in the parameter's shape."""
-        if self._parameter == "proposal_weight":
-            return array.T @ x
-        total = array.sum(axis=0)
-        if self._parameter != "proposal_chol":
-            return total.reshape(self.shape)
-        full = np.zeros(self.shape)
-        full[np.tril_indices(self.shape[0])] = total
-        return full
 
 
 class _Rows:
     """A batch of rows: one form's gradient as a statistic of means, and the moments that it needs."""
 
     def __init__(
-        self, gradients: Gradients, form: Form, parameter: str, log_evidence: np.ndarray, order: int
+        self, gradients: Gradients, form: Form, parameter: Parameter, log_evidence: np.ndarray, order: int
     ):
-        law, proposal = gradients.law, parameter not in MODEL_PARAMETERS
+        law, proposal = gradients.law, parameter.part == "proposal"
         self.moments = moments = FloatMoments(law, form.exponent)
         form, self._statistic = statistic(form, proposal, order)
-        score = gradients.score["chol" if parameter == "proposal_chol" else "mean"]
+        score = gradients.score[parameter.moves if proposal else "mean"]
         self._limit: Bounded | int = 0
-        self.width = (score if proposal else gradients.model[parameter]).base.shape[-1]
+        self.width = (score if proposal else gradients.model[parameter.name]).base.shape[-1]
         for r, g in GradientComponents(gradients).of(form, parameter).items():
             if r < 2:  # Σ w̃ = 1: a constant in g moves the mean alone
                 mean = moments.raw(r, (g,))

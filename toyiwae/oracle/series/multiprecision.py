@@ -19,7 +19,6 @@ from toyiwae.oracle.enclosure.precise_problem import Index, PreciseRow
 from toyiwae.oracle.series.cumulants import Means, lowest_order
 from toyiwae.oracle.series.delta_method import Factors, named, statistic
 from toyiwae.oracle.series.weight_moments import MultiprecisionMoments, Tag
-from toyiwae.oracle.whitened.whitening import MODEL_PARAMETERS
 from toyiwae.problems.linear_gaussian import Problem
 
 _SPARE = 30  # decimal digits beside the ones asked for, at the first of the two precisions
@@ -46,7 +45,7 @@ def gradient(
     problem: Problem, form: Form, parameter: str, kind: str, order: int, digits: int
 ) -> tuple[int, np.ndarray, np.ndarray]:
     """Lowest order, coefficients `[orders, *shape]` of the "mean" or "var" of the gradient, and their errors."""
-    proposal = parameter not in MODEL_PARAMETERS
+    proposal = problem.parameters.record(parameter).part == "proposal"
     form, factors = statistic(form, proposal, order)
     indices = precise_problem.coordinates(problem, parameter)
     lowest = lowest_order(factors)
