@@ -138,3 +138,22 @@ def test_jackknife_removes_the_leading_orders(order, particles):
 def test_bad_bounds_are_refused(make, message):
     with pytest.raises(InputError, match=re.escape(message)):
         make()
+
+
+@pytest.mark.parametrize(
+    ("bound", "label"),
+    [
+        (Bound.elbo(), "L_1"),
+        (Bound.iwae(5), ""),
+        (Bound.iwae(5, "K"), "L_K"),
+        (Bound.iwae(15, "MK"), "L_MK"),
+        (Bound.ciwae(0.25, 5, "K"), "0.25 L_1 + 0.75 L_K"),
+        (Bound.vr_iwae(0.3, 5, "K"), "VR_K(0.3)"),
+        (Bound.jackknife(2, 5, "K"), "jackknife of L_K, L_{K−1}, L_{K−2}"),
+        (Bound.jackknife(0, 5, "K"), "L_K"),
+    ],
+)
+def test_a_bound_carries_its_label(bound: Bound, label: str) -> None:
+    """And is equal to the same bound under another name."""
+    assert bound.label == label
+    assert bound == Bound(bound.terms if not label.startswith("jack") else bound.exact, bound.exponent)

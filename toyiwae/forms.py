@@ -129,6 +129,7 @@ class Bound:
         terms: pairs (particles `k_t`, weight), the weights rounded to float64.
         exponent: `e`; 1 for the evidence itself, `1−α` for VR-IWAE.
         exact: the same pairs with weights as fractions: those of the jackknife are large, and their sum is 1.
+        label: what it is called as a function of K and M, such as "L_K"; "" for a bound of its own.
 
     Raises:
         InputError: a number of particles that is not whole and positive, a weight that is not finite.
@@ -137,6 +138,7 @@ class Bound:
     terms: tuple[tuple[int, float | Fraction], ...]
     exponent: float = 1.0
     exact: tuple[tuple[int, Fraction], ...] = field(init=False, repr=False, compare=False)
+    label: str = field(default="", repr=False, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
         """Check the fields and bring them to the one way of writing them."""
@@ -164,26 +166,27 @@ class Bound:
     @classmethod
     def elbo(cls) -> Bound:
         """The evidence lower bound `L_1 = E[ℓ]`."""
-        return cls(((1, 1.0),))
+        return cls(((1, 1.0),), label="L_1")
 
     @classmethod
-    def iwae(cls, particles: int) -> Bound:
-        """The IWAE bound `L_K = E[log Ẑ]`."""
-        return cls(((particles, 1.0),))
+    def iwae(cls, particles: int, letter: str = "") -> Bound:
+        """The IWAE bound `L_K = E[log Ẑ]`; `letter` is what its label calls the number of particles, "K" or "MK"."""
+        return cls(((particles, 1.0),), label=letter and f"L_{letter}")
 
     @classmethod
-    def ciwae(cls, beta: float, particles: int) -> Bound:
-        """The mixture `β L_1 + (1−β) L_K`."""
+    def ciwae(cls, beta: float, particles: int, letter: str = "") -> Bound:
+        """The linear combination `β L_1 + (1−β) L_K`."""
         first = _fraction("beta", beta)
-        return cls(((1, first), (particles, 1 - first)))
+        label = letter and f"{beta:.12g} L_1 + {1 - beta:.12g} L_{letter}"
+        return cls(((1, first), (particles, 1 - first)), label=label)
 
     @classmethod
-    def vr_iwae(cls, alpha: float, particles: int) -> Bound:
+    def vr_iwae(cls, alpha: float, particles: int, letter: str = "") -> Bound:
         """The VR-IWAE bound `1/(1−α) E log[(1/K) Σ w^(1−α)]`; the ELBO at α = 1."""
-        return cls(((particles, 1.0),), exponent=1.0 - alpha)
+        return cls(((particles, 1.0),), 1.0 - alpha, label=letter and f"VR_{letter}({alpha:.12g})")
 
     @classmethod
-    def jackknife(cls, order: int, particles: int) -> Bound:
+    def jackknife(cls, order: int, particles: int, letter: str = "") -> Bound:
         """Nowozin's jackknife `Σ_j c_j L_{K−j}`, `c_j = (−1)^j (K−j)^m / ((m−j)! j!)`, of bias `O(K^{−m−1})`.
 
         Raises:
@@ -202,7 +205,9 @@ class Bound:
             Fraction((-1) ** j * (particles - j) ** order, math.factorial(order - j) * math.factorial(j))
             for j in range(order + 1)
         )
-        return cls(tuple((particles - j, weight) for j, weight in enumerate(weights)))
+        names = [f"L_{{{letter}−{j}}}" if j else f"L_{letter}" for j in range(order + 1)]
+        label = letter and ("jackknife of " if order else "") + ", ".join(names)
+        return cls(tuple((particles - j, weight) for j, weight in enumerate(weights)), label=label)
 
 
 def _restore(plain: dict[str, Any]) -> Form:

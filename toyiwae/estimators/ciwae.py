@@ -8,7 +8,7 @@ from toyiwae.weights import Array, normalise
 
 def _mixture(beta: float) -> BoundOf:
     """`β L_1 + (1−β) L_K`."""
-    return lambda particles, groups: Bound.ciwae(beta, particles)
+    return lambda particles, groups: Bound.ciwae(beta, particles, "K")
 
 
 def _form(beta: float) -> Form:

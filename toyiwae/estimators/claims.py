@@ -43,7 +43,7 @@ def elbo_bound(particles: int, groups: int) -> Bound:
 
 def iwae_bound(particles: int, groups: int) -> Bound:
     """`L_K`."""
-    return Bound.iwae(particles)
+    return Bound.iwae(particles, "K")
 
 
 def check(who: str, claims: Mapping[str, Any]) -> None:

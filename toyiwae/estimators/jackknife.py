@@ -9,7 +9,7 @@ from toyiwae.weights import Array
 
 def _bound(order: int) -> BoundOf:
     """`Σ_j c_j L_{K−j}`."""
-    return lambda particles, groups: Bound.jackknife(order, particles)
+    return lambda particles, groups: Bound.jackknife(order, particles, "K")
 
 
 @estimator(

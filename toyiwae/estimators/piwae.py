@@ -7,7 +7,7 @@ from toyiwae.weights import Array, normalise
 
 
 @estimator(
-    target=Target(model=lambda particles, groups: Bound.iwae(groups * particles), proposal=iwae_bound),
+    target=Target(model=lambda particles, groups: Bound.iwae(groups * particles, "MK"), proposal=iwae_bound),
     form=Form(model={1: 1}, path={1: 1}, score={1: -1}, pooled=("model",)),
     cite="rainforth2018tighter",
 )

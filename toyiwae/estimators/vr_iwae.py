@@ -12,7 +12,7 @@ _ORDERS = (-1000.0, 1000.0)  # beyond, rounding of the log-weights is all that w
 
 def _bound(alpha: float) -> BoundOf:
     """`1/(1−α) E log[(1/K) Σ w^(1−α)]`."""
-    return lambda particles, groups: Bound.vr_iwae(alpha, particles)
+    return lambda particles, groups: Bound.vr_iwae(alpha, particles, "K")
 
 
 @estimator(
