@@ -16,6 +16,7 @@ import numpy as np
 
 from toyiwae import checks
 from toyiwae.errors import InputError
+from toyiwae.problems.covariances import covariance
 from toyiwae.problems.linear_gaussian import Data
 from toyiwae.problems.parameter import Parameter, Parameters
 from toyiwae.problems.record import Record, Sections
@@ -48,7 +49,7 @@ class DiscreteModel(Record):
         prior_logit = checks.vector(prior_logit, "model.prior_logit")
         loading = checks.matrix(loading, "model.loading")
         offset = checks.vector(offset, "model.offset")
-        noise_cov = checks.covariance(noise_cov, "model.noise_cov", len(offset))
+        noise_cov = covariance(noise_cov, "model.noise_cov", len(offset))
         (dim_z,), (dim_x,) = prior_logit.shape, offset.shape
         if dim_z > MOST_LATENTS:
             raise InputError(

@@ -10,6 +10,7 @@ import numpy as np
 
 from toyiwae import checks
 from toyiwae.errors import InputError
+from toyiwae.problems.covariances import covariance
 from toyiwae.problems.parameter import Parameter, Parameters
 
 LogDensity = Callable[[np.ndarray], np.ndarray]
@@ -40,7 +41,7 @@ class QuadratureProblem:
     def __post_init__(self) -> None:
         """Check the arrays and what the functions return at the proposal's mean."""
         mean = checks.vector(self.proposal_mean, "proposal_mean")
-        cov = checks.covariance(self.proposal_cov, "proposal_cov", len(mean))
+        cov = covariance(self.proposal_cov, "proposal_cov", len(mean))
         if len(mean) > 2:
             raise InputError(f"proposal_mean has {checks.entries(len(mean))}: expected one or two latents")
         checks.shape(

@@ -16,7 +16,10 @@ import numpy as np
 
 from toyiwae import checks
 from toyiwae.errors import InputError
+from toyiwae.problems.covariances import covariance
+from toyiwae.problems.fitted import Factors, factor_analysis_of, mean_field, pca_of
 from toyiwae.problems.parameter import Parameter, Parameters
+from toyiwae.problems.proposal import Proposal
 from toyiwae.problems.record import Record, Sections
 
 
@@ -46,10 +49,10 @@ class Model(Record):
     def __init__(self, prior_mean: Any, prior_cov: Any, loading: Any, offset: Any, noise_cov: Any) -> None:
         """Takes arrays or nested lists, checks every field and that their dimensions agree."""
         prior_mean = checks.vector(prior_mean, "model.prior_mean")
-        prior_cov = checks.covariance(prior_cov, "model.prior_cov", len(prior_mean))
+        prior_cov = covariance(prior_cov, "model.prior_cov", len(prior_mean))
         loading = checks.matrix(loading, "model.loading")
         offset = checks.vector(offset, "model.offset")
-        noise_cov = checks.covariance(noise_cov, "model.noise_cov", len(offset))
+        noise_cov = covariance(noise_cov, "model.noise_cov", len(offset))
         (dim_z,), (dim_x,) = prior_mean.shape, offset.shape
         latent = f"model.prior_mean has {checks.entries(dim_z)}"
         observed = f"model.offset has {checks.entries(dim_x)}"
@@ -59,93 +62,6 @@ class Model(Record):
         self._set(
             prior_mean=prior_mean, prior_cov=prior_cov, loading=loading, offset=offset, noise_cov=noise_cov
         )
-
-
-@dataclass(frozen=True, eq=False, init=False)
-class Proposal(Record):
-    """The Gaussian proposal q(z|x): one mean for all observations, or one that is affine in x, or one for each.
-
-    A mean for each observation is what a trained encoder gives; its covariances or variances may differ too.
-
-    Attributes:
-        cov: covariance [D_z, D_z], the same for all observations, or one for each [N, D_z, D_z]; where `var` was
-            given, the diagonal matrices of it.
-        mean: mean [D_z], or one for each observation [N, D_z]; or
-        weight: slope of the mean in x [D_z, D_x], with
-        offset: its intercept [D_z].
-        var: variances [D_z] or [N, D_z] that were given in place of `cov`.
-
-    Raises:
-        InputError: naming the field, the value, and what would be right.
-    """
-
-    cov: np.ndarray
-    mean: np.ndarray | None = None
-    weight: np.ndarray | None = None
-    offset: np.ndarray | None = None
-    var: np.ndarray | None = None
-    optional: ClassVar = ("cov", "mean", "weight", "offset", "var")
-
-    def __init__(
-        self, cov: Any = None, mean: Any = None, weight: Any = None, offset: Any = None, var: Any = None
-    ) -> None:
-        """Takes arrays or nested lists, checks every field and that their dimensions agree."""
-        if checks.one_of("proposal", {"mean": mean}, {"weight": weight, "offset": offset}) == 0:
-            mean = checks.real_array(mean, "proposal.mean", (1, 2))
-            dim_z = mean.shape[-1]
-        else:
-            weight, offset = (
-                checks.matrix(weight, "proposal.weight"),
-                checks.vector(offset, "proposal.offset"),
-            )
-            dim_z = len(offset)
-        if checks.one_of("proposal", {"cov": cov}, {"var": var}) == 0:
-            cov = checks.covariance(cov, "proposal.cov", dim_z, stack=True)
-            name, given, many = "proposal.cov", cov, cov.ndim == 3
-        else:
-            var = checks.variances(var, "proposal.var", dim_z, (0, 1, 2))
-            name, given, many = "proposal.var", var, var.ndim == 2
-        because = f"{name} has {checks.shape_text(given.shape)}"
-        dim_z = given.shape[-1]
-        if mean is not None:
-            checks.axis(mean, -1, dim_z, "proposal.mean", because)
-        else:
-            checks.axis(weight, 0, dim_z, "proposal.weight", because)
-            checks.axis(offset, 0, dim_z, "proposal.offset", because)
-        means = None if mean is None or mean.ndim == 1 else len(mean)
-        if many and means != len(given):
-            found = "the mean is not" if means is None else f"proposal.mean has {means}"
-            raise InputError(
-                f"{name} is one for each of {len(given)} observations but {found}: expected [N, D_z]"
-            )
-        self._set(mean=mean, weight=weight, offset=offset, var=var)
-        if var is None:
-            self._set(cov=cov)
-
-    def __getattr__(self, name: str) -> Any:
-        """The covariances of given variances, made when first asked for: D_z times as large as these."""
-        if name != "cov" or self.var is None:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        cov = self.var[..., None] * np.eye(self.var.shape[-1])
-        cov.setflags(write=False)
-        self._set(cov=cov)
-        return cov
-
-    def given(self) -> dict[str, Any]:
-        """Either `cov` or `var`, as it was given, and the other fields."""
-        if self.var is None:
-            return {name: value for name, value in super().given().items() if name != "var"}
-        return {"cov": None, "mean": self.mean, "weight": self.weight, "offset": self.offset, "var": self.var}
-
-    @property
-    def per_observation(self) -> bool:
-        """Whether every observation has a mean of its own, [N, D_z]."""
-        return self.mean is not None and self.mean.ndim == 2
-
-    @property
-    def cov_shape(self) -> tuple[int, ...]:
-        """Shape of `cov`, without making it from `var`."""
-        return self.cov.shape if self.var is None else (*self.var.shape, self.var.shape[-1])
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -222,6 +138,44 @@ class Problem(Sections):
             checks.axis(
                 np.asarray(proposal.mean), 0, self.n_rows, "proposal.mean", f"data.x has {self.n_rows} rows"
             )
+
+    @classmethod
+    def from_factor_analysis(cls, fitted: Any, x: Any, proposal: Proposal | None = None) -> Problem:
+        """The problem of a fitted `FactorAnalysis` of scikit-learn: loading componentsᵀ, a noise for each coordinate.
+
+        Args:
+            fitted: an object with `components_` [D_z, D_x], `mean_` [D_x] and `noise_variance_` [D_x].
+            x: observations [D_x] or [N, D_x].
+            proposal: by default the mean-field proposal nearest in KL(q‖p), with the exact posterior mean.
+
+        Raises:
+            InputError: for an object that is not fitted, or another kind, and as `Problem` does.
+        """
+        return cls._from_factors(factor_analysis_of(fitted), x, proposal)
+
+    @classmethod
+    def from_pca(cls, fitted: Any, x: Any, proposal: Proposal | None = None) -> Problem:
+        """The probabilistic PCA of a fitted `PCA` of scikit-learn, whose noise is not part of the loading.
+
+        Args:
+            fitted: an object with `components_` [D_z, D_x], `mean_`, `explained_variance_` [D_z], `noise_variance_`.
+            x: observations [D_x] or [N, D_x].
+            proposal: by default the mean-field proposal nearest in KL(q‖p); exact, since the posterior is diagonal.
+
+        Raises:
+            InputError: for an object that is not fitted, or another kind, and as `Problem` does.
+        """
+        return cls._from_factors(pca_of(fitted), x, proposal)
+
+    @classmethod
+    def _from_factors(cls, factors: Factors, x: Any, proposal: Proposal | None) -> Problem:
+        if proposal is None:
+            weight, offset, var = mean_field(factors)
+            proposal = Proposal(var=var, weight=weight, offset=offset)
+        dim_z = factors.loading.shape[1]
+        return cls(
+            Model(np.zeros(dim_z), 1.0, factors.loading, factors.mean, factors.noise_var), proposal, Data(x)
+        )
 
     @property
     def dim_z(self) -> int:

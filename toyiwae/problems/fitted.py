@@ -1,0 +1,115 @@
+"""Models that were fitted elsewhere: factor analysis and probabilistic PCA as scikit-learn gives them.
+
+    p(z) = N(0, I)    p(x|z) = N(W z + mean, diag(ψ))
+
+Objects are read by their attributes; scikit-learn is not imported.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from toyiwae import checks
+from toyiwae.errors import InputError
+from toyiwae.problems.covariances import variances
+
+
+class Factors(NamedTuple):
+    """A fitted factor model: loading W [D_x, D_z], mean of the observations [D_x], noise variances ψ [D_x]."""
+
+    loading: np.ndarray
+    mean: np.ndarray
+    noise_var: np.ndarray
+
+
+class MeanField(NamedTuple):
+    """The best mean-field proposal N(weight x + offset, diag(var)): [D_z, D_x], [D_z], [D_z]."""
+
+    weight: np.ndarray
+    offset: np.ndarray
+    var: np.ndarray
+
+
+def mean_field(factors: Factors) -> MeanField:
+    """The diagonal Gaussian nearest to the posterior in KL(q‖p), for every x.
+
+    With the posterior's precision `P = I + Wᵀ diag(ψ)⁻¹ W` its mean is the posterior's, `P⁻¹ Wᵀ diag(ψ)⁻¹ (x − mean)`,
+    and its variances are `1 / P_ii`, not the posterior's marginal ones.
+
+    References:
+        barber2012bayesian
+    """
+    loading, mean, noise_var = factors
+    precision = np.eye(loading.shape[1]) + loading.T @ (loading / noise_var[:, None])
+    weight = np.linalg.solve(precision, loading.T / noise_var)
+    return MeanField(weight, -weight @ mean, 1 / np.diag(precision))
+
+
+def factor_analysis_of(fitted: Any) -> Factors:
+    """The factor model of a fitted `FactorAnalysis`: W = components_ᵀ, ψ = noise_variance_.
+
+    Raises:
+        InputError: if an attribute is missing or does not fit the others, or the object is a PCA.
+    """
+    if hasattr(fitted, "explained_variance_"):
+        raise InputError(f"fitted is {_kind(fitted)} with explained_variance_: use Problem.from_pca")
+    return _factors(fitted, _components(fitted, "FactorAnalysis"), "FactorAnalysis")
+
+
+def pca_of(fitted: Any) -> Factors:
+    """The factor model of a fitted `PCA`: W = components_ᵀ (explained_variance_ − noise_variance_)^½, ψ all equal.
+
+    A direction's explained variance holds the noise too, so the loading's share is what is left of it.
+
+    Raises:
+        InputError: if an attribute is missing or does not fit the others, or no noise is left.
+
+    References:
+        tipping1999probabilistic
+    """
+    components = _components(fitted, "PCA")
+    explained = checks.vector(_attribute(fitted, "explained_variance_", "PCA"), "fitted.explained_variance_")
+    checks.axis(
+        explained,
+        0,
+        len(components),
+        "fitted.explained_variance_",
+        f"there are {len(components)} components_",
+    )
+    noise_var = float(
+        checks.real_array(_attribute(fitted, "noise_variance_", "PCA"), "fitted.noise_variance_", (0,))
+    )
+    if noise_var <= 1e-12 * explained.max():
+        raise InputError(
+            f"fitted.noise_variance_ is {noise_var:g}: fit fewer components than x has directions"
+        )
+    return _factors(fitted, components * np.sqrt(np.maximum(explained - noise_var, 0.0))[:, None], "PCA")
+
+
+def _factors(fitted: Any, components: np.ndarray, kind: str) -> Factors:
+    dim_x = components.shape[1]
+    mean = checks.vector(_attribute(fitted, "mean_", kind), "fitted.mean_")
+    checks.axis(
+        components, -1, len(mean), "fitted.components_", f"fitted.mean_ has {checks.entries(len(mean))}"
+    )
+    noise_var = variances(_attribute(fitted, "noise_variance_", kind), "fitted.noise_variance_", dim_x)
+    checks.axis(noise_var, 0, dim_x, "fitted.noise_variance_", f"fitted.mean_ has {checks.entries(dim_x)}")
+    return Factors(components.T, mean, noise_var)
+
+
+def _components(fitted: Any, kind: str) -> np.ndarray:
+    return checks.matrix(_attribute(fitted, "components_", kind), "fitted.components_")
+
+
+def _attribute(fitted: Any, name: str, kind: str) -> Any:
+    if not hasattr(fitted, name):
+        raise InputError(
+            f"fitted is {_kind(fitted)} without {name}: expected a {kind} of scikit-learn after fit()"
+        )
+    return getattr(fitted, name)
+
+
+def _kind(fitted: Any) -> str:
+    return f"a {type(fitted).__name__}"
