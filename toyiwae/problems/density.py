@@ -24,7 +24,7 @@ class QuadratureProblem:
         log_joint: z [n, D] -> log p(x, z) [n], finite everywhere.
         proposal_mean: μ [D], D = 1 or 2.
         proposal_cov: L Lᵀ [D, D].
-        z_gradient: z [n, D] -> ∂ log p(x, z)/∂z [n, D]; by differences of order 8 if not given.
+        z_gradient: z [n, D] -> ∂ log p(x, z)/∂z [n, D]; by differences if not given.
         model_gradients: parameter of the model -> (z [n, D] -> ∇ log p(x, z) [n, F]).
 
     Raises:

@@ -10,7 +10,7 @@ derivative the means of score terms come from the transforms of the score alone:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -42,14 +42,14 @@ class Row:
         log_w: log-weights [n], in their own units.
         model: parameter -> ∇ log p(x, z) [F, n].
         score: kind ("mean" or "chol") -> ∇φ log q [F, n].
-        path: kind -> (∂ log w/∂z)(∂z/∂φ) [F, n]; empty where there is none.
+        path: kind -> (∂ log w/∂z)(∂z/∂φ) [F, n], a Bounded where it is not exact; empty where there is none.
     """
 
     log_prob: np.ndarray
     log_w: np.ndarray
     model: dict[str, np.ndarray]
     score: dict[str, np.ndarray]
-    path: dict[str, np.ndarray] = field(default_factory=dict)
+    path: Mapping[str, np.ndarray | Bounded] = field(default_factory=dict)
 
     @cached_property
     def log_evidence(self) -> float:

@@ -23,10 +23,14 @@ from toyiwae.oracle.laws.protocol import Transform
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A function of the state, `base + values`, E_1[values] = 0 under the unit tilt: base [1, F], values [F, n]."""
+    """A function of the state, `base + values`, E[w values] = 0: base [1, F], values [F, n].
+
+    `error` [F, n], or 0, bounds how far each value is off, less any of the function's means or not.
+    """
 
     base: np.ndarray
     values: np.ndarray
+    error: np.ndarray | float = 0.0
 
     @property
     def centred(self) -> Table:
@@ -39,7 +43,8 @@ class Table:
 
     def __getitem__(self, index) -> Table:
         """Choose coordinates."""
-        return Table(self.base[:, index], self.values[index])
+        error = self.error[index] if isinstance(self.error, np.ndarray) else self.error
+        return Table(self.base[:, index], self.values[index], error)
 
     @property
     def plain(self) -> np.ndarray:
@@ -49,8 +54,11 @@ class Table:
     @staticmethod
     def combine(terms: Sequence[tuple[float, Table]]) -> Table:
         """Σ factor · function."""
-        base = sum(factor * g.base for factor, g in terms)
-        return Table(np.asarray(base), np.asarray(sum(factor * g.values for factor, g in terms)))
+        base, values = (
+            sum(factor * g.base for factor, g in terms),
+            sum(factor * g.values for factor, g in terms),
+        )
+        return Table(np.asarray(base), np.asarray(values), sum(abs(factor) * g.error for factor, g in terms))
 
 
 class DiscreteLaw:
@@ -75,10 +83,14 @@ class DiscreteLaw:
     def _prob(self) -> np.ndarray:
         return np.exp(self.log_prob)
 
-    def table(self, values: np.ndarray) -> Table:
-        """A function of the state, given by its values `[F, n]`, centred under the unit tilt."""
-        base = values @ np.exp(self.log_prob + self.log_w)
-        return Table(base[None], values - base[:, None])
+    def table(self, values: np.ndarray | Bounded) -> Table:
+        """A function of the state, given by its values `[F, n]`, centred under the posterior."""
+        given, posterior = Bounded.exact(values), np.exp(self.log_prob + self.log_w)
+        base = given.value @ posterior
+        error = 0.0
+        if given.error.any():
+            error = given.error + (given.error @ (posterior + self._prob))[:, None]
+        return Table(base[None], given.value - base[:, None], error)
 
     def log_moment(self, s: float | np.ndarray) -> np.ndarray:
         """Log E[w^s] for real s [S]: [1, S]."""
@@ -93,9 +105,10 @@ class DiscreteLaw:
         sizes = np.ones((1, len(self.log_w)))
         for factor in factors:
             sizes = sizes * (np.abs(factor.base[0])[:, None] + np.abs(factor.values))
+        product = self._product(factors)
         known = power == 1 and len(factors) == 1
-        value = factors[0].base if known else (self._product(factors) @ weight)[None]
-        return Bounded(value, EPS * (sizes @ (size * weight))[None])
+        value = factors[0].base if known else (product.value @ weight)[None]
+        return Bounded(value, (EPS * (sizes @ (size * weight)) + product.error @ weight)[None])
 
     def log_moments(
         self, factors: tuple[Table, ...], order: int, centre: float | np.ndarray = 0.0
@@ -109,13 +122,17 @@ class DiscreteLaw:
         for j in range(order + 1):
             weight = self._prob * log_w**j
             slack = np.abs(weight) * (8.0 + 2.0 * j + np.abs(self.log_prob))
-            found.append(Bounded((product @ weight)[None], EPS * (size @ slack)[None]))
+            error = EPS * (size @ slack) + product.error @ np.abs(weight)
+            found.append(Bounded((product.value @ weight)[None], error[None]))
         return found
 
-    def _product(self, factors: tuple[Table, ...]) -> np.ndarray:
-        result = np.ones((1, len(self.log_w)))
+    def _product(self, factors: tuple[Table, ...]) -> Bounded:
+        """Π g, and what the tables' own errors δ do to it, Π (|g| + δ) - Π |g|: [F, n]."""
+        result = Bounded.exact(np.ones((1, len(self.log_w))))
         for factor in factors:
-            result = result * factor.plain
+            own = factor.plain
+            moved = result.error * (np.abs(own) + factor.error) + np.abs(result.value) * factor.error
+            result = Bounded(result.value * own, moved)
         return result
 
     def upper_log_t(self, decay: float, p: float = 1.0) -> float:
@@ -163,7 +180,8 @@ class DiscreteLaw:
             values = self._product(factors)
             moment = self.moment(power, factors)
             leading = Bounded((rise * moment.value)[None], (rise * moment.error)[None])
-            remainder = Bounded((weights @ values.T)[None], EPS * (size @ np.abs(values).T)[None])
+            error = EPS * (size @ np.abs(values.value).T) + np.abs(weights) @ values.error.T
+            remainder = Bounded((weights @ values.value.T)[None], error[None])
             result.append(Transform(remainder, split, leading))
         return result
 
