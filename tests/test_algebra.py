@@ -74,6 +74,6 @@ def test_whitening_agrees_with_fifty_digits_to_one_rounding(case, monkeypatch):
     quick = Whitened(case)
     monkeypatch.setattr("toyiwae.oracle.whitened.whitening.Double", Extended)
     full = Whitened(case)
-    assert isinstance(quick.algebra, Double)
+    assert isinstance(quick.model.algebra, Double)
     np.testing.assert_array_max_ulp(quick.beta, full.beta, 1)
     np.testing.assert_array_max_ulp(np.abs(quick.h), np.abs(full.h), 1)

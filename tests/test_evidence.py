@@ -14,6 +14,7 @@ from toyiwae.oracle.laws.gaussian import GaussianLaw
 from toyiwae.oracle.series import multiprecision
 from toyiwae.oracle.whitened.algebra import Double, Extended
 from toyiwae.oracle.whitened.evidence import log_evidence
+from toyiwae.oracle.whitened.model import WhitenedModel
 from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.truth.accuracy import Budget
 
@@ -100,13 +101,9 @@ def test_digits_that_31_cannot_keep_are_kept_by_50() -> None:
     """Where the loading spans fewer dimensions than the latent, at a size at which 31 digits lose them."""
     one = problem(noise(4, 1e-9, diagonal=False), 9, 1e5)
     whitened = Whitened(one)
-    model = one.model
     algebras: tuple[Any, ...] = (Double(), Extended())
     for algebra in algebras:
-        whitened.algebra = algebra
-        whitened.prior_root, whitened.noise_root = (
-            algebra.cholesky(algebra.array(cov)) for cov in (model.prior_cov, model.noise_cov)
-        )
+        whitened.model = WhitenedModel(one, algebra)
         found = log_evidence(whitened)
         assert np.all(np.abs(found.value - np.array(marginal(one), dtype=float)) <= found.error)
         assert relative(found) <= 1e-12

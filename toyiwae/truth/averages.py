@@ -16,8 +16,9 @@ from toyiwae.oracle.laws.bounded import Bounded
 from toyiwae.oracle.laws.grid import Grid
 from toyiwae.oracle.laws.ranges import Grids
 from toyiwae.oracle.whitened.components import GradientComponents
+from toyiwae.oracle.whitened.gradient_polynomials import Gradients
 from toyiwae.oracle.whitened.rows import row_batches
-from toyiwae.oracle.whitened.whitening import Gradients, Whitened
+from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.problems.parameter import Parameter
 
 

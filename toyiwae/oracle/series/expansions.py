@@ -25,8 +25,9 @@ from toyiwae.oracle.series.delta_method import checked, named, statistic
 from toyiwae.oracle.series.weight_moments import FloatMoments, Tag
 from toyiwae.oracle.whitened.components import GradientComponents
 from toyiwae.oracle.whitened.evidence import log_evidence
+from toyiwae.oracle.whitened.gradient_polynomials import Gradients
 from toyiwae.oracle.whitened.rows import row_batches
-from toyiwae.oracle.whitened.whitening import Gradients, Whitened
+from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.problems.linear_gaussian import Problem
 from toyiwae.problems.parameter import Parameter
 

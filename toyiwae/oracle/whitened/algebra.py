@@ -56,47 +56,50 @@ class Double:
         if is_diagonal(lower.hi):
             return right / lower[np.diag_indices(len(lower))][:, None]
         result = right + 0.0
-        for i in range(len(lower)):
-            found = result[i] / lower[i, i]
-            result[i] = found
-            result[i + 1 :] = result[i + 1 :] - lower[i + 1 :, i, None] * found
+        for first in range(0, len(lower), _PANEL):
+            last = min(first + _PANEL, len(lower))
+            if first:
+                result[first:last] = result[first:last] - lower[first:last, :first] @ result[:first]
+            for i in range(first, last):
+                found = result[i] / lower[i, i]
+                result[i] = found
+                result[i + 1 : last] = result[i + 1 : last] - lower[i + 1 : last, i, None] * found
         return result
 
     def eigh(self, matrix: DoubleDouble) -> tuple[DoubleDouble, DoubleDouble]:
         """Eigenvalues and eigenvectors of a symmetric matrix, refined from those of double precision.
 
-        Every sweep turns each pair by its first-order angle (ogita2018iterative) and each group of eigenvalues that
+        Every sweep rotates each pair by its first-order angle (ogita2018iterative) and each group of eigenvalues that
         are closer than their coupling by the eigenvectors of its own small block, until the rest is round-off.
         """
         vectors = _orthonormal(DoubleDouble(np.linalg.eigh(np.asarray(matrix))[1]))
         for _ in range(_SWEEPS):
-            turned = vectors.T @ (matrix @ vectors)
-            values = turned[np.diag_indices(len(matrix))]
-            coupling = np.asarray(turned + turned.T) / 2
+            rotated = vectors.T @ (matrix @ vectors)
+            values = rotated[np.diag_indices(len(matrix))]
+            coupling = np.asarray(rotated + rotated.T) / 2
             np.fill_diagonal(coupling, 0.0)
-            noise = 8 * len(matrix) * self.unit * np.abs(np.asarray(values)).max()
-            if np.abs(coupling).max() <= noise:
+            rounding = 8 * len(matrix) * self.unit * np.abs(np.asarray(values)).max()
+            if np.abs(coupling).max() <= rounding:
                 break
             gap = np.asarray(values[None, :] - values[:, None])
-            close = (np.abs(coupling) > 0.02 * np.abs(gap)) & (np.abs(coupling) > noise)
+            close = (np.abs(coupling) > 0.02 * np.abs(gap)) & (np.abs(coupling) > rounding)
             angle = np.divide(coupling, gap, out=np.zeros_like(gap), where=~close & (gap != 0.0))
             vectors = vectors + vectors @ angle
             for group in _groups(close):
-                block = turned[np.ix_(group, group)] - np.eye(len(group)) * values[group[0]]
+                block = rotated[np.ix_(group, group)] - np.eye(len(group)) * values[group[0]]
                 vectors[:, group] = vectors[:, group] @ np.linalg.eigh(np.asarray(block))[1]
             vectors = _orthonormal(vectors)
-        turned = vectors.T @ (matrix @ vectors)
-        return turned[np.diag_indices(len(matrix))], vectors
+        rotated = vectors.T @ (matrix @ vectors)
+        return rotated[np.diag_indices(len(matrix))], vectors
 
 
 def _orthonormal(vectors: DoubleDouble) -> DoubleDouble:
     """The nearest orthonormal vectors, by Newton's iteration."""
     for _ in range(_SWEEPS):
-        lack = np.eye(len(vectors)) - vectors.T @ vectors
-        size = np.abs(np.asarray(lack)).max()
-        if size <= 4 * len(vectors) * double_double.UNIT:
+        defect = np.eye(len(vectors)) - vectors.T @ vectors
+        if np.abs(np.asarray(defect)).max() <= 4 * len(vectors) * double_double.UNIT:
             break
-        vectors = vectors + (vectors @ lack) * 0.5
+        vectors = vectors + (vectors @ defect) * 0.5
     return vectors
 
 

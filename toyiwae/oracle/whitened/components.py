@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from toyiwae.forms import Form
 from toyiwae.oracle.laws.polynomials import Polynomial
-from toyiwae.oracle.whitened.whitening import Gradients
+from toyiwae.oracle.whitened.gradient_polynomials import Gradients
 from toyiwae.problems.parameter import Parameter
 
 
