@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,10 @@ def test_what_takes_long_is_announced(monkeypatch, capsys):
     assert re.fullmatch(announced, capsys.readouterr().err)
     with pytest.warns(toyiwae.CostWarning, match=r"4\.8e\+02"):
         toyiwae.estimate(toyiwae.load(PROBLEM), K=4, M=3, replicates=20, seed=1)
-    api._warn_of_cost(479)
+    with warnings.catch_warnings(record=True) as below:
+        warnings.simplefilter("always")
+        api._warn_of_cost(479)
+    assert below == []
 
 
 @pytest.mark.parametrize(

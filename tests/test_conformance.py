@@ -229,9 +229,7 @@ def mine(tmp_path):
     ("name", "code", "verdict"), [("dreg", 0, "conforms"), ("wrong", 1, "does not conform")]
 )
 def test_the_command_line(name, code, verdict, mine, capsys):
-    start = time.perf_counter()
     assert main.main(["check", f"{mine}:{name}", "--target", "dreg", "--json"]) == code
-    assert time.perf_counter() - start < 60  # 20 s on a machine of its own
     document = json.loads(capsys.readouterr().out)
     assert document["verdict"] == verdict
     keys = "name tier problem K M parameter n estimate truth truth_error shift_in_sd p_value smallest_detectable passed"

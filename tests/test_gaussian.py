@@ -82,7 +82,8 @@ def test_log_density_agrees_with_scipy():
     mean, cov, x = rng.normal(size=4), random_cov(rng, 4, 2.1), rng.normal(size=(3, 5, 4))
     np.testing.assert_allclose(
         gaussian.log_density(x, mean, cov),
-        multivariate_normal.logpdf(x, mean, cov),  # pyright: ignore[reportArgumentType], rtol=1e-12
+        multivariate_normal.logpdf(x, mean, cov),  # pyright: ignore[reportArgumentType]
+        rtol=1e-12,
     )
 
 

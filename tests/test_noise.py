@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from toyiwae import stats
-from toyiwae.montecarlo.noise import GROUPS, PARTICLES, REPLICATES, ROWS, UNIT, Layout, Noise
+from toyiwae.montecarlo.noise import GROUPS, PARTICLES, REPLICATES, ROWS, Layout, Noise
 
 CPU = torch.device("cpu")
 
@@ -67,5 +67,10 @@ def test_seeds_of_units_never_repeat_within_a_cell():
     assert torch.equal(*(torch.randn(4, generator=generator) for generator in generators))
 
 
-def test_a_unit_stays_in_cache():
-    assert UNIT * 8 == 2**20
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (1, 1, 5000, 2), (3, 4, 10**6, 50), (10**5, 2, 3, 7)])
+def test_a_unit_fills_a_mebibyte_at_most_and_half_of_one_at_least(sizes):
+    """It stays in a core's cache, and is not so small that keying it takes longer than drawing it."""
+    layout = Layout.of(*sizes)
+    drawn = Noise(layout, 3, (1,), CPU).draw(0, 1)
+    assert drawn.dtype == torch.float64
+    assert 2**19 < drawn.nbytes <= 2**20

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -261,9 +262,15 @@ def test_what_a_function_raises_in_python_is_its_own():
         raises(np.zeros((2, 3)))
 
 
-def test_every_registered_form_passes_the_comparison():
-    for made in estimators.all():
-        users.compare(made)
+@pytest.mark.parametrize("made", [e for e in estimators.all() if e.form is not None], ids=str)
+def test_the_comparison_passes_every_registered_form_and_no_other(made):
+    """A millionth more of any one factor of the Form is seen."""
+    users.compare(made)
+    for part in ("model", "path", "score"):
+        for power, factor in getattr(made.form, part).items():
+            wrong = {**getattr(made.form, part), power: factor * (1 + 1e-6)}
+            with pytest.raises(InputError, match=f"{part} is"):
+                users.compare(replace(made, form=replace(made.form, **{part: wrong})))
 
 
 def test_the_documented_file_has_exact_answers_that_sampling_agrees_with() -> None:
