@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -22,26 +23,43 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
         InputError: if the file is missing, no regular file (a directory, a pipe, a device), unreadable, not UTF-8
             (with or without a byte order mark), or not TOML (with the line).
     """
-    path = Path(path)
+    name = repr(str(path))
+    with reading(path, "a TOML file") as stream:
+        content = stream.read()
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is not UTF-8 text (byte {error.start}): expected a TOML file") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name} is not valid TOML: {' '.join(str(error).split())}") from None
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str], expected: str) -> Iterator[BinaryIO]:
+    """Opens a regular file for reading bytes.
+
+    Args:
+        path: the file.
+        expected: what it should be, for messages.
+
+    Raises:
+        InputError: if it is missing, no regular file (a directory, a pipe, a device), or unreadable.
+    """
     name = repr(str(path))
     try:
+        path = Path(path)
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # to read it could take for ever
-            raise InputError(f"{name} is not a regular file: expected a TOML file")
-        text = path.read_bytes().decode("utf-8-sig")
+            raise InputError(f"{name} is not a regular file: expected {expected}")
+        with open(path, "rb") as stream:
+            yield stream
     except FileNotFoundError:
         raise InputError(f"no such file: {name}") from None
     except IsADirectoryError:
-        raise InputError(f"{name} is a directory: expected a TOML file") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name} is not UTF-8 text (byte {error.start}): expected a TOML file") from None
+        raise InputError(f"{name} is a directory: expected {expected}") from None
     except InputError:
         raise
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from None
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{name} is not valid TOML: {' '.join(str(error).split())}") from None
 
 
 def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
