@@ -24,6 +24,7 @@ from toyiwae.problems.density import QuadratureProblem as QuadratureProblem
 from toyiwae.problems.linear_gaussian import Data as Data
 from toyiwae.problems.linear_gaussian import Model as Model
 from toyiwae.problems.linear_gaussian import Problem as Problem
+from toyiwae.problems.mnist import mnist_problem as mnist_problem
 from toyiwae.problems.proposal import Proposal as Proposal
 from toyiwae.problems.ready import digits_problem as digits_problem
 from toyiwae.problems.ready import paper_problem as paper_problem

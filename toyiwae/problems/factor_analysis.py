@@ -1,4 +1,4 @@
-"""Maximum-likelihood factor analysis of a covariance matrix with a floor on the noise; varimax rotation."""
+"""Maximum-likelihood factor analysis (with a floor on the noise) and probabilistic PCA of a covariance; varimax."""
 
 from __future__ import annotations
 
@@ -45,6 +45,28 @@ def factor_analysis(
     raise PrecisionError(f"factor analysis with {n_factors} factors did not converge in {max_steps} steps")
 
 
+def probabilistic_pca(cov: np.ndarray, n_factors: int) -> tuple[np.ndarray, float]:
+    """Loading W and noise variance σ² that maximise `−log|Σ| − tr(Σ⁻¹ cov)`, Σ = W Wᵀ + σ² I, in closed form.
+
+    With the eigenpairs (λ, u) of cov, σ² is the mean of all but the largest λ and W's columns are `u (λ − σ²)^½` of
+    these, each with its largest entry positive.
+
+    Args:
+        cov: covariance of the observations [D_x, D_x].
+        n_factors: number of columns of W, less than D_x.
+
+    Returns:
+        Loading [D_x, n_factors] by falling λ, noise variance.
+
+    References:
+        tipping1999probabilistic
+    """
+    eigenvalues, vectors = np.linalg.eigh(cov)
+    noise_var = float(np.maximum(eigenvalues[:-n_factors], 0.0).mean())
+    root = np.sqrt(np.maximum(eigenvalues[: -n_factors - 1 : -1] - noise_var, 0.0))
+    return _largest_positive(vectors[:, : -n_factors - 1 : -1] * root), noise_var
+
+
 def varimax(loading: np.ndarray, *, tolerance: float = 1e-12, max_steps: int = 2_000) -> np.ndarray:
     """The loading [D_x, D_z] rotated so that the squared loadings of each factor vary most.
 
@@ -70,5 +92,10 @@ def varimax(loading: np.ndarray, *, tolerance: float = 1e-12, max_steps: int = 2
         raise PrecisionError(f"varimax rotation of {loading.shape[1]} factors did not converge")
     rotated = loading @ rotation
     rotated = rotated[:, np.argsort(-np.sum(rotated**2, axis=0), kind="stable")]
-    largest = np.argmax(np.abs(rotated), axis=0)
-    return rotated * np.where(rotated[largest, np.arange(rotated.shape[1])] < 0, -1.0, 1.0)
+    return _largest_positive(rotated)
+
+
+def _largest_positive(columns: np.ndarray) -> np.ndarray:
+    """The columns with signs that make the largest entry of each positive."""
+    largest = np.argmax(np.abs(columns), axis=0)
+    return columns * np.where(columns[largest, np.arange(columns.shape[1])] < 0, -1.0, 1.0)

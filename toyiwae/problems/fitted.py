@@ -47,6 +47,13 @@ def mean_field(factors: Factors) -> MeanField:
     return MeanField(weight, -weight @ mean, 1 / np.diag(precision))
 
 
+def least_norm_encoder(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least-squares fit of target [n, D_z] on x [n, D_x]: weight [D_z, D_x] of least norm, offset [D_z]."""
+    x_mean, target_mean = x.mean(axis=0), target.mean(axis=0)
+    weight = np.linalg.lstsq(x - x_mean, target - target_mean, rcond=None)[0].T
+    return weight, target_mean - weight @ x_mean
+
+
 def factor_analysis_of(fitted: Any) -> Factors:
     """The factor model of a fitted `FactorAnalysis`: W = components_ᵀ, ψ = noise_variance_.
 

@@ -12,6 +12,7 @@ from toyiwae import checks
 from toyiwae.arguments import whole_number
 from toyiwae.extras import import_extra
 from toyiwae.problems.factor_analysis import factor_analysis, varimax
+from toyiwae.problems.fitted import least_norm_encoder
 from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
 
 GREY_LEVELS = 16
@@ -118,7 +119,7 @@ def digits_problem(
     count = rest if n_images is None else whole_number(n_images, "n_images", maximum=rest)
     precision = np.eye(n_latents) + loading.T @ (loading / noise_var[:, None])
     posterior_weight = np.linalg.solve(precision, loading.T / noise_var)
-    weight, offset = _least_norm_encoder(images[:first], (images[:first] - mean) @ posterior_weight.T)
+    weight, offset = least_norm_encoder(images[:first], (images[:first] - mean) @ posterior_weight.T)
     zero, one = np.zeros(n_latents), np.eye(n_latents)
     model = Model(zero, one, loading, offset=mean, noise_cov=np.diag(noise_var))
     proposal = Proposal(np.diag(factor / np.diag(precision)), weight=weight, offset=offset)
@@ -141,10 +142,3 @@ def _digits_factors(
     images = datasets.load_digits().data / GREY_LEVELS
     loading, noise_var = factor_analysis(np.cov(images, rowvar=False, bias=True), n_latents, floor_std**2)
     return images, images.mean(axis=0), varimax(loading), noise_var
-
-
-def _least_norm_encoder(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least-squares fit of target [n, D_z] on x [n, D_x]: weight [D_z, D_x] of least norm, offset [D_z]."""
-    x_mean, target_mean = x.mean(axis=0), target.mean(axis=0)
-    weight = np.linalg.lstsq(x - x_mean, target - target_mean, rcond=None)[0].T
-    return weight, target_mean - weight @ x_mean
