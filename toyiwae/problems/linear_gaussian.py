@@ -216,14 +216,9 @@ class Problem(Sections):
 
     def observations(self) -> Observations:
         """The observations [N, D_x], and the proposal's mean [N, D_z] and covariance of each; read-only."""
-        x, proposal = np.atleast_2d(self.data.x), self.proposal
-        if proposal.weight is not None:
-            mean = x @ proposal.weight.T + proposal.offset
-        else:
-            mean = np.array(np.broadcast_to(np.asarray(proposal.mean), (len(x), self.dim_z)))
-        for array in (x, mean):
-            array.setflags(write=False)
-        return Observations(x, mean, proposal.cov)
+        x = np.atleast_2d(self.data.x)
+        x.setflags(write=False)
+        return Observations(x, self.proposal.means(x), self.proposal.cov)
 
     rows = observations
 
@@ -235,12 +230,13 @@ class Problem(Sections):
         """
         if not -self.n_rows <= n < self.n_rows:
             raise InputError(f"row {n} does not exist: data.x has {self.n_rows}")
-        mean, proposal = self.observations().proposal_mean[n], self.proposal
+        x, proposal = np.atleast_2d(self.data.x), self.proposal
+        mean = proposal.means(x)[n]
         if proposal.var is not None:
             own = Proposal(var=proposal.var[n] if proposal.var.ndim == 2 else proposal.var, mean=mean)
         else:
             own = Proposal(proposal.cov[n] if proposal.cov.ndim == 3 else proposal.cov, mean=mean)
-        return Problem(self.model, own, Data(np.atleast_2d(self.data.x)[n]))
+        return Problem(self.model, own, Data(x[n]))
 
     def require_shared_proposal(self, what: str) -> None:
         """Refuses a proposal of its own for each observation, where `what` does not serve it.

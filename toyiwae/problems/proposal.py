@@ -119,6 +119,15 @@ class Proposal(Record):
         """Whether every observation has a mean of its own, [N, D_z]."""
         return self.mean is not None and self.mean.ndim == 2
 
+    def means(self, x: np.ndarray) -> np.ndarray:
+        """Means of q(z|x_n) [N, D_z] for observations x [N, D_x]; read-only."""
+        if self.weight is not None:
+            means = x @ self.weight.T + self.offset
+        else:
+            means = np.array(np.broadcast_to(np.asarray(self.mean), (len(x), self.cov_shape[-1])))
+        means.setflags(write=False)
+        return means
+
     @property
     def cov_shape(self) -> tuple[int, ...]:
         """Shape of `cov`, without making it from `var`."""
