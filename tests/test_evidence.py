@@ -16,7 +16,7 @@ from toyiwae.oracle.whitened.algebra import Double, Extended
 from toyiwae.oracle.whitened.evidence import log_evidence
 from toyiwae.oracle.whitened.model import WhitenedModel
 from toyiwae.oracle.whitened.whitening import Whitened
-from toyiwae.truth.accuracy import Budget
+from toyiwae.truth import accuracy
 
 
 def noise(dim_x: int, least: float, *, diagonal: bool) -> np.ndarray:
@@ -150,8 +150,9 @@ def test_many_pixels_are_answered_at_once_with_digits_too() -> None:
 def test_observations_count_in_the_effort_of_mpmath() -> None:
     """A dense noise covariance of 784 dimensions is refused in one line, a diagonal one is not."""
     law = GaussianLaw(np.full(5, 0.2), np.full((1, 5), 0.1))
-    assert Budget().spend(law, [16], 0, 12, images(5)) is None
-    why = Budget().spend(law, [16], 0, 12, images(5, diagonal=False))
+    assert accuracy.seconds(law, [16], 0, 12, images(5), 40.0)[0] is None
+    why, left = accuracy.seconds(law, [16], 0, 12, images(5, diagonal=False), 40.0)
+    assert left == 40.0
     assert why is not None
     assert why.startswith("mpmath would take too long for 12 digits of 1 numbers for 1 rows in 5 dimensions")
     assert "observed in 784" in why

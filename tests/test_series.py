@@ -130,7 +130,7 @@ def test_tempered_bound():
     whitened, k = Whitened(MANY), 10**4
     for exponent in (0.6, -0.2):
         expansion, found = expansions.bound(whitened, 4, exponent), bounds(whitened, [k], exponent)
-        truth = float(np.mean(found.log_mean - found.gap.value[:, 0])) / exponent
+        truth = float(np.mean(found.log_mean.value - found.gap.value[:, 0])) / exponent
         assert expansion.at(k) == pytest.approx(truth, rel=1e-13)
 
 

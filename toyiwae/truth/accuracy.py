@@ -1,14 +1,13 @@
 """The accuracy that exact numbers are held to, and what multiprecision may cost where float64 misses it.
 
-A number is poor where the bound on its error exceeds 1e-8 of the larger of its size and its natural scale: for a mean,
-the standard deviation of a group's gradient, since a mean that vanishes by symmetry has no relative accuracy; for a
-bound, one nat; nothing for a gap, a sample size or a variance, unless it is exactly zero.
+A number is above tolerance where the bound on its error exceeds 1e-8 of the larger of its size and its natural scale:
+for a mean, the standard deviation of a group's gradient, since a mean that vanishes by symmetry has no relative
+accuracy; for a bound, one nat; nothing for a gap, a sample size or a variance, unless it is exactly zero.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from mpmath import MPContext
 from toyiwae.errors import PrecisionError
 from toyiwae.oracle.enclosure.law import PreciseLaw
 from toyiwae.oracle.enclosure.plan import plan
-from toyiwae.oracle.laws.bounded import Bounded
+from toyiwae.oracle.laws.bounded import Bounded, where
 from toyiwae.oracle.laws.gaussian import GaussianLaw
 from toyiwae.oracle.whitened.algebra import is_diagonal
 from toyiwae.problems.linear_gaussian import Problem
@@ -35,12 +34,12 @@ MOST_EFFORT = 40.0
 """Estimated seconds of one core that one call spends on that."""
 
 
-def poor(found: Bounded, scale: Any = 0.0) -> np.ndarray:
-    """Where the error is above the tolerance; a scale counts where it is larger than the value, or the value is 0."""
+def above_tolerance(found: Bounded, scale: Any = 0.0) -> np.ndarray:
+    """Where the error is above the tolerance; a scale counts where it is larger than the value."""
     return np.asarray(found.error > TOLERANCE * np.maximum(np.abs(found.value), scale))
 
 
-def blurred(found: Bounded) -> np.ndarray:
+def unresolved(found: Bounded) -> np.ndarray:
     """Where a number is told from zero, but not to the tolerance."""
     size = np.abs(found.value)
     return np.asarray((found.error > TOLERANCE * size) & (found.error < size))
@@ -51,77 +50,66 @@ def zero_scale(value: np.ndarray, scale: Any) -> np.ndarray:
     return np.where(value == 0.0, scale, 0.0)
 
 
-def withheld(what: str, found: Bounded, scale: Any, why: str) -> tuple[Bounded, str | None]:
+def masked(what: str, found: Bounded, scale: Any, why: str) -> tuple[Bounded, str | None]:
     """A number with NaN where its error is above the tolerance, and the reason; the number itself where all is well.
 
     Args:
         what: how the reason calls it.
         found: the number.
-        scale: its natural scale, see `contract.poor`.
+        scale: its natural scale, see the module's text.
         why: why it was not computed more accurately.
     """
-    bad = poor(found, scale)
+    bad = above_tolerance(found, scale)
     if not bad.any():
         return found, None
     size = np.maximum(np.abs(found.value), scale)
     with np.errstate(divide="ignore", invalid="ignore"):
         worst = float(np.nanmax(np.where(bad, found.error / size, 0.0)))
     reason = f"{what} is known to {worst:.2g} of its size, not to {TOLERANCE:g}: {why}"
-    return Bounded(np.where(bad, np.nan, found.value), np.where(bad, np.nan, found.error)), reason
+    return where(bad, Bounded(np.array(np.nan), np.array(np.nan)), found), reason
 
 
-@dataclass
-class Budget:
-    """What is left of the effort of one call."""
+def seconds(
+    law: GaussianLaw, particles: Sequence[int], coordinates: int, digits: float, problem: Problem, left: float
+) -> tuple[str | None, float]:
+    """The cost model: how many of the seconds left a computation with mpmath takes, or why it is not made.
 
-    left: float = field(default_factory=lambda: MOST_EFFORT)
+    Every observation costs a spectrum and, on two discretisations, the nodes of its contours times what is computed at
+    each of them. That of the largest shift is planned, in float64; the others count as much.
 
-    def spend(
-        self,
-        law: GaussianLaw,
-        particles: Sequence[int],
-        coordinates: int,
-        digits: float,
-        problem: Problem,
-    ) -> str | None:
-        """Takes the effort of a computation out of the budget, or says why that is too small.
+    Args:
+        law: that of the observations.
+        particles: K.
+        coordinates: of gradients; 0 for a bound.
+        digits: significant decimal digits.
+        problem: whose dimensions are counted too.
+        left: what the call may still spend.
 
-        Every row costs a spectrum and, on two plans, the nodes of its lines times what is computed at each of them.
-        The row farthest off is planned, in float64; the others count as much.
-
-        Args:
-            law: that of the rows.
-            particles: K.
-            coordinates: of gradients; 0 for a bound.
-            digits: significant decimal digits.
-            problem: whose observations are counted too.
-        """
-        rows, dim = law.h.shape
-        what = f"{digits:.0f} digits of {max(coordinates, 1)} numbers for {rows} rows in {dim} dimensions"
-        why = f"mpmath would take too long for {what}, observed in {problem.dim_x}: ask for them with digits"
-        effort = 0.1 * rows + 16.0 * (dim / 50) ** 3 * (digits / DIGITS)
-        effort += _observed_effort(problem, digits)
-        if effort > self.left:
-            return why
-        try:
-            effort += rows * _row_effort(law, particles, coordinates, digits)
-        except PrecisionError as error:
-            return str(error)
-        if effort > self.left:
-            return why
-        self.left -= effort
-        return None
+    Returns:
+        None and what is left afterwards; or the reason, and `left` as it was.
+    """
+    count, dim = law.h.shape
+    what = f"{digits:.0f} digits of {max(coordinates, 1)} numbers for {count} rows in {dim} dimensions"
+    why = f"mpmath would take too long for {what}, observed in {problem.dim_x}: ask for them with digits"
+    taken = 0.1 * count + 16.0 * (dim / 50) ** 3 * (digits / DIGITS) + _for_solves(problem, digits)
+    if taken > left:
+        return why, left
+    try:
+        taken += count * _for_integrals(law, particles, coordinates, digits)
+    except PrecisionError as error:
+        return str(error), left
+    return (why, left) if taken > left else (None, left - taken)
 
 
-def _observed_effort(problem: Problem, digits: float) -> float:
+def _for_solves(problem: Problem, digits: float) -> float:
     """About how many seconds `R⁻¹W` and `WᵀR⁻¹W` take, at three precisions."""
     count, slower = problem.dim_x, 1.0 + digits / 200
     solved = 0.0 if is_diagonal(problem.model.noise_cov) else 1e-7 * count**3
     return 3.0 * slower * (solved + 1.5e-6 * count * problem.dim_z**2)
 
 
-def _row_effort(law: GaussianLaw, particles: Sequence[int], coordinates: int, digits: float) -> float:
-    """About how many seconds the integrals of the row farthest off take."""
+def _for_integrals(law: GaussianLaw, particles: Sequence[int], coordinates: int, digits: float) -> float:
+    """About how many seconds the integrals of the observation of the largest shift take."""
     if not (law.beta.any() or law.h.any()):
         return 0.0  # equal weights: nothing to integrate
     ctx = MPContext()

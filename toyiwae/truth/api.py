@@ -1,11 +1,9 @@
-"""`exact` looks estimators up in the registry, asks the oracle about their Forms and lays the numbers out."""
+"""`exact`: a request, its numbers, those that need it refined, and cells of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from toyiwae import arguments, records
 from toyiwae.errors import InputError
@@ -13,14 +11,15 @@ from toyiwae.estimators import Estimator, registry
 from toyiwae.problems.binary import DiscreteProblem
 from toyiwae.problems.density import QuadratureProblem
 from toyiwae.problems.linear_gaussian import Problem
-from toyiwae.truth.cells import Cells
+from toyiwae.truth.cells import cell, nothing, truth
+from toyiwae.truth.digits import Multiprecision
 from toyiwae.truth.finite_states import EnumeratedSource
 from toyiwae.truth.linear_gaussian import GaussianSource
 from toyiwae.truth.quadrature import QuadratureSource
-from toyiwae.truth.refine import Answers
-from toyiwae.truth.request import Questions
+from toyiwae.truth.refine import asked_digits, refined
+from toyiwae.truth.request import Request, exponents
 from toyiwae.truth.results import ExactResult
-from toyiwae.truth.source import Source
+from toyiwae.truth.source import Source, numbers
 
 
 def exact(
@@ -65,11 +64,19 @@ def exact(
             raise InputError("digits: mpmath serves linear-Gaussian problems only")
     source = _source(problem)
     source.check(chosen, wanted)
-    refused = _refused(source, chosen, counts, groups)
+    cells = [(k, m) for k in counts for m in groups]
+    refused = _refused(source, chosen, cells)
     served = [estimator for estimator in chosen if estimator.name not in refused]
-    asked_of = [problem.parameters.record(name) for name in wanted]
-    answers = Answers(source, Questions(served, asked_of, counts, groups), digits)
-    cells = Cells(answers, refused, joint=covariance)
+    records_of = [problem.parameters.record(name) for name in wanted]
+    request = Request(served, records_of, counts, groups, digits, covariance)
+    known = refined(numbers(source, request), request, source)
+    finer = None if digits is None else Multiprecision(source.problem, asked_digits(request), digits)
+    found = []
+    for k, m in cells:
+        truths = {e.name: truth(known, request, e, k, m, finer) for e in served}
+        truths |= {name: nothing(request, reason) for name, reason in refused.items()}
+        ordered = {e.name: truths[e.name] for e in chosen}
+        found.append(cell(known, request, ordered, k, m, finer, by_row=source.many_rows))
     asked = {
         "K": counts,
         "M": groups,
@@ -78,22 +85,20 @@ def exact(
         "problem": problem.content_hash,
     }
     asked |= {} if digits is None else {"digits": digits}
-    evidence = float(np.mean(source.log_evidence)), float(np.mean(source.log_evidence_error))
-    decimals = None
-    if digits is not None:
-        finer = answers.precise
-        decimals = {"log_evidence": finer.text(finer.average(finer.log_evidence))}
+    evidence = known.evidence.mean()
+    decimals = None if finer is None else {"log_evidence": finer.text(finer.average(finer.log_evidence))}
     return ExactResult(
-        *evidence,
+        float(evidence.value),
+        float(evidence.error),
         source.posterior,
-        tuple(cells.cell(chosen, k, m) for k in counts for m in groups),
+        tuple(found),
         records.provenance(asked),
         decimals,
     )
 
 
 def _source(problem: Any) -> Source:
-    """How a problem's questions are answered."""
+    """Who computes a problem's numbers."""
     if isinstance(problem, DiscreteProblem):
         return EnumeratedSource(problem)
     if isinstance(problem, QuadratureProblem):
@@ -102,12 +107,12 @@ def _source(problem: Any) -> Source:
 
 
 def _refused(
-    source: Source, estimators: Sequence[Estimator], counts: Sequence[int], groups: Sequence[int]
+    source: Source, estimators: Sequence[Estimator], cells: Sequence[tuple[int, int]]
 ) -> dict[str, str]:
     """Estimator -> the moment that it needs and that does not exist."""
     found: dict[str, str] = {}
     for estimator in estimators:
-        for exponent in sorted(Questions([estimator], (), counts, groups).exponents(estimator)):
+        for exponent in sorted(exponents(estimator, cells)):
             reason = source.missing_mean(exponent)
             if reason is not None:
                 found[estimator.name] = reason

@@ -12,7 +12,8 @@ from toyiwae.forms import Form
 from toyiwae.oracle.finite_k.bounds import FiniteK
 from toyiwae.oracle.finite_k.every_k import first_gap, insert_single, joined, moments_for_all
 from toyiwae.oracle.finite_k.gradients import GradientEngine, GradientMoments
-from toyiwae.oracle.laws.bounded import Bounded
+from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.oracle.laws.gaussian import GaussianLaw
 from toyiwae.oracle.laws.grid import Grid
 from toyiwae.oracle.laws.ranges import Grids
 from toyiwae.oracle.whitened.components import GradientComponents
@@ -27,12 +28,12 @@ class Bounds:
     """Exact bounds of w^e, per row and number of particles.
 
     Attributes:
-        log_mean: log E[w^e] in units of the evidence [N]; zeros for e = 1.
+        log_mean: log E[w^e] in units of the evidence [N]; exactly zero for e = 1.
         gap: log E[w^e] - E log of the sample mean of w^e [N, nK].
         ess: E[(Σw^e)²/Σw^2e] [N, nK].
     """
 
-    log_mean: np.ndarray
+    log_mean: Bounded
     gap: Bounded
     ess: Bounded
 
@@ -60,9 +61,19 @@ def bounds(whitened: Whitened, particles: Sequence[int], exponent: float = 1.0) 
         engine = FiniteK(part, many, grid) if many else None
         gap.append(insert_single(particles, engine and engine.gap(), first_gap(part)))
         ess.append(insert_single(particles, engine and engine.ess(), one))
-    log_mean = whitened.law().log_moment(exponent)[:, 0] if exponent != 1.0 else np.zeros(len(law))
     back = np.argsort(np.concatenate(batches))
-    return Bounds(log_mean, joined(gap, back), joined(ess, back))
+    return Bounds(_log_mean(whitened.law(), exponent), joined(gap, back), joined(ess, back))
+
+
+def _log_mean(law: GaussianLaw, exponent: float) -> Bounded:
+    """Log E[w^e] of each row, in units of the evidence: [N]."""
+    if exponent == 1.0:
+        return Bounded.zeros(len(law))
+    s = np.array([exponent])
+    constant, weight = law.spectrum.parts(s)
+    size = 8.0 + np.abs(constant) + law.h**2 @ np.abs(weight).T
+    error = EPS * size + law.relative_wobble(s, weight)
+    return Bounded(law.log_moment(exponent)[:, 0], error[:, 0])
 
 
 def gradients(
@@ -81,10 +92,10 @@ def gradients(
         key -> moments, arrays `[nK, *shape of the parameter]`; zeros where the form has no such coefficient.
     """
     record = whitened.problem.parameters.record
-    jobs = {key: (form, record(name)) for key, (form, name) in jobs.items()}
-    sums = {key: Average(whitened.x, parameter, len(particles)) for key, (_, parameter) in jobs.items()}
-    for exponent in sorted({form.exponent for form, _ in jobs.values()}):
-        chosen = {key: job for key, job in jobs.items() if job[0].exponent == exponent}
+    wanted = {key: (form, record(name)) for key, (form, name) in jobs.items()}
+    sums = {key: Average(whitened.x, parameter, len(particles)) for key, (_, parameter) in wanted.items()}
+    for exponent in sorted({form.exponent for form, _ in wanted.values()}):
+        chosen = {key: job for key, job in wanted.items() if job[0].exponent == exponent}
         law = whitened.law(exponent)
         grids = Grids(particles if exponent != 0.0 else ())
         width = max(parameter.size for _, parameter in chosen.values())

@@ -94,15 +94,15 @@ class Multiprecision:
         values, errors = [], []
         for n, log_evidence in enumerate(finer.log_evidence):
             gaps = [ctx.mpf(gap) for gap in found.gap[n]]
-            mixed = sum((w * gap for w, gap in zip(weights, gaps, strict=True)), ctx.zero)
+            combined = sum((w * gap for w, gap in zip(weights, gaps, strict=True)), ctx.zero)
             values.append(
-                total * (ctx.mpf(log_evidence) + ctx.mpf(found.log_mean[n]) / e) - ctx.mpf(mixed) / e
+                total * (ctx.mpf(log_evidence) + ctx.mpf(found.log_mean[n]) / e) - ctx.mpf(combined) / e
             )
-            errors.append(_mixed_error(bound, found.gap_error[n]) / abs(bound.exponent))
+            errors.append(_combined_error(bound, found.gap_error[n]) / abs(bound.exponent))
         return Exactly(np.array(self.average(values), dtype=object), np.array(np.mean(errors)))
 
     def mean(self, bound: Bound, form: Form, parameter: str, coordinates: Sequence[Any]) -> Exactly:
-        """The mean of the gradient of a mixture of bounds, at some coordinates [F]."""
+        """The mean of the gradient of a linear combination of bounds, at some coordinates [F]."""
         particles = [k for k, _ in bound.exact]
         found = self.gradients({0: (form, parameter, coordinates)}, particles)[0]
         ctx = self._ctx
@@ -111,13 +111,13 @@ class Multiprecision:
         for i, (_, weight) in enumerate(bound.exact):
             factor = _number(ctx, weight)
             values = [v + factor * ctx.mpf(s) for v, s in zip(values, found.shift[i], strict=True)]
-        return Exactly(objects(values), _mixed_error(bound, found.shift_error))
+        return Exactly(objects(values), _combined_error(bound, found.shift_error))
 
 
 def _number(ctx: MPContext, value: Fraction) -> Any:
     return ctx.mpf(value.numerator) / value.denominator
 
 
-def _mixed_error(bound: Bound, errors: np.ndarray) -> Any:
+def _combined_error(bound: Bound, errors: np.ndarray) -> Any:
     """Σ |weight| · error over the terms, along the first axis."""
     return sum(abs(float(weight)) * errors[i] for i, (_, weight) in enumerate(bound.exact))

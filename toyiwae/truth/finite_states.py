@@ -24,7 +24,7 @@ from toyiwae.forms import Form, form_of_mean
 from toyiwae.oracle.finite_k.every_k import insert_single, joined, log_variance, moments_for_all
 from toyiwae.oracle.finite_k.gradients import GradientMoments
 from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm, mean_of_one, refusal
-from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.oracle.laws.bounded import EPS, Bounded, concatenate
 from toyiwae.oracle.laws.discrete import DiscreteLaw, Table
 from toyiwae.oracle.laws.ranges import common_grid
 from toyiwae.problems.binary import DiscreteProblem
@@ -55,6 +55,13 @@ class Row:
     def log_evidence(self) -> float:
         """Log Σ p w."""
         return _log_sum(self.log_prob + self.log_w) - _log_sum(self.log_prob)
+
+    def log_mean(self, exponent: float, *, apart: bool = False) -> Bounded:
+        """Log Σ p w^e, or log Σ p (w/Z)^e: [1]."""
+        log_w = self.log_w - self.log_evidence if apart else self.log_w
+        value = _log_sum(self.log_prob + exponent * log_w) - _log_sum(self.log_prob)
+        error = self.round_off(exponent) + (abs(exponent) * self.round_off(1.0) if apart else 0.0)
+        return Bounded(np.array([value]), np.array([error]))
 
     def round_off(self, exponent: float) -> float:
         """Of log Σ p w^e, from that of log p and log w: their sizes, averaged under the tilted law."""
@@ -111,8 +118,7 @@ class RowTruth:
     def variance(self, form: Form, parameter: Parameter) -> Bounded:
         """Variance with log terms: [1, nK, F]."""
         score, row = self.table("score", parameter.moves), self.row
-        log_evidence = Bounded(np.array([row.log_evidence]), np.array([row.round_off(1.0)]))
-        return log_variance(self.law, self.engine, score, LogForm.of(form), log_evidence, self.particles)
+        return log_variance(self.law, self.engine, score, LogForm.of(form), row.log_mean(1.0), self.particles)
 
     def table(self, part: str, name: str) -> Table:
         """A function of the state, the same object at every call."""
@@ -151,19 +157,9 @@ class TabulatedSource:
         self._known: dict[Any, RowTruth] = {}
 
     @property
-    def log_evidence(self) -> np.ndarray:
-        """Log p(x) of each row: [N]."""
-        return np.array([row.log_evidence for row in self.rows])
-
-    @property
-    def log_evidence_error(self) -> np.ndarray:
-        """Bounds on the errors of `log_evidence`, round-off of the log-weights included: [N]."""
-        return np.array([row.round_off(1.0) for row in self.rows])
-
-    def log_mean_error(self, exponent: float) -> np.ndarray:
-        """Bounds on the errors of log E[w^exponent], in units of the evidence: [N]."""
-        sizes = [row.round_off(exponent) + abs(exponent) * row.round_off(1.0) for row in self.rows]
-        return np.array(sizes) * (exponent != 1.0)
+    def evidence(self) -> Bounded:
+        """Log p(x) of each row, round-off of the log-weights included: [N]."""
+        return concatenate([row.log_mean(1.0) for row in self.rows])
 
     def missing_mean(self, exponent: float) -> str | None:
         """None: all moments exist."""
@@ -180,13 +176,9 @@ class TabulatedSource:
         pairs = [self._truth(n, exponent, particles).bounds() for n in range(len(self.rows))]
         back = np.arange(len(pairs))
         gap, ess = (joined([pair[i] for pair in pairs], back) for i in range(2))
-        log_mean = np.array(
-            [
-                _log_sum(row.log_prob + exponent * (row.log_w - row.log_evidence)) - _log_sum(row.log_prob)
-                for row in self.rows
-            ]
-        )
-        return Bounds(log_mean if exponent != 1.0 else np.zeros(len(pairs)), gap, ess)
+        if exponent == 1.0:
+            return Bounds(Bounded.zeros(len(pairs)), gap, ess)
+        return Bounds(concatenate([row.log_mean(exponent, apart=True) for row in self.rows]), gap, ess)
 
     def gradients(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, Averaged]:
         """Means with all terms, and variances without log terms."""

@@ -13,7 +13,7 @@ from toyiwae.forms import Form, form_of_mean
 from toyiwae.oracle.finite_k.every_k import log_variance
 from toyiwae.oracle.finite_k.gradients import GradientMoments
 from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm, refusal
-from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.oracle.laws.bounded import Bounded
 from toyiwae.oracle.laws.gaussian import GaussianLaw
 from toyiwae.oracle.laws.ranges import Grids
 from toyiwae.oracle.whitened import evidence
@@ -39,14 +39,9 @@ class GaussianSource:
         return evidence.log_evidence(self.whitened)
 
     @property
-    def log_evidence(self) -> np.ndarray:
+    def evidence(self) -> Bounded:
         """Log p(x) of each row: [N]."""
-        return self._evidence.value
-
-    @property
-    def log_evidence_error(self) -> np.ndarray:
-        """Bounds on the errors of `log_evidence`: [N]."""
-        return self._evidence.error
+        return self._evidence
 
     @property
     def posterior(self) -> dict[str, np.ndarray]:
@@ -61,13 +56,6 @@ class GaussianSource:
 
     def check(self, estimators: Sequence[Any], parameters: Sequence[str]) -> None:
         """Every estimator has an answer, if only an empty one."""
-
-    def log_mean_error(self, exponent: float) -> np.ndarray:
-        """Bounds on the errors of log E[w^exponent], in units of the evidence: [N]."""
-        law, s = self.whitened.law(), np.array([exponent])
-        constant, weight = law.spectrum.parts(s)
-        size = 8.0 + np.abs(constant) + law.h**2 @ np.abs(weight).T
-        return (EPS * size + law.relative_wobble(s, weight))[:, 0] * (exponent != 1.0)
 
     def missing_mean(self, exponent: float) -> str | None:
         """Why E[w^exponent] does not exist, or None where it does."""
@@ -125,7 +113,7 @@ class GaussianSource:
             for key, (form, _) in jobs.items():
                 kind, reduced = moved[key].moves, LogForm.of(form)
                 if (reduced, kind) not in known:
-                    log_z = Bounded(self.log_evidence[batch], self.log_evidence_error[batch])
+                    log_z = self.evidence[batch]
                     args = (part.law, engine, part.score[kind], reduced, log_z, particles)
                     known[reduced, kind] = log_variance(*args)
                 var = known[reduced, kind]

@@ -159,19 +159,9 @@ class QuadratureSource:
     many_rows = False
 
     @property
-    def log_evidence(self) -> np.ndarray:
-        """Log p(x): [1]."""
-        return self._fine.log_evidence
-
-    @property
-    def log_evidence_error(self) -> np.ndarray:
-        """The difference of two lattices, and round-off: [1]."""
-        return self._fine.log_evidence_error + np.abs(self._fine.log_evidence - self._coarse.log_evidence)
-
-    def log_mean_error(self, exponent: float) -> np.ndarray:
-        """Bounds on the errors of log E[w^exponent], in units of the evidence: [1]."""
-        a, b = (source.bounds([1], exponent).log_mean for source in (self._coarse, self._fine))
-        return self._fine.log_mean_error(exponent) + np.abs(a - b)
+    def evidence(self) -> Bounded:
+        """Log p(x): [1]; in its error the difference of two lattices."""
+        return _certified(self._coarse.evidence, self._fine.evidence)
 
     def missing_mean(self, exponent: float) -> str | None:
         """None: all moments of the lattices exist."""
@@ -193,7 +183,7 @@ class QuadratureSource:
     def bounds(self, particles: Sequence[int], exponent: float) -> Bounds:
         """Bounds of w^exponent."""
         a, b = (source.bounds(particles, exponent) for source in (self._coarse, self._fine))
-        return Bounds(b.log_mean, _certified(a.gap, b.gap), _certified(a.ess, b.ess))
+        return Bounds(_certified(a.log_mean, b.log_mean), _certified(a.gap, b.gap), _certified(a.ess, b.ess))
 
     def gradients(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, Averaged]:
         """Means with all terms, and variances without log terms."""

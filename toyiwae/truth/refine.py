@@ -1,260 +1,292 @@
-"""The oracle's answers, in float64 and, where that is not accurate enough or digits were asked for, with mpmath."""
+"""More accurate numbers, with mpmath: of what is above tolerance, or of everything where digits were asked for.
+
+Each step takes `Numbers` and the seconds that may still be spent, and returns both anew. The order of the steps is the
+order of importance: bounds, gradients, values of targets, means of estimators that have only a target.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from toyiwae.errors import PrecisionError
-from toyiwae.forms import form_of_mean
-from toyiwae.oracle.enclosure import precise_problem
-from toyiwae.oracle.enclosure.precise import PreciseBounds, PreciseMoments
+from toyiwae.forms import Bound, form_of_mean
+from toyiwae.oracle.enclosure.precise import PreciseMoments
 from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.truth import accuracy
-from toyiwae.truth.accuracy import Budget, blurred, poor, zero_scale
-from toyiwae.truth.digits import Multiprecision, rows_of
+from toyiwae.truth.accuracy import above_tolerance, unresolved, zero_scale
+from toyiwae.truth.averages import Averaged
+from toyiwae.truth.bounds import deviation
+from toyiwae.truth.digits import Exactly, Multiprecision, rows_of
 from toyiwae.truth.linear_gaussian import GaussianSource
-from toyiwae.truth.request import Job, Questions, log_part, reference
-from toyiwae.truth.source import LogVariance, Source
+from toyiwae.truth.request import Job, Request, has_logarithms, reference
+from toyiwae.truth.source import Numbers, Source
 
-_NO_DIGITS = "mpmath serves linear-Gaussian problems only"
-
-
-@dataclass(eq=False)
-class BoundAnswer:
-    """Bounds of w^e: gaps and sample sizes `[N, nK]`, log E[w^e] `[N]`.
-
-    Attributes:
-        exact: the same with the digits that were asked for.
-        why: why what is poor was not recomputed.
-    """
-
-    particles: list[int]
-    log_mean: Bounded
-    gap: Bounded
-    ess: Bounded
-    exact: PreciseBounds | None = None
-    why: str | None = None
+Coordinates = Sequence[tuple[int, ...]]
+Step = tuple[Numbers, float]
 
 
-@dataclass(eq=False)
-class GradientAnswer:
-    """Moments of one group's gradient, `[nK, *shape]`; `limit` is the part of the mean that no K changes.
-
-    Attributes:
-        shift: the mean less its limit, with a relative accuracy of its own.
-        exact: {"mean", "var"} as multiprecision numbers of the same shape, where digits were asked for.
-        why: why what is poor was not recomputed.
-    """
-
-    limit: np.ndarray
-    shift: Bounded
-    mean: Bounded
-    var: Bounded
-    exact: dict[str, np.ndarray] = field(default_factory=dict)
-    why: str | None = None
+def refined(numbers: Numbers, request: Request, source: Source) -> Numbers:
+    """The numbers of a request, those that need it recomputed within `accuracy.MOST_EFFORT` seconds."""
+    left = accuracy.MOST_EFFORT
+    for step in (_bounds, _gradients, _values, _means):
+        numbers, left = step(numbers, request, source, left)
+    return numbers
 
 
-class Answers:
-    """The answers to some questions about one source.
+def asked_digits(request: Request) -> int:
+    """Digits that are computed: at least as many as float64 holds, where any were asked for."""
+    return accuracy.DIGITS if request.digits is None else max(request.digits, accuracy.FLOAT_DIGITS)
 
-    Args:
-        source: the problem's truths.
-        questions: what is asked.
-        digits: significant decimal digits that are shown; None for float64, and mpmath where its error exceeds the
-            tolerance. At least so many are computed as float64 holds.
-    """
 
-    def __init__(self, source: Source, questions: Questions, digits: int | None):
-        """Asks everything."""
-        self.source, self.questions, self._shown = source, questions, digits
-        self.digits = None if digits is None else max(digits, accuracy.FLOAT_DIGITS)
-        self.budget, self._problem = Budget(), source.problem
-        self.bounds = {e: self._bound(e, counts) for e, counts in questions.bound_particles.items()}
-        self.gradients = self._gradients() if questions.estimators and questions.parameters else {}
-        self._logs: dict[tuple[Job, int], tuple[LogVariance, int]] = {}
-        for particles, jobs in questions.log_jobs.items():
-            found = source.log_variances(jobs, particles)
-            self._logs |= {(job, k): (var, i) for job, var in found.items() for i, k in enumerate(particles)}
+def _affordable(
+    source: Source,
+    exponent: float,
+    particles: Sequence[int],
+    coordinates: int,
+    digits: float,
+    left: float,
+    rows: Any = None,
+) -> tuple[str | None, float]:
+    """Why mpmath cannot help with some numbers, None if it can; and the seconds left after that."""
+    if not isinstance(source, GaussianSource):
+        return "mpmath serves linear-Gaussian problems only", left
+    law = source.whitened.law(exponent)
+    law, many = law if rows is None else law.take(rows), [k for k in particles if k > 1] or [2]
+    return accuracy.seconds(law, many, coordinates, digits, source.problem, left)
 
-    def log_variance(self, job: Job, k: int) -> tuple[Bounded | None, str | None]:
-        """Variance of a gradient with logarithms at K = `k`, or why there is none."""
-        found, i = self._logs[job, k]
-        if found.var is None:
-            return None, found.reason
-        return Bounded(found.var.value[i], found.var.error[i]), None
 
-    def multiprecision(self, digits: int, rows: Any = None) -> Multiprecision:
-        """The same problem, or some of its rows, with so many digits."""
-        return Multiprecision(self._problem if rows is None else rows_of(self._problem, rows), digits)
-
-    @cached_property
-    def precise(self) -> Multiprecision:
-        """The problem with the digits that were asked for."""
-        return Multiprecision(self._problem, self.digits or accuracy.DIGITS, shown=self._shown)
-
-    # bounds ----------------------------------------------------------------------------------------------------------
-
-    def _bound(self, exponent: float, particles: list[int]) -> BoundAnswer:
-        found = self.source.bounds(particles, exponent)
-        log_mean = Bounded(found.log_mean, self.source.log_mean_error(exponent))
-        answer = BoundAnswer(particles, log_mean, _copy(found.gap), _copy(found.ess))
-        with_ess = exponent == 1.0
-        if self.digits is not None:
-            answer.exact = self.multiprecision(self.digits).bounds(particles, exponent, with_ess=with_ess)
-            self._take(answer, answer.exact, np.arange(len(found.log_mean)), np.arange(len(particles)))
-            return answer
-        bad_gap = poor(answer.gap, zero_scale(answer.gap.value, 1.0))
-        bad_ess = poor(answer.ess) if with_ess else np.zeros_like(bad_gap)
-        bad = bad_gap | bad_ess
-        rows, columns = np.flatnonzero(bad.any(axis=1)), np.flatnonzero(bad.any(axis=0))
+def _bounds(numbers: Numbers, request: Request, source: Source, left: float) -> Step:
+    bounds, why, precise = dict(numbers.bounds), dict(numbers.why), dict(numbers.precise)
+    for exponent, particles in request.bound_particles.items():
+        known, every = bounds[exponent], request.digits is not None
+        gap = above_tolerance(known.gap, zero_scale(known.gap.value, 1.0)) | every
+        ess = (above_tolerance(known.ess) | every) & (exponent == 1.0)
+        rows, columns = (np.flatnonzero((gap | ess).any(axis=axis)) for axis in (1, 0))
         if not len(rows):
-            return answer
-        answer.why = self.afford(exponent, [particles[i] for i in columns], 0, accuracy.DIGITS, rows)
-        if answer.why is None:
-            try:
-                finer = self.multiprecision(accuracy.DIGITS, rows)
-                chosen = [particles[i] for i in columns]
-                exact = finer.bounds(chosen, exponent, with_ess=bool(bad_ess.any()))
-                self._take(answer, exact, rows, columns, gap=bool(bad_gap.any()), ess=bool(bad_ess.any()))
-            except PrecisionError as error:
-                answer.why = str(error)
-        return answer
+            continue
+        chosen = [particles[i] for i in columns]
+        if not every:
+            reason, left = _affordable(source, exponent, chosen, 0, accuracy.DIGITS, left, rows)
+            if reason is not None:
+                why[exponent] = reason
+                continue
+        try:
+            finer = Multiprecision(rows_of(source.problem, rows), asked_digits(request))
+            exact = finer.bounds(chosen, exponent, with_ess=bool(ess.any()))
+        except PrecisionError as error:
+            if every:
+                raise
+            why[exponent] = str(error)
+            continue
+        at, fields = np.ix_(rows, columns), {"gap": gap, "ess": ess}
+        bounds[exponent] = replace(
+            known,
+            **{
+                name: _replaced(
+                    getattr(known, name), at, getattr(exact, name), getattr(exact, f"{name}_error")
+                )
+                for name, bad in fields.items()
+                if bad.any()
+            },
+        )
+        precise |= {exponent: exact} if every else {}
+    return replace(numbers, bounds=bounds, why=why, precise=precise), left
 
-    @staticmethod
-    def _take(
-        answer: BoundAnswer,
-        exact: PreciseBounds,
-        rows: Any,
-        columns: Any,
-        *,
-        gap: bool = True,
-        ess: bool = True,
-    ) -> None:
-        """Replace some rows and columns by multiprecision numbers."""
-        at = np.ix_(rows, columns)
-        for wanted, into, value, error in (
-            (gap, answer.gap, exact.gap, exact.gap_error),
-            (ess, answer.ess, exact.ess, exact.ess_error),
-        ):
-            if wanted:
-                into.value[at] = rounded = value.astype(float)
-                into.error[at] = error + EPS * np.abs(rounded)
 
-    def afford(
-        self, exponent: float, particles: Sequence[int], coordinates: int, digits: float, rows: Any = None
-    ) -> str | None:
-        """Why mpmath cannot help with some numbers; None if it can, and the effort is taken."""
-        if not isinstance(self.source, GaussianSource):
-            return _NO_DIGITS
-        many = [k for k in particles if k > 1] or [2]
-        law = self.source.whitened.law(exponent)
-        chosen = law if rows is None else law.take(rows)
-        return self.budget.spend(chosen, many, coordinates, digits, self._problem)
-
-    # gradients -------------------------------------------------------------------------------------------------------
-
-    def _gradients(self) -> dict[Job, GradientAnswer]:
-        found = self.source.gradients(self.questions.jobs, self.questions.particles)
-        answers = {
-            job: GradientAnswer(one.limit.copy(), _copy(one.shift), _copy(one.mean), _copy(one.var))
-            for job, one in found.items()
-        }
-        together: dict[tuple[int, ...], dict[Job, list[Any]]] = {}
-        for job, (coordinates, columns) in self._wanted(answers).items():
-            if self.digits is None:
-                chosen = [self.questions.particles[i] for i in columns]
-                answers[job].why = self.afford(job[0].exponent, chosen, len(coordinates), accuracy.DIGITS)
-            if answers[job].why is None:
-                together.setdefault(tuple(columns), {})[job] = coordinates
-        for columns, jobs in together.items():
-            self._refine(answers, jobs, columns)
-        return answers
-
-    def spread(self, answers: dict[Job, GradientAnswer], job: Job) -> np.ndarray:
-        """The natural scale of a mean `[nK, *shape]`: the larger std of its gradient and of the IWAE gradient."""
-        values = [answers[one].var.value for one in (job, (reference(1.0), job[1]))]
-        return np.sqrt(np.maximum(np.maximum(*values), 0.0))
-
-    def _wanted(self, answers: dict[Job, GradientAnswer]) -> dict[Job, tuple[list[Any], list[int]]]:
-        """Job -> coordinates and columns to be recomputed; of estimators that were asked for."""
-        wanted: dict[Job, tuple[list[Any], list[int]]] = {}
-        at = {k: i for i, k in enumerate(self.questions.particles)}
-        for estimator in self.questions.estimators:
-            form = estimator.form
-            for name in self.questions.parameters if form is not None else ():
-                assert form is not None
-                job = (form, name)
-                answer, columns = answers[job], [at[k] for k in self.questions.uses(estimator, name)]
-                scale = self.spread(answers, job)
-                bad = poor(answer.mean, scale) | blurred(answer.mean)
-                if not log_part(job[0], self.questions.part(job[1])):
-                    bad |= poor(answer.var, zero_scale(answer.var.value, scale**2))
-                bad = bad[columns]
-                if self.digits is not None:
-                    wanted[job] = (precise_problem.coordinates(self._problem, name), columns)
-                elif bad.any():
-                    chosen = [i for i, one in enumerate(columns) if bad[i].any()]
-                    coordinates = [tuple(map(int, index)) for index in np.argwhere(bad.any(axis=0))]
-                    wanted[job] = (coordinates, [columns[i] for i in chosen])
-        return wanted
-
-    def _refine(
-        self, answers: dict[Job, GradientAnswer], jobs: dict[Job, list[Any]], columns: Sequence[int]
-    ) -> None:
-        """Recompute some coordinates and columns of some answers."""
+def _gradients(numbers: Numbers, request: Request, source: Source, left: float) -> Step:
+    gradients, why, precise = dict(numbers.gradients), dict(numbers.why), dict(numbers.precise)
+    together: dict[tuple[int, ...], dict[Job, Coordinates]] = {}
+    for job, (coordinates, columns) in _inaccurate(numbers, request).items():
+        if request.digits is None:
+            chosen = [request.particles[i] for i in columns]
+            reason, left = _affordable(
+                source, job[0].exponent, chosen, len(coordinates), accuracy.DIGITS, left
+            )
+            if reason is not None:
+                why[job] = reason
+                continue
+        together.setdefault(columns, {})[job] = coordinates
+    for columns, jobs in together.items():
         asked = {job: (form_of_mean(job[0]), job[1], coordinates) for job, coordinates in jobs.items()}
         try:
-            found = self.precise.gradients(asked, [self.questions.particles[i] for i in columns])
+            finer = Multiprecision(source.problem, asked_digits(request))
+            found = finer.gradients(asked, [request.particles[i] for i in columns])
         except PrecisionError as error:
-            if self.digits is not None:
+            if request.digits is not None:
                 raise
-            for job in jobs:
-                answers[job].why = str(error)
-            return
+            why |= dict.fromkeys(jobs, str(error))
+            continue
         for job, coordinates in jobs.items():
-            answer, names = answers[job], ("mean", "var")
-            if log_part(job[0], self.questions.part(job[1])):
-                names = ("mean",)
-            _take_moments(answer, found[job], coordinates, columns, var="var" in names)
-            if self.digits is not None:
-                answer.exact = {name: np.zeros(answer.mean.value.shape, dtype=object) for name in names}
+            names = ("mean",) if has_logarithms(job[0], request.part[job[1]]) else ("mean", "var")
+            at = _index(coordinates, columns)
+            gradients[job] = _moments(gradients[job], found[job], at, coordinates, names)
+            if request.digits is not None:
+                precise[job] = {name: np.zeros(gradients[job].mean.shape, dtype=object) for name in names}
                 for name in names:
-                    _place(answer.exact[name], getattr(found[job], name), coordinates, columns)
+                    precise[job][name][at] = getattr(found[job], name)
+    return replace(numbers, gradients=gradients, why=why, precise=precise), left
 
 
-def _take_moments(
-    answer: GradientAnswer,
-    exact: PreciseMoments,
-    coordinates: list[Any],
-    columns: Sequence[int],
-    *,
-    var: bool,
-) -> None:
-    """Replace some entries of mean, shift and variance; the limit stays, as close as it is to the exact one."""
-    limits = [answer.limit[index] for index in coordinates]
+def _inaccurate(numbers: Numbers, request: Request) -> dict[Job, tuple[Coordinates, tuple[int, ...]]]:
+    """Job -> coordinates and columns to be recomputed; of estimators that were asked for."""
+    wanted: dict[Job, tuple[Coordinates, tuple[int, ...]]] = {}
+    forms = [(estimator, estimator.form) for estimator in request.estimators if estimator.form is not None]
+    for (estimator, form), parameter in product(forms, request.parameters):
+        job = (form, parameter.name)
+        known = numbers.gradients[job]
+        columns = np.array([request.particles.index(k) for k in request.uses(estimator, parameter.name)])
+        if request.digits is not None:
+            wanted[job] = (parameter.indices(), tuple(map(int, columns)))
+            continue
+        scale = deviation(numbers.gradients, job)
+        bad = above_tolerance(known.mean, scale) | unresolved(known.mean)
+        if not has_logarithms(form, parameter.part):
+            bad |= above_tolerance(known.var, zero_scale(known.var.value, scale**2))
+        bad = bad[columns]
+        if np.any(bad):
+            chosen = columns[bad.any(axis=tuple(range(1, bad.ndim)))]
+            wanted[job] = (_where(np.any(bad, axis=0)), tuple(map(int, chosen)))
+    return wanted
+
+
+def _moments(
+    known: Averaged, exact: PreciseMoments, at: tuple, coordinates: Coordinates, names: Sequence[str]
+) -> Averaged:
+    """Some entries of mean, shift and variance replaced; the limit stays, as close as it is to the exact one."""
+    limits = [known.limit[index] for index in coordinates]
     same = [abs(float(a - b)) <= 16 * EPS * abs(float(a)) for a, b in zip(exact.limit, limits, strict=True)]
     offsets = [0 if close else a - float(b) for close, a, b in zip(same, exact.limit, limits, strict=True)]
     shift = exact.shift + np.array(offsets, dtype=object)
-    triples = [(answer.shift, shift, exact.shift_error), (answer.mean, exact.mean, exact.mean_error)]
-    if var:
-        triples.append((answer.var, exact.var, exact.var_error))
-    for into, value, error in triples:
-        rounded = value.astype(float)
-        _place(into.value, rounded, coordinates, columns)
-        _place(into.error, error + EPS * np.abs(rounded), coordinates, columns)
+    numbers = {name: (getattr(exact, name), getattr(exact, f"{name}_error")) for name in names}
+    numbers["shift"] = (shift, exact.shift_error)
+    return replace(
+        known, **{name: _replaced(getattr(known, name), at, *pair) for name, pair in numbers.items()}
+    )
 
 
-def _place(array: np.ndarray, values: np.ndarray, coordinates: list[Any], columns: Sequence[int]) -> None:
-    """Write `[nK, F]` values at some columns and coordinates of `[nK, *shape]`."""
-    for i, column in enumerate(columns):
-        for f, index in enumerate(coordinates):
-            array[(column, *index)] = values[i, f]
+# linear combinations of bounds -----------------------------------------------------------------------------------
 
 
-def _copy(found: Bounded) -> Bounded:
-    return Bounded(found.value.copy(), np.array(np.broadcast_to(found.error, found.value.shape)))
+def _values(numbers: Numbers, request: Request, source: Source, left: float) -> Step:
+    values = dict(numbers.values)
+    for bound, known in numbers.values.items():
+        if request.digits is None:
+            if not above_tolerance(known.number, known.scale).any():
+                continue
+            digits = accuracy.DIGITS + math.log10(sum(abs(float(weight)) for _, weight in bound.exact))
+            reason, particles = numbers.why.get(bound.exponent), [k for k, _ in bound.terms]
+            if reason is None:
+                reason, left = _affordable(source, bound.exponent, particles, 0, digits, left)
+            if reason is not None:
+                values[bound] = replace(known, why=reason)
+                continue
+        try:
+            finer = Multiprecision(source.problem, asked_digits(request), request.digits)
+            exact = finer.value(bound)
+        except PrecisionError as error:
+            if request.digits is not None:
+                raise
+            values[bound] = replace(known, why=str(error))
+            continue
+        text = None if request.digits is None else finer.text(exact.value.item())
+        values[bound] = replace(known, number=exact.rounded(), text=text)
+    return replace(numbers, values=values), left
+
+
+def _means(numbers: Numbers, request: Request, source: Source, left: float) -> Step:
+    means, shapes = dict(numbers.means), {parameter.name: parameter for parameter in request.parameters}
+    for (bound, name), known in numbers.means.items():
+        bad = above_tolerance(known.number, known.scale if len(bound.terms) == 1 else 0.0)
+        bad = bad | unresolved(known.number) if request.digits is None else shapes[name].free
+        if not bad.any():
+            continue
+        found, reason, left = _mean(bound, name, bad, numbers, request, source, left)
+        if found is None:
+            means[bound, name] = replace(known, why=reason)
+            continue
+        at, text = tuple(np.argwhere(bad).T), None
+        if request.digits is not None:
+            finer = Multiprecision(source.problem, asked_digits(request), request.digits)
+            text = np.full(bad.shape, "0.0", dtype=object)
+            text[at] = finer.texts(found.value)
+        number = _replaced(known.number, at, found.value, found.error)
+        means[bound, name] = replace(known, number=number, text=text)
+    return replace(numbers, means=means), left
+
+
+def _mean(
+    bound: Bound,
+    name: str,
+    bad: np.ndarray,
+    numbers: Numbers,
+    request: Request,
+    source: Source,
+    left: float,
+) -> tuple[Exactly | None, str | None, float]:
+    """The mean where it is bad, with enough digits for what is left of its terms; or why not.
+
+    Where the gradient of log p(x) vanishes, what is left of T terms at K particles is expected near K^(½-T) of the
+    scale. Where it is smaller, more digits are taken; where that takes too long, as many as the scale alone needs.
+    """
+    known, limit = numbers.means[bound, name], numbers.gradients[reference(bound.exponent), name].limit
+    small = bool((limit[bad] == 0.0).any())
+    particles, coordinates, job = [k for k, _ in bound.terms], _where(bad), reference(bound.exponent)
+
+    def attempt(digits: int, left: float) -> tuple[Exactly | None, str | None, float]:
+        reason = None
+        if request.digits is None:
+            reason, left = _affordable(source, bound.exponent, particles, len(coordinates), digits, left)
+        if reason is not None:
+            return None, reason, left
+        try:
+            return Multiprecision(source.problem, digits).mean(bound, job, name, coordinates), None, left
+        except PrecisionError as error:
+            if request.digits is not None:
+                raise
+            return None, str(error), left
+
+    asked = asked_digits(request)
+    digits = asked + _digits_lost(known.size[bad], known.scale[bad])
+    rest = (len(bound.terms) - 0.5) * math.log10(bound.terms[-1][0]) if small else 0.0
+    found, reason, left = attempt(math.ceil(digits + rest), left)
+    if found is None:
+        return attempt(math.ceil(digits), left)
+    if _lacking(found, 10.0 ** -(asked if request.digits is not None else asked - 2)):
+        more, _, left = attempt(math.ceil(2 * (digits + rest)), left)
+        found = more or found
+    return found, reason, left
+
+
+def _digits_lost(size: np.ndarray, scale: np.ndarray) -> float:
+    """Decimal digits by which the scale lies below the size."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lost = np.log10(np.where((size > scale) & (scale > 0.0), size / scale, 1.0))
+    return float(np.max(lost, initial=0.0))
+
+
+def _lacking(exact: Exactly, wanted: float) -> bool:
+    """Whether a number has a larger relative error than wanted."""
+    return bool((exact.error > wanted * np.abs(exact.value.astype(float))).any())
+
+
+def _where(bad: np.ndarray) -> Coordinates:
+    return [tuple(map(int, index)) for index in np.argwhere(bad)]
+
+
+def _index(coordinates: Coordinates, columns: Sequence[int]) -> tuple[np.ndarray, ...]:
+    """What picks `[columns, coordinates]` out of an array `[nK, *shape]`."""
+    return (np.array(columns)[:, None], *(axis[None] for axis in np.array(coordinates).T))
+
+
+def _replaced(found: Bounded, at: Any, value: np.ndarray, error: np.ndarray) -> Bounded:
+    """The same numbers but for some, which are those given, rounded."""
+    values, errors = found.value.copy(), np.array(np.broadcast_to(found.error, found.value.shape))
+    values[at] = rounded = value.astype(float)
+    errors[at] = error + EPS * np.abs(rounded)
+    return Bounded(values, errors)

@@ -1,9 +1,9 @@
-"""What the oracle is asked for: every bound, gradient and variance that some estimators' cells need, each once."""
+"""What one call of `exact` asks for: every bound, gradient and variance that its cells need, each once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from toyiwae.estimators import Estimator
@@ -11,15 +11,14 @@ from toyiwae.forms import Bound, Form
 from toyiwae.problems.parameter import Parameter
 
 Job = tuple[Form, str]
-"""A form and a parameter."""
+"""A form, and the name of a parameter."""
 
 
-def targets(estimator: Estimator, k: int, m: int) -> tuple[Bound | None, Bound | None]:
-    """The bounds that an estimator's model and proposal gradients are unbiased for."""
+def targets(estimator: Estimator, k: int, m: int) -> dict[str, Bound | None]:
+    """The bounds that an estimator's "model" and "proposal" gradients are unbiased for."""
     target = estimator.target
-    model = target.model(k, m) if target and target.model else None
-    proposal = target.proposal(k, m) if target and target.proposal else None
-    return model, proposal
+    parts = {"model": target and target.model, "proposal": target and target.proposal}
+    return {part: bound(k, m) if bound else None for part, bound in parts.items()}
 
 
 def pooling(form: Form, part: str, k: int, m: int) -> tuple[int, int]:
@@ -48,86 +47,103 @@ def at_particles(form: Form, k: int) -> Form:
     return replace(form, leave_one_out=both, leave_one_out_geometric=0.0)
 
 
-class Questions:
-    """The questions of one call of `exact`.
+def exponents(estimator: Estimator, cells: Sequence[tuple[int, int]]) -> set[float]:
+    """Exponents of the weights that an estimator's numbers in some cells (K, M) are computed from."""
+    found = {b.exponent for k, m in cells for b in targets(estimator, k, m).values() if b is not None}
+    return found | ({estimator.form.exponent} if estimator.form is not None else set())
 
-    Args:
-        estimators: what was asked for.
-        parameters: likewise.
-        counts: K.
-        groups: M.
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One call of `exact`.
+
+    Attributes:
+        estimators: those whose numbers exist.
+        parameters: whose gradients.
+        counts, groups: K and M.
+        digits: significant decimal digits that are shown, or None.
+        joint: whether covariances between coordinates are asked for.
     """
 
-    def __init__(
-        self,
-        estimators: Sequence[Estimator],
-        parameters: Sequence[Parameter],
-        counts: Sequence[int],
-        groups: Sequence[int],
-    ):
-        """Nothing is collected yet."""
-        self.estimators, self.records = estimators, {parameter.name: parameter for parameter in parameters}
-        self.parameters = tuple(self.records)
-        self.cells = [(k, m) for k in counts for m in groups]
-        self._counts = counts
+    estimators: Sequence[Estimator]
+    parameters: Sequence[Parameter]
+    counts: Sequence[int]
+    groups: Sequence[int]
+    digits: int | None = None
+    joint: bool = False
 
-    def part(self, parameter: str) -> str:
-        """The part that a parameter belongs to, "model" or "proposal"."""
-        return self.records[parameter].part
+    @cached_property
+    def cells(self) -> list[tuple[int, int]]:
+        """All pairs (K, M), K outermost."""
+        return [(k, m) for k in self.counts for m in self.groups]
+
+    @cached_property
+    def part(self) -> dict[str, str]:
+        """Name of a parameter -> "model" or "proposal"."""
+        return {parameter.name: parameter.part for parameter in self.parameters}
 
     @cached_property
     def parts(self) -> dict[str, list[str]]:
-        """The parameters of either part, where there are any."""
-        listed = {
-            part: [p for p in self.parameters if self.part(p) == part] for part in ("model", "proposal")
-        }
+        """The names of the parameters of either part, where there are any."""
+        listed = {part: [n for n in self.part if self.part[n] == part] for part in ("model", "proposal")}
         return {part: names for part, names in listed.items() if names}
 
+    # bounds ----------------------------------------------------------------------------------------------------------
+
     @cached_property
-    def _bounds(self) -> list[Bound]:
-        found = [bound for k, m in self.cells for e in self.estimators for bound in targets(e, k, m)]
+    def _targets(self) -> list[tuple[Estimator, dict[str, Bound | None]]]:
+        return [(estimator, targets(estimator, k, m)) for k, m in self.cells for estimator in self.estimators]
+
+    @cached_property
+    def reported(self) -> list[Bound]:
+        """The bounds whose values are reported."""
+        found = (pair["proposal"] or pair["model"] for _, pair in self._targets)
         return list(dict.fromkeys(bound for bound in found if bound is not None))
 
     @cached_property
-    def climbed(self) -> list[Bound]:
-        """The bounds whose values are reported."""
-        pairs = [targets(e, k, m) for k, m in self.cells for e in self.estimators]
-        return list(
-            dict.fromkeys(b for b in (proposal or model for model, proposal in pairs) if b is not None)
-        )
+    def by_target(self) -> list[tuple[Bound, str]]:
+        """Bounds and parameters whose gradients are means of estimators without a Form."""
+        pairs = [
+            (pair[part], name)
+            for estimator, pair in self._targets
+            for name, part in self.part.items()
+            if estimator.form is None
+        ]
+        return list(dict.fromkeys((bound, name) for bound, name in pairs if bound is not None))
 
     @cached_property
     def bound_particles(self) -> dict[float, list[int]]:
         """Exponent of a bound -> the numbers of particles of its terms."""
-        by_exponent: dict[float, set[int]] = {1.0: set(self._counts)}
-        for bound in self._bounds:
-            by_exponent.setdefault(bound.exponent, set()).update(k for k, _ in bound.terms)
+        by_exponent: dict[float, set[int]] = {1.0: set(self.counts)}
+        for _, pair in self._targets:
+            for bound in filter(None, pair.values()):
+                by_exponent.setdefault(bound.exponent, set()).update(k for k, _ in bound.terms)
         return {exponent: sorted(counts) for exponent, counts in by_exponent.items()}
 
-    def uses(self, estimator: Estimator, parameter: str) -> list[int]:
+    # gradients -------------------------------------------------------------------------------------------------------
+
+    def uses(self, estimator: Estimator, name: str) -> list[int]:
         """The numbers of particles that an estimator's gradient needs: those of its form, or of its target."""
-        found: set[int] = set()
-        for k, m in self.cells:
-            if estimator.form is not None:
-                found.add(pooling(estimator.form, self.part(parameter), k, m)[0])
-            else:
-                bound = targets(estimator, k, m)[self.part(parameter) == "proposal"]
-                found.update(() if bound is None else (count for count, _ in bound.terms))
-        return sorted(found)
+        part, form = self.part[name], estimator.form
+        if form is not None:
+            return sorted({pooling(form, part, k, m)[0] for k, m in self.cells})
+        bounds = [pair[part] for other, pair in self._targets if other is estimator]
+        return sorted({count for bound in bounds if bound is not None for count, _ in bound.terms})
 
     @cached_property
     def particles(self) -> list[int]:
         """All numbers of particles of gradients."""
-        used = {k for e in self.estimators for p in self.parameters for k in self.uses(e, p)}
-        return sorted({*self._counts, *used})
+        used = {k for estimator in self.estimators for name in self.part for k in self.uses(estimator, name)}
+        return sorted({*self.counts, *used})
 
     @cached_property
     def jobs(self) -> dict[Job, Job]:
         """Forms and parameters whose means and variances are needed; beside those asked for, the bounds' own."""
-        exponents = sorted({bound.exponent for bound in self._bounds} | {1.0})
-        forms = [e.form for e in self.estimators if e.form is not None]
-        forms += [reference(exponent) for exponent in exponents]
-        return {(form, p): (form, p) for form in forms for p in self.parameters}
+        if not self.estimators:
+            return {}
+        forms = [estimator.form for estimator in self.estimators if estimator.form is not None]
+        forms += [reference(exponent) for exponent in sorted(self.bound_particles)]
+        return {(form, name): (form, name) for form in forms for name in self.part}
 
     @cached_property
     def log_jobs(self) -> dict[tuple[int, ...], dict[Job, Job]]:
@@ -135,23 +151,24 @@ class Questions:
         found: dict[tuple[int, ...], dict[Job, Job]] = {}
         for estimator in self.estimators:
             form = estimator.form
-            if form is None or not (form.has_log_terms or form.constant):
+            if form is None or not has_logarithms(form, "proposal"):
                 continue
-            for parameter in self.parts.get("proposal", ()):
-                found.setdefault(tuple(self.particles), {})[form, parameter] = (form, parameter)
-                for k in self.uses(estimator, parameter):
+            for name in self.parts.get("proposal", ()):
+                found.setdefault(tuple(self.particles), {})[form, name] = (form, name)
+                for k in self.uses(estimator, name):
                     same = at_particles(form, k)
                     if same != form:
-                        found.setdefault((k,), {})[same, parameter] = (same, parameter)
+                        found.setdefault((k,), {})[same, name] = (same, name)
         return found
 
-    def exponents(self, estimator: Estimator) -> set[float]:
-        """Exponents of the weights that an estimator's numbers are computed from."""
-        bounds = [bound for k, m in self.cells for bound in targets(estimator, k, m)]
-        found = {bound.exponent for bound in bounds if bound is not None}
-        return found | ({estimator.form.exponent} if estimator.form is not None else set())
+    @cached_property
+    def covariances(self) -> list[tuple[Form, str]]:
+        """Forms and parts whose covariance between all coordinates is asked for and can be had."""
+        forms = {estimator.form: None for estimator in self.estimators if estimator.form is not None}
+        pairs = [(form, part) for form in forms if self.joint for part in self.parts]
+        return [(form, part) for form, part in pairs if part == "model" or not form.has_log_terms]
 
 
-def log_part(form: Form, part: str) -> bool:
-    """Whether a gradient of the model or of the proposal carries logarithms of sums of weights."""
+def has_logarithms(form: Form, part: str) -> bool:
+    """Whether a gradient of the "model" or of the "proposal" carries logarithms of sums of weights."""
     return part == "proposal" and bool(form.has_log_terms or form.constant)

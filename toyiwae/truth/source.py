@@ -1,27 +1,24 @@
 """What `exact` asks of a problem: one interface over linear-Gaussian problems and those given by tables of states.
 
-A Source answers for all rows of a problem, averaged over the data:
-
-* `log_evidence` [N] and `log_evidence_error` [N], `posterior` {"mean", "cov"}
-* `log_mean_error(exponent)`           -> bound on the error of `Bounds.log_mean` [N]
-* `missing_mean(exponent)`             -> why E[w^exponent] does not exist, or None
-* `bounds(particles, exponent)`        -> Bounds
-* `gradients(jobs, particles)`         -> {key: Averaged}, of one group's gradient; means include log terms
-* `log_variances(jobs, particles)`     -> {key: LogVariance}, of gradients with log terms
+A Source answers for all observations of a problem. All numbers that a request needs are collected in `Numbers`, as
+float64 has them; `refine` makes more accurate ones of those whose errors are too large.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from toyiwae.errors import InputError
-from toyiwae.forms import Form
+from toyiwae.forms import Bound, Form
 from toyiwae.oracle.laws.bounded import Bounded
+from toyiwae.truth import bounds
 from toyiwae.truth.averages import Averaged, Bounds
+from toyiwae.truth.bounds import Combined
+from toyiwae.truth.request import Job, Request
 
 Jobs = Mapping[Any, tuple[Form, str]]
 
@@ -44,18 +41,13 @@ class Source(Protocol):
         ...
 
     @property
-    def log_evidence(self) -> np.ndarray:
-        """Log p(x) of each row: [N]."""
-        ...
-
-    @property
-    def log_evidence_error(self) -> np.ndarray:
-        """Bounds on the errors of `log_evidence`: [N]."""
+    def evidence(self) -> Bounded:
+        """Log p(x) of each observation: [N]."""
         ...
 
     @property
     def posterior(self) -> dict[str, np.ndarray]:
-        """Mean and covariance of the latents given the data."""
+        """Mean and covariance of the latents given the data, with bounds on their errors."""
         ...
 
     @property
@@ -65,10 +57,6 @@ class Source(Protocol):
 
     def check(self, estimators: Sequence[Any], parameters: Sequence[str]) -> None:
         """Refuse estimators that cannot be answered for, by an InputError."""
-        ...
-
-    def log_mean_error(self, exponent: float) -> np.ndarray:
-        """Bounds on the errors of log E[w^exponent], in units of the evidence: [N]."""
         ...
 
     def missing_mean(self, exponent: float) -> str | None:
@@ -90,6 +78,55 @@ class Source(Protocol):
     def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> Bounded:
         """Covariance between all coordinates."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """All numbers that a request needs.
+
+    Attributes:
+        evidence: log p(x) of each observation [N].
+        bounds: by exponent, with columns for `Request.bound_particles`.
+        gradients: by job, with columns for `Request.particles`.
+        log_variances: by job and K.
+        covariances: by form and part.
+        values: of linear combinations of bounds.
+        means: of their gradients, by bound and name of the parameter.
+        why: exponent or job -> why what is above tolerance was not recomputed.
+        precise: exponent or job -> its numbers with the digits that were asked for.
+    """
+
+    evidence: Bounded
+    bounds: Mapping[float, Bounds]
+    gradients: Mapping[Job, Averaged]
+    log_variances: Mapping[tuple[Job, int], LogVariance]
+    covariances: Mapping[tuple[Form, str], Bounded]
+    values: Mapping[Bound, Combined]
+    means: Mapping[tuple[Bound, str], Combined]
+    why: Mapping[Any, str] = field(default_factory=dict)
+    precise: Mapping[Any, Any] = field(default_factory=dict)
+
+
+def numbers(source: Source, request: Request) -> Numbers:
+    """Everything that a request needs, in float64."""
+    evidence, particles = source.evidence, request.particles
+    known = {e: source.bounds(counts, e) for e, counts in request.bound_particles.items()}
+    gradients = source.gradients(request.jobs, particles) if request.jobs else {}
+    logs: dict[tuple[Job, int], LogVariance] = {}
+    for counts, jobs in request.log_jobs.items():
+        for job, found in source.log_variances(jobs, counts).items():
+            columns = [found.var and found.var[i] for i in range(len(counts))]
+            logs |= {(job, k): LogVariance(var, found.reason) for k, var in zip(counts, columns, strict=True)}
+    joint = {
+        (form, part): source.covariance(form, request.parts[part], particles)
+        for form, part in request.covariances
+    }
+    values = {
+        b: bounds.value(b, evidence, known[b.exponent], request.bound_particles[b.exponent])
+        for b in request.reported
+    }
+    means = {(b, name): bounds.mean(b, name, gradients, particles) for b, name in request.by_target}
+    return Numbers(evidence, known, gradients, logs, joint, values, means)
 
 
 def no_covariance() -> InputError:
