@@ -44,7 +44,7 @@ class Bounded:
     def rounded(cls, value: Any, roundings: float = 1.0) -> Bounded:
         """Numbers that have been rounded so many times."""
         value = np.asarray(value, dtype=float)
-        return cls(value, roundings * EPS * np.abs(value))
+        return cls(value, np.asarray(roundings * EPS * np.abs(value)))
 
     @classmethod
     def zeros(cls, shape: int | Sequence[int]) -> Bounded:
