@@ -12,7 +12,7 @@ from toyiwae.forms import Form
 from toyiwae.oracle.finite_k.bounds import FiniteK
 from toyiwae.oracle.finite_k.every_k import first_gap, insert_single, joined, moments_for_all
 from toyiwae.oracle.finite_k.gradients import GradientEngine, GradientMoments
-from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.oracle.laws.bounded import Bounded
 from toyiwae.oracle.laws.gaussian import GaussianLaw
 from toyiwae.oracle.laws.grid import Grid
 from toyiwae.oracle.laws.ranges import Grids
@@ -69,11 +69,7 @@ def _log_mean(law: GaussianLaw, exponent: float) -> Bounded:
     """Log E[w^e] of each row, in units of the evidence: [N]."""
     if exponent == 1.0:
         return Bounded.zeros(len(law))
-    s = np.array([exponent])
-    constant, weight = law.spectrum.parts(s)
-    size = 8.0 + np.abs(constant) + law.h**2 @ np.abs(weight).T
-    error = EPS * size + law.relative_wobble(s, weight)
-    return Bounded(law.log_moment(exponent)[:, 0], error[:, 0])
+    return Bounded(law.log_moment(exponent)[:, 0], law.log_moment_error(exponent)[:, 0])
 
 
 def gradients(

@@ -25,7 +25,7 @@ from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.oracle.laws.discrete import DiscreteLaw
 from toyiwae.oracle.laws.gaussian import GaussianLaw
 from toyiwae.oracle.laws.special import log1pmx
-from toyiwae.oracle.laws.tilted import Tilt
+from toyiwae.oracle.laws.tilted import TiltedNoise
 
 _EULER = float(np.euler_gamma)
 
@@ -246,11 +246,10 @@ def _with_logs(law: Any, factors: tuple[Any, ...]) -> list[Bounded]:
     radius = min(0.4 * law.max_power, -0.4 * law.min_power, 1.0 / max(spread, 0.1))
     count = 64  # aliases fall like 0.4^64
     power = radius * np.exp(2j * np.pi * np.arange(count) / count)
-    constant, weight = law.spectrum.parts(power)
-    moment = np.exp(constant + law.h**2 @ weight.T - np.multiply.outer(centre, power))[:, :, None]
-    mean = Tilt(law.beta, law.h, power, 0.0).expectation(factors)  # [N, S, F]
-    size = 8.0 + np.abs(constant) + law.h**2 @ np.abs(weight).T + np.abs(np.multiply.outer(centre, power))
-    relative = EPS * size + law.relative_wobble(power, weight)
+    turned = np.multiply.outer(centre, power)
+    moment = np.exp(law.log_moment(power) - turned)[:, :, None]
+    mean = TiltedNoise(law.beta, law.h, power, 0.0).expectation(factors)  # [N, S, F]
+    relative = law.log_moment_error(power) + EPS * np.abs(turned)
     slack = np.abs(moment) * (relative[:, :, None] * np.abs(mean) + EPS * law.sizes(power, factors, 0.0))
     found = []
     for j in range(3):

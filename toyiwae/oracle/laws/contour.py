@@ -1,12 +1,12 @@
-"""Laplace transforms of a positive random variable from its complex moments, by a Mellin–Barnes contour.
+"""Laplace transforms of a positive random variable from its complex moments, by Mellin–Barnes contours.
 
 For `w > 0` with `M_g(s) = E[w^s g]` known in closed form,
 
     E[w^a g e^{-t w^p}] = (1/2πi) ∫_{c-i∞}^{c+i∞} Γ(s) t^{-s} M_g(a - p s) ds,   c > 0,
 
-and, with the line moved to the left of the poles s = 0, …, -(n-1) of Γ, the same without its first n Taylor terms in t.
-The trapezoidal rule on the line has no other discretisation error than aliases: with step η it returns
-`Σ_j (±1)^j e^{-2πcj/η} Λ(t e^{-2πj/η})`, each bounded by the same integral on a neighbouring line. So the step
+and, with the contour left of the poles s = 0, …, -(n-1) of Γ, the same without its first n Taylor terms in t.
+The trapezoidal rule on a contour has no other discretisation error than aliases: with step η it returns
+`Σ_j (±1)^j e^{-2πcj/η} Λ(t e^{-2πj/η})`, each bounded by the same integral on a neighbouring contour. So the step
 follows from a table of real moments alone, for any law, and the error is known before the sum is formed.
 """
 
@@ -22,18 +22,22 @@ from toyiwae.errors import PrecisionError
 
 DIGITS = 39.0  # natural logarithm of the relative size at which aliases and tails are dropped (e^-39 = 1e-17)
 _MOST_NODES = 2**18
-_SLACK = 3.0  # natural logarithm of the accuracy given up for a line with a longer step
-_SHARES = np.array([0.02, 0.06, 0.12, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.88, 0.94, 0.98])
+_TOLERATED = 3.0  # natural logarithm of the accuracy given up for a contour with a longer step
+_FRACTIONS = np.array([0.02, 0.06, 0.12, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.88, 0.94, 0.98])
+_LAWS = 16  # of which the loss of accuracy on a contour is looked at
 _RAY = np.concatenate([[0.04, 0.1, 0.2, 0.35], 2.0 ** np.arange(-1, 9.1, 0.5)])
+
+
+Parts = tuple[np.ndarray, np.ndarray]
 
 
 def candidates(
     low: float, high: float, *, floor: float, poles: int, spread: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Abscissae of candidate lines in the strip (low, high) of the moment, and the number of Taylor terms they leave.
+    """Abscissae of candidate contours in the strip (low, high) of the moment, and how many Taylor terms they leave.
 
     Poles of Γ right of `floor` are cancelled by zeros of the moment; `poles` more may be crossed, each leaving a term.
-    `spread` is the standard deviation of p log w: saddles are 1/spread wide, and a line must come near each.
+    `spread` is the standard deviation of p log w: saddles are 1/spread wide, and a contour must come near each.
     """
     intervals = [(max(low, floor), high, 0)]
     intervals += [(max(low, floor - n - 1.0), min(high, floor - n), n + 1) for n in range(poles)]
@@ -58,8 +62,8 @@ def refine(
     finest: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """More candidates, geometric toward `centre` from both sides: at large t the saddle is 1/log t away from it."""
-    ladder = 2.0 ** np.arange(-2.0, np.log2(finest) - 4.0, -0.5)
-    extra = np.r_[centre - ladder, centre + ladder]
+    distance = 2.0 ** np.arange(-2.0, np.log2(finest) - 4.0, -0.5)
+    extra = np.r_[centre - distance, centre + distance]
     extra = extra[(extra > low) & (extra < high)]
     orders = np.where(extra > max(low, floor), 0, np.ceil(floor - extra).astype(int))
     both, first = np.unique(np.r_[abscissa, extra], return_index=True)
@@ -69,9 +73,9 @@ def refine(
 def _between(low: float, high: float, spread: float) -> np.ndarray:
     """Candidates inside the open interval (low, high): geometric from its lower end when it is long."""
     if high - low <= 2.5:
-        coarse = low + (high - low) * _SHARES
+        coarse = low + (high - low) * _FRACTIONS
     else:
-        # a line at the far end of a strip much longer than the ladder would leave the ladder's last without a neighbour
+        # a contour at the far end of a strip much longer than the ray would leave the ray's last without a neighbour
         ray = low + _RAY
         coarse = ray if high - low > 2 * _RAY[-1] else np.r_[ray[ray < high - 1.0], high - _RAY[_RAY < 1.0]]
     if spread <= 2.0:
@@ -81,8 +85,8 @@ def _between(low: float, high: float, spread: float) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Lines:
-    """The candidate lines of one transform for N laws that share their strip.
+class Contours:
+    """The candidate contours of one transform for N laws that share their strip.
 
     Attributes:
         abscissa: `[J]`, increasing.
@@ -97,44 +101,50 @@ class Lines:
     plain: int
 
     def choose(self, log_t: np.ndarray, breaks: Sequence[int] = ()) -> list[tuple[int, float, int, int]]:
-        """Segments (line, step, start, stop) of the grid: of the lines that are accurate enough, the longest step.
+        """Segments (contour, step, start, stop) of the grid: of the accurate enough contours, that of the longest step.
 
         No segment contains one of the `breaks` but as its start.
         """
-        size = self.log_size[:, None, :] - log_t[:, None] * self.abscissa  # [N, T, J]
         inner = np.r_[
             False, (self.order[2:] == self.order[1:-1]) & (self.order[:-2] == self.order[1:-1]), False
         ]
-        wanted = size[..., inner & (self.order <= self.plain)].min(axis=-1, keepdims=True)
-        regret = np.where(inner, (size - wanted).max(axis=0), np.inf)  # [T, J]
+        loss = np.where(inner, self._loss(log_t, inner & (self.order <= self.plain)), np.inf)  # [T, J]
         segments, start = [], 0
         while start < len(log_t):
-            allowed = np.maximum(_SLACK, regret[start].min() + 0.5)
-            usable = np.flatnonzero(regret[start] <= allowed)
+            allowed = np.maximum(_TOLERATED, loss[start].min() + 0.5)
+            usable = np.flatnonzero(loss[start] <= allowed)
             end = next((b for b in breaks if b > start), len(log_t))
-            limits = np.array([min(end, self._last(regret[:, j], start, allowed)) for j in usable])
+            limits = np.array([min(end, self._last(loss[:, j], start, allowed)) for j in usable])
             steps = np.array(
-                [
-                    self._step(int(j), size[:, [start, stop - 1]])
-                    for j, stop in zip(usable, limits, strict=True)
-                ]
+                [self._step(int(j), log_t[[start, stop - 1]]) for j, stop in zip(usable, limits, strict=True)]
             )
-            # nodes per point of the grid count; a little longer reach of the segment is worth a little
+            # nodes per point of the grid count; a little longer segment is worth a little
             pick = int(np.argmax(np.log(steps) + 0.3 * np.log(limits - start)))
             segments.append((int(usable[pick]), quantise(float(steps[pick])), start, int(limits[pick])))
             start = int(limits[pick])
         return segments
 
-    @staticmethod
-    def _last(regret: np.ndarray, start: int, allowed: float) -> int:
-        beyond = np.flatnonzero(regret[start:] > allowed)
-        return start + int(beyond[0]) if len(beyond) else len(regret)
+    def _loss(self, log_t: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """Log of how much larger than the smallest wanted integrand a contour's is, for some law: [T, J]."""
+        laws = self.log_size
+        if len(laws) > _LAWS:  # the choice need not see them all: what bounds the error does
+            laws = laws[np.linspace(0, len(laws) - 1, _LAWS).astype(int)]
+        found = np.full((len(log_t), len(self.abscissa)), -np.inf)
+        for size in laws:
+            least = (size[wanted] - log_t[:, None] * self.abscissa[wanted]).min(axis=1, keepdims=True)
+            np.maximum(found, size - least, out=found)
+        return found - log_t[:, None] * self.abscissa
 
-    def _step(self, j: int, size: np.ndarray) -> float:
-        """Largest step whose aliases stay below e^-39 of the integrand's size; `size` [N, T', J] at the ends."""
+    @staticmethod
+    def _last(loss: np.ndarray, start: int, allowed: float) -> int:
+        beyond = np.flatnonzero(loss[start:] > allowed)
+        return start + int(beyond[0]) if len(beyond) else len(loss)
+
+    def _step(self, j: int, log_t: np.ndarray) -> float:
+        """Largest step whose aliases stay below e^-39 of every integrand's size at these t, the ends of a segment."""
         same = np.flatnonzero(self.order == self.order[j])
         gap = self.abscissa[same] - self.abscissa[j]
-        rise = size[..., same] - size[..., [j]]
+        rise = (self.log_size[:, same] - self.log_size[:, [j]])[:, None, :] - log_t[:, None] * gap
         with np.errstate(divide="ignore", invalid="ignore"):
             steps = 2 * np.pi * np.abs(gap) / np.maximum(DIGITS + rise, 1.0)
         left = steps[..., gap < 0].max(axis=-1, initial=0.0)
@@ -150,16 +160,17 @@ class Kernel:
     fine: int
     _phase: dict = field(default_factory=dict)
 
-    def sum(self, step: float, y: np.ndarray, f: np.ndarray, start: int, stop: int) -> np.ndarray:
-        """Re Σ_y f(y) t^{-iy} for the nodes `y` [S] of `heights` and `f` [S, C], on grid[start:stop]: [T', C]."""
+    def sum(self, step: float, y: np.ndarray, f: Parts, start: int, stop: int) -> np.ndarray:
+        """Re Σ_y f(y) t^{-iy}, for nodes `y` [S] and the parts of f [S, C], on grid[start:stop]: [T', C]."""
+        real, imag = f
         if len(y) <= 1024 and stop <= self.fine:
             cos, sin = self._cached(step, y)
-            return cos[start:stop, : len(y)] @ np.real(f) + sin[start:stop, : len(y)] @ np.imag(f)
-        total = np.zeros((stop - start, f.shape[1]))
+            return cos[start:stop, : len(y)] @ real + sin[start:stop, : len(y)] @ imag
+        total = np.zeros((stop - start, real.shape[1]))
         for first in range(0, len(y), 4096):
             part = slice(first, first + 4096)
             angle = np.multiply.outer(self.log_t[start:stop], y[part])
-            total += np.cos(angle) @ np.real(f[part]) + np.sin(angle) @ np.imag(f[part])
+            total += np.cos(angle) @ real[part] + np.sin(angle) @ imag[part]
         return total
 
     def _cached(self, step: float, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -171,11 +182,12 @@ class Kernel:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A window on the heights of a line that nothing notices whose features in log t are all more than `distance` away.
+class Window:
+    """A window on a contour's ordinates that no function notices whose features in log t are beyond `distance`.
 
-    It is 1 up to the height `kept`, and falls to 0 about 82/distance above it. In log t it blurs with a kernel of which
-    e^-42 reaches that far, and within the distance a function that is smooth on its scale has nothing at such heights.
+    It is 1 up to the ordinate `kept`, and falls to 0 about 82/distance above it. In log t it blurs with a kernel of
+    which e^-42 reaches that far, and within the distance a function that is smooth on its scale has nothing at such
+    ordinates.
     """
 
     distance: float
@@ -183,37 +195,37 @@ class Cut:
 
     @property
     def end(self) -> float:
-        """The height at which it has ended."""
+        """The ordinate at which it has ended."""
         return self.kept + 164.0 / self.distance
 
-    def window(self, y: np.ndarray) -> np.ndarray:
-        """Its values at some heights."""
+    def __call__(self, y: np.ndarray) -> np.ndarray:
+        """Its values at some ordinates."""
         return 0.5 * erfc(((y - self.kept) * self.distance - 82.0) / 13.0)
 
 
-def heights(step: float, reach: float) -> np.ndarray:
-    """Nodes of the midpoint rule on the upper half of the line.
+def ordinates(step: float, truncation: float) -> np.ndarray:
+    """Nodes of the midpoint rule on the upper half of a contour.
 
     Raises:
         PrecisionError: if they would not fit into memory.
     """
-    count = max(1.0, np.ceil(reach / step))
+    count = max(1.0, np.ceil(truncation / step))
     if count > _MOST_NODES:
         raise PrecisionError(
-            f"a Laplace transform of the weight needs {count:.3g} nodes (step {step:.3g} up to {reach:.3g}): the law of"
-            " log w is too wide for double precision"
+            f"a Laplace transform of the weight needs {count:.3g} nodes (step {step:.3g} up to {truncation:.3g}): the"
+            " law of log w is too wide for double precision"
         )
     return (np.arange(int(count)) + 0.5) * step
 
 
-LADDER = np.concatenate([[0.0], 2.0 ** np.arange(-12, 7.01, 0.25)])
-"""Heights at which the decay of an integrand is looked at, to find its reach."""
+ORDINATES = np.concatenate([[0.0], 2.0 ** np.arange(-12, 7.01, 0.25)])
+"""Where the decay of an integrand is looked at, to truncate its contour."""
 
 
-def reach(log_size: np.ndarray) -> float:
-    """Height beyond which integrands with logarithms `log_size` [N, len(LADDER)] stay below e^-39 of their largest."""
+def truncation(log_size: np.ndarray) -> float:
+    """Ordinate beyond which integrands stay below e^-39 of their largest: of logarithms [N, len(ORDINATES)]."""
     large = (log_size >= log_size.max(axis=-1, keepdims=True) - DIGITS).any(axis=0)
-    return float(LADDER[min(np.flatnonzero(large)[-1] + 1, len(LADDER) - 1)])
+    return float(ORDINATES[min(np.flatnonzero(large)[-1] + 1, len(ORDINATES) - 1)])
 
 
 def quantise(step: float) -> float:

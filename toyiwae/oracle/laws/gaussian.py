@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from toyiwae.oracle.laws import contour
-from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.oracle.laws.bounded import EPS, Bounded, concatenate
 from toyiwae.oracle.laws.gaussian_moments import GaussianMoments
 from toyiwae.oracle.laws.grid import Grid
 from toyiwae.oracle.laws.laplace import Segment
 from toyiwae.oracle.laws.polynomials import Polynomial
 from toyiwae.oracle.laws.protocol import Transform
 from toyiwae.oracle.laws.special import log_abs_expm1
-from toyiwae.oracle.laws.tilted import Tilt
+from toyiwae.oracle.laws.tilted import TiltedNoise
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class GaussianLaw(GaussianMoments):
 
     def deviation(self, power: int, grid: Grid) -> Bounded:
         """`t^a (E[w^a e^{-tw}] - e^{-t})` for a = 0 or 1, what the weight's spread adds: [N, T]."""
-        value, _, error = self._integrate(power, 1.0, [()], grid, excess=True)[0]
-        return Bounded(value[..., 0], error[..., 0])
+        found, _ = self._integrate(power, 1.0, [()], grid, deviation=True)
+        return found[0][..., 0]
 
     def transform(
         self, power: float, requests: Sequence[tuple[Polynomial, ...]], grid: Grid, p: float = 1.0
@@ -36,10 +37,9 @@ class GaussianLaw(GaussianMoments):
         with np.errstate(over="ignore"):
             scaled = np.exp(power / p * grid.log_t)[:, None]
         result = []
-        for (value, split, error), factors in zip(
-            self._integrate(power, p, requests, grid, excess=False), requests, strict=True
-        ):
-            leading = Bounded.zeros(value.shape)
+        remainders, split = self._integrate(power, p, requests, grid, deviation=False)
+        for remainder, factors in zip(remainders, requests, strict=True):
+            leading = Bounded.zeros(remainder.shape)
             if exists:
                 with np.errstate(over="ignore", invalid="ignore"):
                     moment = self.moment(power, factors)
@@ -50,49 +50,39 @@ class GaussianLaw(GaussianMoments):
                 leading = Bounded(
                     term, slack + EPS * (2.0 + np.abs(power / p * grid.log_t))[:, None] * np.abs(term)
                 )
-            result.append(Transform(Bounded(value, error), split, leading))
+            result.append(Transform(remainder, split, leading))
         return result
 
-    def _integrate(self, power, p, requests, grid, *, excess):
-        abscissa, order, log_gamma, constant, weight = self.spectrum.table(
-            power, p, excess, p * self._spread, grid.finest
+    def _integrate(
+        self, power: float, p: float, requests: Sequence[Any], grid: Grid, *, deviation: bool
+    ) -> tuple[list[Bounded], np.ndarray]:
+        """Remainders [N, T, F] of the transforms, and where their first Taylor term is left out [T]."""
+        abscissa, order, log_gamma, log_moment = self.spectrum.candidates(
+            power, p, deviation, p * self._spread, grid.finest, self.h
         )
-        log_moment = constant + self.h**2 @ weight.T
-        size = log_gamma + (log_abs_expm1(log_moment) if excess else log_moment)
+        size = log_gamma + (log_abs_expm1(log_moment) if deviation else log_moment)
         degree = max(sum(g.degree for g in factors) for factors in requests)
-        if degree:  # near the ends of the strip the tilted noise grows, and with it the integrand
-            size = size + 0.5 * degree * np.log(self._noise_size(power - p * abscissa))
+        if degree:  # near the ends of the strip the noise under w^s grows, and with it the integrand
+            noise = TiltedNoise(self.beta, self.h, power - p * abscissa)
+            size = size + 0.5 * degree * np.log(noise.second_moment().max(axis=-1))
         good = np.isfinite(size).all(axis=0)
         if not good.any():  # w = 1: nothing is added
             shape = (len(self), len(grid.log_t), 1)
-            return [
-                (np.zeros(shape), np.zeros(len(grid.log_t), bool), np.broadcast_to(self._unseen(grid), shape))
-            ]
-        table = contour.Lines(abscissa[good], order[good], size[:, good], plain=0 if excess else 1)
-        values: list[list[np.ndarray]] = [[] for _ in requests]
-        errors: list[list[np.ndarray]] = [[] for _ in requests]
+            nothing = Bounded(np.zeros(shape), np.broadcast_to(self._unseen(grid), shape))
+            return [nothing for _ in requests], np.zeros(shape[1], bool)
+        table = contour.Contours(abscissa[good], order[good], size[:, good], plain=0 if deviation else 1)
+        found: list[list[Bounded]] = [[] for _ in requests]
         splits = []
         for line, step, start, stop in table.choose(grid.log_t, grid.breaks):
-            segment = Segment(self, table, line, step, grid, start, stop, power, p, excess=excess)
-            splits.append(np.full(stop - start, not excess and table.order[line] > 0))
-            for i, factors in enumerate(requests):
-                value, error = segment.sum(factors)
-                values[i].append(value)
-                errors[i].append(error)
-        split = np.concatenate(splits)
-        return [
-            (np.concatenate(v, axis=1), split, np.concatenate(e, axis=1))
-            for v, e in zip(values, errors, strict=True)
-        ]
-
-    def _noise_size(self, s: np.ndarray) -> np.ndarray:
-        """Largest second moment of a coordinate of the noise, less its unit-tilt mean, under each tilt: [N, S]."""
-        tilt = Tilt(self.beta, self.h, s)
-        return tilt.second_moment().max(axis=-1)
+            segment = Segment(self, table, line, step, grid, start, stop, power, p, deviation=deviation)
+            splits.append(np.full(stop - start, not deviation and table.order[line] > 0))
+            for parts, factors in zip(found, requests, strict=True):
+                parts.append(segment.sum(factors))
+        return [concatenate(parts, axis=1) for parts in found], np.concatenate(splits)
 
     def _unseen(self, grid: Grid) -> np.ndarray:
         """What round-off in β and h can hide where both are zero: ½t²(E[w²] - 1) to second order: [T, 1]."""
-        hidden = np.broadcast_to(self.beta_error, self.beta.shape) ** 2
+        hidden = np.broadcast_to(self.beta_error, self.h.shape).max(axis=0) ** 2
         hidden = hidden + np.broadcast_to(self.h_error, self.h.shape).max(axis=0) ** 2
         t = np.exp(np.minimum(grid.log_t, 6.5))
         return (0.5 * t**2 * np.exp(-t) * hidden.sum())[:, None]

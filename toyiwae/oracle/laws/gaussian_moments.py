@@ -21,41 +21,45 @@ import numpy as np
 from toyiwae.errors import MissingMomentError
 from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.oracle.laws.grid import Smoothness
+from toyiwae.oracle.laws.own_spectra import OwnSpectra
 from toyiwae.oracle.laws.polynomials import Polynomial
 from toyiwae.oracle.laws.spectrum import Spectrum
-from toyiwae.oracle.laws.tilted import SizeTilt, Tilt
+from toyiwae.oracle.laws.tilted import AbsoluteSums, TiltedNoise
 
-_REACH = 9.5  # standard deviations beyond which there is less than 1e-20 of the noise
+_EDGE = 9.5  # standard deviations beyond which there is less than 1e-20 of the noise
 
 
 @dataclass(frozen=True)
 class GaussianMoments:
-    """The weights of a Gaussian proposal against Gaussian posteriors of N rows, by their common spectrum.
+    """The weights of a Gaussian proposal against Gaussian posteriors of N rows, by their spectra.
 
     In rotated whitened noise `log w = const + Σ_i (-β_i ε_i²/2 - h_i ε_i)`, normalised to E[w] = 1, so that
     `log M(s) = ½Σ [s log(1+β) - log(1+sβ)] + Σ h² s(s-1) / (2(1+sβ)(1+β))` wherever 1 + Re(s) β_i > 0.
 
     Args:
-        beta: `[D]`, eigenvalues of LᵀP⁻¹L - I, each above -1.
+        beta: `[D]`, or `[N, D]` for rows with a spectrum each: eigenvalues of LᵀP⁻¹L - I, each above -1.
         h: `[N, D]`, UᵀLᵀP⁻¹(μ_q - m) of each row.
-        beta_error, h_error: absolute bounds on the round-off in them, shaped like them or for all entries.
+        beta_error, h_error: absolute bounds on the errors in them, shaped like them or for all entries.
     """
 
     beta: np.ndarray
     h: np.ndarray
     beta_error: float | np.ndarray = 0.0
     h_error: float | np.ndarray = 0.0
-    spectrum: Spectrum = field(default=None, repr=False, compare=False)  # type: ignore[assignment]
+    spectrum: Spectrum | OwnSpectra = field(default=None, repr=False, compare=False)  # type: ignore[assignment]
 
     def __post_init__(self):
         """Share or build the cache."""
         if self.spectrum is None:
-            object.__setattr__(self, "spectrum", Spectrum(self.beta))
+            kind = Spectrum if self.beta.ndim == 1 else OwnSpectra
+            object.__setattr__(self, "spectrum", kind(self.beta, self.beta_error))
 
     def take(self, rows: Sequence[int] | np.ndarray | slice) -> Self:
         """The law of some of the rows."""
         h_error = self.h_error[rows] if isinstance(self.h_error, np.ndarray) else self.h_error
-        return type(self)(self.beta, self.h[rows], self.beta_error, h_error, self.spectrum)
+        if self.beta.ndim == 1:
+            return type(self)(self.beta, self.h[rows], self.beta_error, h_error, self.spectrum)
+        return type(self)(self.beta[rows], self.h[rows], np.asarray(self.beta_error)[rows], h_error)
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -73,8 +77,11 @@ class GaussianMoments:
 
     def log_moment(self, s: float | np.ndarray) -> np.ndarray:
         """Log E[w^s] for s [S], real or complex, in the strip (min_power, max_power): [N, S]."""
-        constant, weight = self.spectrum.parts(np.atleast_1d(np.asarray(s)))
-        return constant + self.h**2 @ weight.T
+        return self.spectrum.log_moment(np.atleast_1d(np.asarray(s)), self.h)
+
+    def log_moment_error(self, s: float | np.ndarray) -> np.ndarray:
+        """Bound on the error of `log_moment`, that of β and h included to first order: [N, S]."""
+        return self.spectrum.log_moment_error(np.atleast_1d(np.asarray(s)), self.h, self.h_error)
 
     def moment(self, power: float, factors: tuple[Polynomial, ...] = ()) -> Bounded:
         """E[w^power Π g]: [N, F], F = 1 without factors; its error holds that of β and h.
@@ -92,19 +99,17 @@ class GaussianMoments:
             assert sizes is not None
             return Bounded(factors[0].plain, EPS * sizes)
         s = np.array([float(power)])
-        constant, weight = self.spectrum.parts(s)
-        size = np.abs(constant) + self.h**2 @ np.abs(weight).T
-        moment = np.exp(constant + self.h**2 @ weight.T)
-        error = moment * (EPS * (8.0 + size) + self.relative_wobble(s, weight))
+        moment = np.exp(self.log_moment(s))
+        error = moment * self.log_moment_error(s)
         if not factors:
             return Bounded(moment, error)
-        mean = np.real(Tilt(self.beta, self.h, s).expectation(factors)[:, 0])
+        mean = np.real(TiltedNoise(self.beta, self.h, s).expectation(factors)[:, 0])
         return Bounded(moment * mean, error * np.abs(mean) + EPS * moment * self.sizes(s, factors)[:, 0])
 
     def sizes(self, s: np.ndarray, factors: tuple[Polynomial, ...], about: float = 1.0) -> np.ndarray:
-        """Round-off of the mean of a product under the tilts s, in units of the machine precision: [N or 1, S, F]."""
-        beta_doubt, h_doubt = (np.asarray(error / EPS) for error in (self.beta_error, self.h_error))
-        return SizeTilt(self.beta, self.h, s, beta_doubt, h_doubt, about).expectation(
+        """Round-off of the mean of a product under the laws ∝ w^s, in machine precisions: [N or 1, S, F]."""
+        errors = (np.asarray(error / EPS) for error in (self.beta_error, self.h_error))
+        return AbsoluteSums(self.beta, self.h, s, *errors, about).expectation(
             tuple(factor.sizes for factor in factors)
         )
 
@@ -129,24 +134,16 @@ class GaussianMoments:
         with np.errstate(divide="ignore", invalid="ignore"):
             place = np.where(slope > 0.0, slope / size, 0.0)
             stationary = np.where(slope > 0.0, 0.5 * h * h / beta, 0.0)
-        edge = -_REACH * slope - 0.5 * _REACH**2 * size
+        edge = -_EDGE * slope - 0.5 * _EDGE**2 * size
         blurs = place > 20.0
-        least = np.where(place <= _REACH, stationary, np.minimum(edge, np.where(blurs, np.inf, stationary)))
+        least = np.where(place <= _EDGE, stationary, np.minimum(edge, np.where(blurs, np.inf, stationary)))
         centre = (0.5 * np.log1p(self.beta) - 0.5 * h * h / (1.0 + self.beta)).sum(axis=1)
         features = -centre - least.sum(axis=1)
-        blur = np.sqrt((np.where(blurs, slope - _REACH * size, 0.0) ** 2).sum(axis=1))
+        blur = np.sqrt((np.where(blurs, slope - _EDGE * size, 0.0) ** 2).sum(axis=1))
         return Smoothness(p * float(features.max()) + 6.0, p * float(blur.min()))
 
     @cached_property
     def spreads(self) -> np.ndarray:
-        """Standard deviation of log w of each row, under the tilt w^½: [N]."""
+        """Standard deviation of log w of each row, under the law ∝ w^½: [N]."""
         at = 1.0 + 0.5 * self.beta
         return np.sqrt((0.5 * (self.beta / at) ** 2 + self.h**2 / at**3).sum(axis=1))
-
-    def relative_wobble(self, s: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Relative change of M(s) under the stated round-off in β and h, to first order: [N, S]."""
-        tilt = 1.0 / np.abs(1.0 + np.multiply.outer(s, self.beta)) / (1.0 + self.beta)
-        size, moved = np.abs(weight), np.abs(self.beta) * self.beta_error
-        from_beta = 0.5 * np.abs(s * (s - 1.0)) * (tilt @ moved)
-        by_h = size * np.abs(s + 1.0)[:, None] * tilt * ((2 + self.beta) * self.beta_error)
-        return from_beta + self.h**2 @ by_h.T + 2.0 * (np.abs(self.h) * self.h_error) @ size.T

@@ -1,4 +1,7 @@
-"""One line of a Mellin contour on one part of the grid: the sums that transforms are made of, and their round-off."""
+"""One contour on one part of the grid: the trapezoidal sums that transforms are made of, and bounds on their rounding.
+
+t^{a/p} E[w^a g e^{-t w^p}] = t^{a/p} (1/2πi) ∫ Γ(s) t^{-s} E[w^{a-ps} g] ds
+"""
 
 from __future__ import annotations
 
@@ -6,33 +9,31 @@ import numpy as np
 from scipy.special import gammaln
 
 from toyiwae.oracle.laws import contour
-from toyiwae.oracle.laws.bounded import EPS
+from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.oracle.laws.gaussian_moments import GaussianMoments
 from toyiwae.oracle.laws.grid import Grid
 from toyiwae.oracle.laws.polynomials import Polynomial
 from toyiwae.oracle.laws.special import log_abs_expm1
-from toyiwae.oracle.laws.tilted import Tilt
-
-_SAMPLED = 24  # nodes of a line at which sizes are looked at
+from toyiwae.oracle.laws.tilted import TiltedNoise
 
 
 class Segment:
-    """One line of one transform on one part of the grid.
+    """One contour of one transform on one part of the grid.
 
     Args:
         law: the weights' law.
-        table: the candidate lines.
+        table: the candidate contours.
         line: which of them.
         step: distance of its nodes.
         grid: the whole grid, of which the segment is [start, stop).
         power, p: of the transform `t^{a/p} E[w^a g e^{-t w^p}]`.
-        excess: whether the transform of w = 1 is taken off.
+        deviation: whether the transform of w = 1 is taken off.
     """
 
     def __init__(
         self,
         law: GaussianMoments,
-        table: contour.Lines,
+        table: contour.Contours,
         line: int,
         step: float,
         grid: Grid,
@@ -41,97 +42,138 @@ class Segment:
         power: float,
         p: float,
         *,
-        excess: bool,
+        deviation: bool,
     ):
         self.law, self.grid, self.start, self.stop, self.step = law, grid, start, stop, step
-        self.power, self.p, self.excess = power, p, excess
+        self.power, self.p, self.deviation = power, p, deviation
         c, self.order = float(table.abscissa[line]), int(table.order[line])
-        peak = table.log_size[:, line]  # [N]
-        reach, cut = self._ends(c)
-        y, log_gamma, argument, constant, weight = law.spectrum.line(power, p, c, step, reach)
-        log_moment = constant + law.h**2 @ weight.T  # [N, S]
-        log_base = log_gamma - peak[:, None]
-        base = np.exp(log_base + log_moment)
-        if excess:
-            near = np.real(log_moment) < 1.0
-            small = np.exp(log_base) * np.expm1(np.where(near, log_moment, 0.0))
-            base = np.where(near, small, base - np.exp(log_base))
-        if cut is not None:
-            base = base * cut.window(y)
-        self.y, self.base, self.tail = y, base, 1.0 if cut is None else min(1.0, cut.end)
-        self.tilt = Tilt(law.beta, law.h, argument)
-        self.every = max(
-            1, len(y) // _SAMPLED
-        )  # sizes vary slowly along a line: a part of the nodes tells them
-        self.sampled = argument[:: self.every]
-        size = 4.0 + np.abs(log_gamma) + np.abs(constant) + law.h**2 @ np.abs(weight).T
-        with np.errstate(over="ignore"):
-            moved = np.exp(np.real(log_gamma + log_moment) - peak[:, None]) if excess else np.abs(base)
-        self.noise = EPS * size * np.abs(base) + law.relative_wobble(argument, weight) * moved  # [N, S]
+        peak = table.log_size[:, line, None]  # [N, 1]
+        truncation, window = self._ends(c)
+        self.nodes = law.spectrum.nodes(power, p, c, step, truncation)
+        self.y, log_gamma = self.nodes.y, self.nodes.log_gamma
+        real, imag = law.spectrum.log_moment_on(self.nodes, law.h, near_zero=deviation)
+        moment_size = np.exp(np.minimum(real + (log_gamma.real - peak), 700.0))  # |Γ M| in units of the peak
+        if deviation:
+            gamma_size = np.exp(log_gamma.real - peak)
+            less_real, less_imag = _expm1(np.minimum(real, 1.0), imag)
+            near = real < 1.0
+            angle = log_gamma.imag + imag
+            cos, sin = np.cos(log_gamma.imag), np.sin(log_gamma.imag)
+            base_real = np.where(
+                near,
+                gamma_size * (cos * less_real - sin * less_imag),
+                moment_size * np.cos(angle) - gamma_size * cos,
+            )
+            base_imag = np.where(
+                near,
+                gamma_size * (cos * less_imag + sin * less_real),
+                moment_size * np.sin(angle) - gamma_size * sin,
+            )
+        else:
+            imag += log_gamma.imag
+            base_real, base_imag = moment_size * np.cos(imag), moment_size * np.sin(imag)
+        if window is not None:
+            values = window(self.y)
+            base_real *= values
+            base_imag *= values
+        self.base = base_real, base_imag  # [N, S] each
+        self.size = np.hypot(base_real, base_imag) if deviation or window is not None else moment_size
+        self.end = 1.0 if window is None else min(1.0, window.end)
+        self.rounding = law.spectrum.errors_on(self.nodes, law.h, law.h_error, near_zero=deviation)
+        self.moment_size = moment_size if deviation else self.size
         self.log_t = grid.log_t[start:stop]
-        exponent = peak[:, None] + (power / p - c) * self.log_t
+        exponent = peak + (power / p - c) * self.log_t
         self.scale = np.exp(exponent) * (step / np.pi)  # [N, T']
         self.exponent = 2.0 + np.abs(exponent)
 
-    def _ends(self, c: float) -> tuple[float, contour.Cut | None]:
-        """The height at which the line may end, and the window that ends it, if it would go on."""
-        log_gamma, constant, weight = self.law.spectrum.ladder(self.power, self.p, c)
-        log_moment = constant + self.law.h**2 @ weight.T
-        reach = natural = contour.reach(log_gamma + log_moment.real)
-        if self.excess:
-            reach = contour.reach(log_gamma + log_abs_expm1(log_moment))
+    def _ends(self, c: float) -> tuple[float, contour.Window | None]:
+        """The ordinate at which the contour is truncated, and the window that ends it, if it would go on."""
+        law = self.law
+        nodes = law.spectrum.at_ordinates(self.power, self.p, c)
+        real, imag = law.spectrum.log_moment_on(nodes, law.h, near_zero=self.deviation)
+        truncation = natural = contour.truncation(nodes.log_gamma.real + real)
+        if self.deviation:
+            truncation = contour.truncation(nodes.log_gamma.real + log_abs_expm1(real + 1j * imag))
         distance, kernel_distance = self.grid.distances(self.start)
-        cut = None
+        window = None
         if distance:
-            cut = contour.Cut(distance)
-        elif self.excess and kernel_distance:  # e^-t is long gone; the law's own part ends where it will
-            cut = contour.Cut(kernel_distance, natural)
-        return (reach, None) if cut is None else (min(reach, cut.end), cut)
+            window = contour.Window(distance)
+        elif self.deviation and kernel_distance:  # e^-t is long gone; the law's own part ends where it will
+            window = contour.Window(kernel_distance, natural)
+        return (truncation, None) if window is None else (min(truncation, window.end), window)
 
-    def sum(self, factors: tuple[Polynomial, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """The remainder and its error: [N, T', F] each."""
-        mean = self.tilt.expectation(factors) if factors else np.ones((1, len(self.y), 1))
-        inner, f = np.abs(mean), self.base[:, :, None] * mean
-        n, s, count = f.shape
-        columns = np.ascontiguousarray(f.transpose(1, 0, 2)).reshape(s, n * count)
-        value = self.grid.kernel.sum(self.step, self.y, columns, self.start, self.stop)
-        value = value.reshape(len(self.log_t), n, count).transpose(1, 0, 2) * self.scale[:, :, None]
-        dropped = (
-            EPS
-            * (np.abs(self.base).max(axis=1) * self.tail / self.step)[:, None, None]
-            * inner.max(axis=1, keepdims=True)
-        )
-        fixed = self.noise[:, None, :] @ inner + dropped
-        moving = EPS * ((self.y * np.abs(self.base))[:, None, :] @ inner)
-        if factors:
-            coarse = 2.0 * EPS * self.every * np.abs(self.base[:, :: self.every])
-            fixed = fixed + coarse[:, None, :] @ self.law.sizes(self.sampled, factors)
+    def sum(self, factors: tuple[Polynomial, ...]) -> Bounded:
+        """The remainder: [N, T', F]."""
+        value, fixed, moving = self._products(factors) if factors else self._plain()
+        value = value * self.scale[:, :, None]
         error = self.scale[:, :, None] * (fixed + np.abs(self.log_t)[:, None] * moving)
-        error = error + EPS * self.exponent[:, :, None] * np.abs(value)
+        error += EPS * self.exponent[:, :, None] * np.abs(value)
+        found = Bounded(value, error)
         for j in range(self.order):
-            taylor, slack = self._taylor(j, factors)
-            value, error = value + taylor, error + slack
-        return value, error
+            term = self._taylor(j, factors)
+            found = found if term is None else Bounded(found.value + term.value, found.error + term.error)
+        return found
 
-    def _taylor(self, j: int, factors: tuple[Polynomial, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """The j-th Taylor term that the line leaves out; for plain transforms the 0-th stays split off."""
-        if self.excess:
+    def _plain(self) -> tuple[np.ndarray, ...]:
+        """Sums over the nodes without factors [N, T', 1]; what bounds their rounding [N, 1, 1], and per log t."""
+        real, imag = self.base
+        value = self.grid.kernel.sum(self.step, self.y, (real.T, imag.T), self.start, self.stop).T
+        starts = self.nodes.starts
+        grouped = np.add.reduceat(self.size, starts, axis=1)
+        moments = (
+            grouped if self.moment_size is self.size else np.add.reduceat(self.moment_size, starts, axis=1)
+        )
+        rounding, perturbation = self.rounding
+        fixed = (rounding * grouped).sum(axis=1) + (perturbation * moments).sum(axis=1)
+        fixed = fixed + EPS * self.size.max(axis=1) * self.end / self.step
+        moving = EPS * (self.size @ self.y)
+        return value[:, :, None], fixed[:, None, None], moving[:, None, None]
+
+    def _products(self, factors: tuple[Polynomial, ...]) -> tuple[np.ndarray, ...]:
+        """The same with factors: [N, T', F], [N, 1, F], [N, 1, F]."""
+        mean = TiltedNoise(self.law.beta, self.law.h, self.nodes.s).expectation(factors)
+        inner, f = np.abs(mean), (self.base[0] + 1j * self.base[1])[:, :, None] * mean
+        n, s, count = f.shape
+        columns = f.transpose(1, 0, 2).reshape(s, n * count)
+        parts = np.ascontiguousarray(columns.real), np.ascontiguousarray(columns.imag)
+        value = self.grid.kernel.sum(self.step, self.y, parts, self.start, self.stop)
+        value = value.reshape(-1, n, count).transpose(1, 0, 2)
+        starts = self.nodes.starts
+        lengths = np.diff(np.append(starts, s))
+        rounding, perturbation = (np.repeat(part, lengths, axis=1) for part in self.rounding)
+        noise = rounding * self.size + perturbation * self.moment_size
+        dropped = EPS * (self.size.max(axis=1) * self.end / self.step)[:, None, None]
+        fixed = noise[:, None, :] @ inner + dropped * inner.max(axis=1, keepdims=True)
+        moving = EPS * ((self.y * self.size)[:, None, :] @ inner)
+        every = (
+            int(starts[1]) if len(starts) > 1 else s
+        )  # sizes vary slowly along a contour: some nodes tell them
+        coarse = 2.0 * EPS * every * self.size[:, ::every]
+        fixed = fixed + coarse[:, None, :] @ self.law.sizes(self.nodes.s[::every], factors)
+        return value, fixed, moving
+
+    def _taylor(self, j: int, factors: tuple[Polynomial, ...]) -> Bounded | None:
+        """The j-th Taylor term that the contour leaves out; for plain transforms the 0-th stays split off."""
+        if self.deviation:
             j = j + 2 - int(self.power)
         elif j == 0:
-            return np.zeros(1), np.zeros(1)
+            return None
         power = self.power + self.p * j
         s = np.array([power])
-        constant, weight = self.law.spectrum.parts(s)
-        log_moment = constant + self.law.h**2 @ weight.T
-        moment = np.expm1(log_moment) if self.excess else np.exp(log_moment)
+        log_moment, slack = self.law.log_moment(s), self.law.log_moment_error(s)
+        moment = np.expm1(log_moment) if self.deviation else np.exp(log_moment)
         if factors:
-            moment = moment * np.real(Tilt(self.law.beta, self.law.h, s).expectation(factors)[:, 0])
+            moment = moment * np.real(TiltedNoise(self.law.beta, self.law.h, s).expectation(factors)[:, 0])
         scale = (-1.0) ** j * np.exp((power / self.p) * self.log_t - gammaln(j + 1.0))
         value = scale[:, None] * moment[:, None, :]
-        wobble = self.law.relative_wobble(s, weight)[:, :, None]
-        inner = EPS * (8.0 + np.abs(constant)[0] + np.abs(log_moment)[:, :, None]) + wobble
-        error = np.abs(value) * inner
+        error = np.abs(value) * (slack + EPS * np.abs(log_moment))[:, :, None]
         if factors:
             size = np.exp(log_moment)[:, :, None] * self.law.sizes(s, factors)
             error = error + EPS * np.abs(scale)[:, None] * size
-        return value, error
+        return Bounded(value, error)
+
+
+def _expm1(real: np.ndarray, imag: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """e^{x+iy} - 1 without cancellation."""
+    grown, turned = np.expm1(real), -2.0 * np.sin(0.5 * imag) ** 2  # e^x - 1, cos y - 1
+    return grown * (1.0 + turned) + turned, (1.0 + grown) * np.sin(imag)

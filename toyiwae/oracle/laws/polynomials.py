@@ -1,7 +1,7 @@
-"""Polynomials in the whitened noise whose expectations under the tilted Gaussians are closed-form.
+"""Polynomials in the whitened noise whose expectations under the exponentially tilted laws are closed-form.
 
 Every gradient of a linear-Gaussian problem is, coordinate by coordinate, a constant plus a product of two affine
-functions of the noise. They are written about the mean of the law's own unit tilt (the posterior), so that what
+functions of the noise. They are written about the mean of the noise under the posterior, so that what
 vanishes there vanishes exactly in floating point: the 1/K bias of a gradient keeps its relative accuracy at any K.
 N rows of data share the linear parts; constants are per row.
 """
@@ -17,7 +17,7 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """`constant + linear·δ` for F coordinates: shapes [N, F] and [F, D]; δ is the noise less its unit-tilt mean."""
+    """`constant + linear·δ` for F coordinates: shapes [N, F] and [F, D]; δ is the noise less its posterior mean."""
 
     constant: np.ndarray
     linear: np.ndarray
@@ -52,14 +52,14 @@ class Polynomial:
 
     @property
     def in_own_noise(self) -> Polynomial:
-        """A score about the tilt 0: `left·ε` or `(left·ε)(right·ε)` less its mean, without constants to cancel."""
+        """A score about the proposal: `left·ε` or `(left·ε)(right·ε)` less its mean, without constants to cancel."""
         zero = np.zeros_like(self.base)
         right = None if self.right is None else Affine(zero, self.right.linear)
         return Polynomial(zero, Affine(zero, self.left.linear), right)
 
     @property
     def centred(self) -> Polynomial:
-        """The same polynomial less its unit-tilt mean."""
+        """The same polynomial less its mean under the posterior."""
         base = np.zeros_like(self.base)
         return Polynomial(base, self.left, self.right, terms=self.terms and replace(self.terms, base=base))
 

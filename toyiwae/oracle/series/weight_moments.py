@@ -140,10 +140,7 @@ class FloatMoments(WeightMoments):
         size = EPS * (8.0 + np.abs(log_moment))
         if not isinstance(self.law, GaussianLaw):
             return size
-        s = np.array([float(power)])
-        constant, weight = self.law.spectrum.parts(s)
-        size = size + EPS * (np.abs(constant) + self.law.h**2 @ np.abs(weight).T)
-        return size + self.law.relative_wobble(s, weight)
+        return size + self.law.log_moment_error(float(power))
 
 
 class MultiprecisionMoments(WeightMoments):
