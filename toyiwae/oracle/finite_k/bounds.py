@@ -19,35 +19,63 @@ import numpy as np
 from scipy.special import gammaln, loggamma
 
 from toyiwae.errors import PrecisionError
-from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.oracle.laws.bounded import Bounded, better, matmul, where
 from toyiwae.oracle.laws.grid import Grid
-from toyiwae.oracle.laws.protocol import Law
+from toyiwae.oracle.laws.protocol import Function, Law, Transform
 from toyiwae.oracle.laws.ranges import TAIL, common_grid, smoothness_of
 
 _FAR = 150.0  # log t from which e^-t is 0 and powers of t are not needed
-_NEVER = -1e30  # stands for log 0 where it is multiplied by K
+_NEVER = (
+    -1e70
+)  # below every log Λ on a grid, which is at least -t; stands for log 0 where it is multiplied by K
+_ENDS = 10.0  # times the integrand at an end bounds what is beyond it
 
 
 class FiniteK:
     """All integrals of one law for a list of K ≥ 2; transforms are computed once, in batches by power.
 
-    Arrays have the rows of data in front: `[N, nK]` for bounds, `[N, nK, F]` for gradients.
+    Arrays have the observations in front: `[N, nK]` for bounds, `[N, nK, F]` for gradients.
     """
 
     def __init__(self, law: Law, particles: Sequence[int], grid: Grid | None = None):
         self.law, self.particles = law, np.asarray(particles, dtype=float)
         self.grid = grid or common_grid(law, particles)
-        self.t = np.exp(np.minimum(self.grid.log_t, _FAR))
+        self.t = Bounded.rounded(np.exp(np.minimum(self.grid.log_t, _FAR)))
+        self._transforms: dict[tuple[float, frozenset], Transform] = {}
+
+    # transforms ------------------------------------------------------------------------------------------------------
+
+    def request(self, wanted: Sequence[tuple[int, tuple[Function, ...]]]) -> None:
+        """Compute the transforms of `w^power Π factors` that are not known yet, all of one power at once."""
+        batches: dict[int, dict[tuple, tuple[Function, ...]]] = {}
+        for power, factors in wanted:
+            key = _key(power, factors)
+            if key not in self._transforms:
+                batches.setdefault(power, {})[key] = factors
+        for power, batch in batches.items():
+            found = self.law.transform(power, list(batch.values()), self.grid)
+            self._transforms.update(zip(batch, found, strict=True))
+
+    def get(self, power: int, *factors: Function) -> Transform:
+        """The transform of `w^power Π factors`: [N, T, F]."""
+        key = _key(power, factors)
+        if key not in self._transforms:
+            self.request([(power, factors)])
+        return self._transforms[key]
+
+    def integral(self, weight: Bounded, values: Bounded, order: int) -> Bounded:
+        """Σ_t weight · values: [N, nK, F]. Their product is a polynomial in t from t^order on, times e^{-tS}."""
+        return matmul(weight, values, rule_error(order, self.grid.step))
 
     # the base transform ----------------------------------------------------------------------------------------------
 
     @cached_property
     def deviation(self) -> Bounded:
-        """E[e^{-tw}] - e^{-t}: [N, T]; where it cannot be had, the plain transform has to do."""
+        """E[e^{-tw}] - e^{-t}, by Jensen's inequality not negative; unknown where it cannot be had: [N, T]."""
         try:
-            return self.law.deviation(0, self.grid)
+            return self.law.deviation(0, self.grid).clip(0.0)
         except PrecisionError:
-            nothing = np.zeros((len(self.law), len(self.t)))
+            nothing = np.zeros((len(self.law), len(self.grid.log_t)))
             return Bounded(nothing, np.full_like(nothing, np.inf))
 
     @cached_property
@@ -57,43 +85,30 @@ class FiniteK:
 
     @cached_property
     def log_base(self) -> tuple[Bounded, Bounded]:
-        """Log Λ(t), and log Λ(t) + t with a relative accuracy of its own, with absolute errors: [N, T].
+        """Log Λ(t), and log Λ(t) + t with a relative accuracy of its own: [N, T].
 
-        Two ways to either: from the excess over e^-t (small spread of the weights), and from the plain transform
+        Two ways to either: from the deviation from e^-t (small spread of the weights), and from the plain transform
         (far-off proposals, whose Λ stays near 1 while e^-t falls; large t). At every t that of the smaller error.
         """
-        excess, error = self.deviation.value, self.deviation.error
-        t, plain = self.t, self.law.transform(0, [()], self.grid)[0]
-        rest, rest_error = plain.remainder.value[..., 0], plain.remainder.error[..., 0]
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            value = np.exp(-t) + np.maximum(excess, 0.0)
-            gain = np.exp(np.minimum(t, 30.0)) * np.maximum(excess, 0.0)
-            near = (t < 2.0) | ((t < 30.0) & (gain < 1.0))
-            beyond = np.where(near, np.log1p(gain), np.log(value) + t)
-            log_value = np.where(near, beyond - t, np.log(value))
-            beyond_error = error / value + np.where(near, 4 * EPS * beyond, EPS * np.abs(log_value))
-            log_error = beyond_error + EPS * np.where(near, t, 0.0)
-            other = np.where(plain.split, np.log1p(np.maximum(rest, -1.0)), np.log(np.maximum(rest, 0.0)))
-            other_error = rest_error / np.where(plain.split, 1.0 + rest, rest) + EPS * np.abs(other)
-            log_error, other_error = (
-                np.where(np.isfinite(e), np.abs(e), np.inf) for e in (log_error, other_error)
-            )
-            beyond_error = np.where(np.isfinite(beyond_error), beyond_error, np.inf)
-        logs = np.where(other_error < log_error, other, log_value)
-        far = other_error + EPS * t < beyond_error
-        sums = np.where(far, other + t, beyond)
-        sums_error = np.where(far, other_error + EPS * t, beyond_error)
-        return (
-            Bounded(np.clip(logs, _NEVER, 0.0), np.minimum(np.minimum(log_error, other_error), 1.0)),
-            Bounded(np.maximum(sums, 0.0), np.minimum(sums_error, 1.0)),
-        )
+        t, size = self.t, self.t.value
+        plain = self.get(0)
+        rest = plain.remainder[..., 0]
+        growth = self.deviation * where(size < 30.0, t, 0.0).exp()  # Λ e^t - 1
+        near = (size < 2.0) | ((size < 30.0) & (growth.value < 1.0))
+        direct = (self.deviation + (-t).exp()).log()
+        ratio = where(near, growth.log1p(), direct + t)
+        log_value = where(near, ratio - t, direct)
+        other = where(plain.split, rest.log1p(), rest.log())
+        return better(log_value, other).clip(_NEVER, 0.0), better(ratio, other + t).clip(low=0.0)
+
+    @cached_property
+    def _highest(self) -> np.ndarray:
+        """What log Λ(t) is certainly not above, since Λ falls with t: [N, T]."""
+        return _highest(self.log_base[0], self.grid)
 
     def power(self, drop: int) -> Bounded:
         """Λ^(K-drop) for each K, 1 where none are left: [N, nK, T]."""
-        log_value = self.log_base[0]
-        exponent = np.maximum(self.particles - drop, 0.0)[:, None]
-        power = np.exp(exponent * log_value.value[:, None, :])
-        return Bounded(power, power * np.minimum(exponent * log_value.error[:, None, :], 1.0))
+        return _powers(self.log_base[0], self._highest, self.particles - drop)
 
     @cached_property
     def weights(self) -> tuple[Bounded, Bounded]:
@@ -103,27 +118,18 @@ class FiniteK:
 
     @cached_property
     def difference(self) -> Bounded:
-        """Λ^K - e^{-Kt}: [N, nK, T]."""
-        log_value, beyond = self.log_base
-        k, t = self.particles[:, None], self.t
-        power, decay = np.exp(k * log_value.value[:, None, :]), np.exp(-k * t)
-        grown = k * beyond.value[:, None, :]
-        close = grown < 1.0
-        value = np.where(close, decay * np.expm1(np.where(close, grown, 0.0)), power - decay)
-        slack = np.where(close, beyond.error[:, None, :], log_value.error[:, None, :])
-        error = np.maximum(power, decay) * np.minimum(k * slack, 1.0)
-        size = np.where(close, np.abs(value), power + decay)
-        return Bounded(value, error + EPS * (4 + np.minimum(k * t, 50.0)) * size)
+        """Λ^K - e^{-Kt}, by Jensen's inequality not negative: [N, nK, T]."""
+        k = self.particles[:, None]
+        grown, decay = self.log_base[1][:, None] * k, (self.t * -k).exp()
+        close = grown.value < 1.0
+        value = where(close, where(close, grown, 0.0).expm1() * decay, self.power(0) - decay)
+        return value.clip(0.0, np.exp(k * self._highest[:, None]))
 
     # bound and expected sample size ----------------------------------------------------------------------------------
 
     def gap(self) -> Bounded:
         """Log Z - L_K of each K (in units of the law: for w^e, of its own mean): [N, nK]."""
-        value, error = self.difference.value, self.difference.error
-        weight = self.grid.weight
-        ends = 10.0 * (np.abs(value[..., 0]) + self.grid.coarsest * np.abs(value[..., -1]))
-        total = value @ weight
-        return Bounded(total, error @ weight + ends + rule_error(3, self.grid.step) * total)
+        return _total(self.difference, self.grid, 3)
 
     def ess(self) -> Bounded:
         """Expected effective sample size E[(Σw)²/Σw²] of each K: [N, nK]. It exists whatever moments w has."""
@@ -133,24 +139,42 @@ class FiniteK:
         low = -2.0 * np.log(self.particles.max()) - TAIL / slope
         grid = Grid.covering(low, high + 4.0, smoothness_of(law, self.particles, 2.0))
         base, one, two = (law.transform(power, [()], grid, p=2.0)[0] for power in (0, 1, 2))
-        value = base.value.value[..., 0]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            plain = np.log(np.maximum(value, 0.0))
-            log_value = np.where(base.split, np.log1p(np.maximum(base.remainder.value[..., 0], -1.0)), plain)
-            relative = np.where(value > 0, base.remainder.error[..., 0] / value, 1.0)[:, None, :]
-        log_value = np.maximum(log_value, _NEVER)[:, None, :]
-        first = k * np.exp((k - 1) * log_value)
-        second = k * (k - 1) * np.where(k > 2, np.exp((k - 2) * log_value), 1.0)
-        (a, a_error), (b, b_error) = (
-            (x.value.value[..., 0][:, None, :], x.value.error[..., 0][:, None, :]) for x in (two, one)
-        )
-        integrand = first * a + second * b**2
-        error = np.minimum((k - 1) * relative, 1.0) * np.abs(integrand)
-        error = error + first * a_error + 2 * second * b * b_error
-        ends = np.abs(integrand[..., 0]) + grid.coarsest * np.abs(integrand[..., -1])
-        total = integrand @ grid.weight
-        rule = rule_error(1, grid.step) + 4 * EPS
-        return Bounded(total, error @ grid.weight + 10.0 * ends / slope + rule * total)
+        rest = base.remainder[..., 0]
+        log_value = where(base.split, rest.log1p(), rest.log()).clip(_NEVER, 0.0)
+        highest = _highest(log_value, grid)
+        a, b = (x.value[:, None, :, 0] for x in (two, one))
+        first = _powers(log_value, highest, self.particles - 1) * a * k
+        second = _powers(log_value, highest, self.particles - 2) * (b * b) * (k * (k - 1))
+        return _total(first + second, grid, 1, slope)
+
+
+def _key(power: float, factors: Sequence[Function]) -> tuple[float, frozenset]:
+    """Of a product, whatever the order of its factors; functions are told apart by identity."""
+    return power, frozenset((g, factors.count(g)) for g in factors)
+
+
+def _highest(log_value: Bounded, grid: Grid) -> np.ndarray:
+    """The running minimum over t of the upper bounds on log Λ, no more than 0: [N, T]."""
+    order = np.argsort(grid.log_t, kind="stable")
+    result = np.empty_like(log_value.value)
+    upper = np.minimum(log_value.value + log_value.error, 0.0)
+    result[:, order] = np.minimum.accumulate(upper[:, order], axis=1)
+    return result
+
+
+def _powers(log_value: Bounded, highest: np.ndarray, exponents: np.ndarray) -> Bounded:
+    """Λ^n for each exponent n, 1 for those of 0 and below: [N, nK, T]."""
+    n = np.maximum(exponents, 0.0)[:, None]
+    power = (log_value[:, None] * n).exp().clip(0.0, np.exp(n * highest[:, None]))
+    return where(n > 0.0, power, 1.0)
+
+
+def _total(integrand: Bounded, grid: Grid, order: int, slope: float = 1.0) -> Bounded:
+    """∫ dlog t of an integrand [N, nK, T] that begins with t^order or t^slope, the ends and the rule in its error."""
+    size = np.abs(integrand.value)
+    ends = size[..., 0] + grid.coarsest * size[..., -1]
+    total = matmul(integrand, grid.weight, rule_error(order, grid.step))
+    return total.widened(_ENDS / slope * ends)
 
 
 @cache

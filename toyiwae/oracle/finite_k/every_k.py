@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from toyiwae.oracle.finite_k.gradients import GradientEngine, GradientMoments, moments_of_one
-from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm, variance_of_one
-from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.oracle.finite_k.gradients import GradientEngine, GradientMoments, limit_of, moments_of_one
+from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm, mean_log, variance_of_one
+from toyiwae.oracle.laws.bounded import Bounded, concatenate, stack
 from toyiwae.oracle.laws.gaussian import GaussianLaw
-from toyiwae.oracle.laws.special import log1pmx
 
 
 def moments_for_all(
@@ -20,56 +20,40 @@ def moments_for_all(
     particles: Sequence[int],
     engine: GradientEngine | None,
 ) -> GradientMoments:
-    """The moments for every K: closed form at K = 1 (and for uniform weights), integrals elsewhere."""
-    many = engine.moments(components) if engine is not None else None
-    found, position = [], 0
-    for k in particles:
-        if k == 1 or many is None:
-            found.append((moments_of_one(law, components, float(k)), 0))
-        else:
-            found.append((many, position))
-            position += 1
-    stacked = (
-        _stack([getattr(source, name) for source, _ in found], [at for _, at in found])
+    """The moments for every K: closed form at K = 1 (and for equal weights), integrals elsewhere."""
+    many = engine and engine.moments(components)
+    one = cache(lambda k: moments_of_one(law, components, k))
+    shift, var, mean = (
+        insert_single(particles, many and getattr(many, name), lambda k, name=name: getattr(one(k), name))
         for name in ("shift", "var", "mean")
     )
-    return GradientMoments(found[0][0].limit, *stacked)
+    return GradientMoments(limit_of(law, components).value, shift, var, mean)
 
 
-def _stack(parts: list[Bounded], columns: list[int]) -> Bounded:
-    pairs = list(zip(parts, columns, strict=True))
-    value, error = (
-        np.stack([getattr(part, n)[:, at] for part, at in pairs], axis=1) for n in ("value", "error")
-    )
-    return Bounded(value, error)
+def insert_single(
+    particles: Sequence[int], many: Bounded | None, one: Bounded | Callable[[float], Bounded]
+) -> Bounded:
+    """Columns [N, nK, ...] for all K: those of the integrals for K ≥ 2, and that of a closed form [N, 1, ...] at K = 1.
 
-
-def insert_single(particles: Sequence[int], many: Bounded | None, one: Bounded) -> Bounded:
-    """Columns for all K, from those with K > 1 and that of K = 1."""
-    column = np.cumsum([k > 1 for k in particles]) - 1
-    pick = [(many, int(c)) if k > 1 else (one, 0) for k, c in zip(particles, column, strict=True)]
-    return Bounded(
-        np.stack([source.value[:, c] for source, c in pick if source], axis=1),
-        np.stack([source.error[:, c] for source, c in pick if source], axis=1),
-    )
+    Where there are no integrals (equal weights, at any K) the closed form is a function of K.
+    """
+    closed = one if callable(one) else lambda k: one
+    at, columns = 0, []
+    for k in particles:
+        alone = k == 1 or many is None
+        columns.append(closed(float(k))[:, 0] if alone else many[:, at])
+        at += not alone
+    return stack(columns, axis=1)
 
 
 def joined(parts: list[Bounded], back: np.ndarray) -> Bounded:
     """One batch of rows below the other, brought back to the rows' own order by the indices `back`."""
-    value, error = (np.concatenate([getattr(part, name) for part in parts]) for name in ("value", "error"))
-    return Bounded(value[back], error[back])
+    return concatenate(parts)[back]
 
 
 def first_gap(law: GaussianLaw) -> Bounded:
     """KL(q‖p) of each row: -E[log w] = Σ [h²/(2(1+β)) - ½(log(1+β) - β)]: [N, 1]."""
-    beta, size = law.beta, 1.0 + law.beta
-    terms = law.h**2 / (2.0 * size) - 0.5 * log1pmx(beta)
-    slack = (
-        law.beta_error / (2 * size) * (np.abs(beta) + law.h**2 / size) + law.h_error * np.abs(law.h) / size
-    )
-    slack = slack + 0.5 * law.h_error**2 + 0.25 * law.beta_error**2
-    error = 8 * EPS * np.abs(terms).sum(axis=1) + slack.sum(axis=1)
-    return Bounded(terms.sum(axis=1)[:, None], error[:, None])
+    return -mean_log(law)[:, None]
 
 
 def log_variance(

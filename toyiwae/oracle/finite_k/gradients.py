@@ -6,19 +6,19 @@ A gradient is given by its components {power r: polynomial G_r}; the power 0 sta
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from scipy.special import gamma
 
 from toyiwae.errors import PrecisionError
-from toyiwae.oracle.finite_k.bounds import FiniteK, rule_error
-from toyiwae.oracle.finite_k.squared_weights import SquaredWeights
-from toyiwae.oracle.laws.bounded import EPS, Bounded
-from toyiwae.oracle.laws.protocol import Function, Law, Transform
+from toyiwae.oracle.finite_k.bounds import FiniteK
+from toyiwae.oracle.finite_k.squared_weights import covariance_of_squares
+from toyiwae.oracle.laws.bounded import Bounded, better
+from toyiwae.oracle.laws.grid import Grid
+from toyiwae.oracle.laws.protocol import Function, Law
 
 Components = Mapping[int, Any]
 
@@ -45,19 +45,11 @@ class GradientMoments:
 
 
 class GradientEngine(FiniteK):
-    """The integrals of gradients, for a list of K ≥ 2; transforms are computed once, in batches by power."""
+    """The integrals of gradients, for a list of K ≥ 2."""
 
-    @cached_property
-    def _transforms(self) -> dict[tuple[int, ...], Transform]:
-        return {}
-
-    @cached_property
-    def _centres(self) -> dict[tuple[int, int], Function]:
-        return {}
-
-    @cached_property
-    def _kept(self) -> list[Function]:
-        return []  # polynomials are keyed by identity, so they must outlive the caches
+    def __init__(self, law: Law, particles: Sequence[int], grid: Grid | None = None):
+        super().__init__(law, particles, grid)
+        self._centres: dict[tuple[int, Function], Function] = {}
 
     def moments(self, components: Components) -> GradientMoments:
         """Mean and variance for each K.
@@ -66,56 +58,42 @@ class GradientEngine(FiniteK):
             components: power -> polynomial, as in the module's text.
         """
         self.prepare([(components, components)])
-        parts = self._centred(components)
-        shape = (len(self.law), len(self.particles), next(iter(parts.values())).base.shape[-1])
-        limit, limit_error = np.zeros((shape[0], shape[2])), np.zeros((shape[0], shape[2]))
-        value, error = np.zeros(shape), np.zeros(shape)
-        for r, g in components.items():
-            if r < 2:
-                moment = self.law.moment(r, (g,))
-                limit = limit + (g.base if r else moment.value)
-                limit_error = limit_error + moment.error
-            if r:
-                mean = self._single(r, parts[r])
-                value, error = value + mean.value, error + mean.error
-        limit_error = limit_error + 2 * EPS * np.abs(limit)
-        mean = Bounded(limit[:, None, :] + value, error + limit_error[:, None, :])
-        return GradientMoments(limit, Bounded(value, error), self.covariance(components, components), mean)
+        limit = limit_of(self.law, components)
+        parts = [(r, g) for r, g in self._centred(components).items() if r]
+        shape = (len(self.law), len(self.particles), limit.shape[-1])
+        shift = sum((self.single(r, g) for r, g in parts), Bounded.zeros(shape))
+        var = self.covariance(components, components)
+        return GradientMoments(limit.value, shift, var, shift + limit[:, None, :])
 
     def covariance(self, left: Components, right: Components) -> Bounded:
         """Covariance of two gradients on the same particles, coordinate by coordinate, for each K: [N, nK, F]."""
         self.prepare([(left, right)])
         same = left is right
         lefts, rights = self._centred(left), self._centred(right)
-        value, error = np.zeros(1), np.zeros(1)
-        for r, f in lefts.items():
-            for s, g in rights.items():
-                if same and s < r:
-                    continue
-                part, times = self._pair_covariance(r, f, s, g), 2 if same and s > r else 1
-                value, error = value + times * part.value, error + times * part.error
-        return Bounded(value, error)
+        pairs = [
+            self._pair_covariance(r, f, s, g) * (2.0 if same and s > r else 1.0)
+            for r, f in lefts.items()
+            for s, g in rights.items()
+            if not (same and s < r)
+        ]
+        return sum(pairs[1:], pairs[0])
 
     def forget(self) -> None:
-        """Drop the transforms, when many gradients are asked for one after another."""
-        self._transforms.clear()
+        """Drop the transforms with functions, when many gradients are asked for one after another."""
+        self._transforms = {key: found for key, found in self._transforms.items() if not key[1]}
         self._centres.clear()
-        self._kept.clear()
 
     # what is needed --------------------------------------------------------------------------------------------
 
     def prepare(self, pairs: Iterable[tuple[Components, Components]]) -> None:
         """Compute the transforms that the covariances of these pairs need, all of one power at once."""
-        wanted: dict[int, dict[tuple[int, ...], tuple[Function, ...]]] = {}
-        for left, right in pairs:
-            for power, factors in self._requests(self._centred(left), self._centred(right)):
-                key = (power, *sorted(map(id, factors)))
-                if key not in self._transforms:
-                    wanted.setdefault(power, {})[key] = factors
-                    self._kept.extend(factors)
-        for power, batch in wanted.items():
-            found = self.law.transform(power, list(batch.values()), self.grid)
-            self._transforms.update(zip(batch, found, strict=True))
+        self.request(
+            [
+                request
+                for left, right in pairs
+                for request in self._requests(self._centred(left), self._centred(right))
+            ]
+        )
 
     def _requests(self, left: Components, right: Components) -> list[tuple[int, tuple[Function, ...]]]:
         wanted = [(r, (g,)) for parts in (left, right) for r, g in parts.items()]
@@ -136,47 +114,30 @@ class GradientEngine(FiniteK):
 
     def _centred(self, components: Components) -> dict[int, Function]:
         """The components less what is constant in the sum: means under q for power 0, under the posterior for 1."""
-        result = {}
-        for r, g in components.items():
-            key = (min(r, 2), id(g))
-            if key not in self._centres:
-                self._kept.append(g)
-                self._centres[key] = (
-                    g.centred if r == 1 else g.less(self.law.moment(0, (g,)).value) if r == 0 else g
-                )
-            result[r] = self._centres[key]
-        return result
+        return {r: self.centre(r, g) for r, g in components.items()}
 
-    def get(self, power: int, *factors: Function) -> Transform:
-        """The transform of `w^power Π factors`, once `prepare` has computed it."""
-        return self._transforms[(power, *sorted(map(id, factors)))]
+    def centre(self, r: int, g: Function) -> Function:
+        """A function less its mean under q for power 0, under the posterior for power 1; else as it is."""
+        key = (min(r, 2), g)
+        if key not in self._centres:
+            self._centres[key] = (
+                g.centred if r == 1 else g.less(self.law.moment(0, (g,)).value) if r == 0 else g
+            )
+        return self._centres[key]
 
     # the integrals ---------------------------------------------------------------------------------------------
 
-    def _single(self, r: int, f: Function) -> Bounded:
-        """E[Σ w^r f / S^r]."""
-        transform = self.get(r, f)
-        first, slack = self.weights[0].value, self.weights[0].error
-        value = transform.value.value
-        size = np.abs(value)
-        error = (
-            first @ (transform.value.error + (rule_error(r + 1, self.grid.step) + 2 * EPS) * size)
-            + slack @ size
-        )
-        return Bounded(first @ value / gamma(r), error / gamma(r))
+    def single(self, r: int, f: Function) -> Bounded:
+        """E[Σ w^r f / S^r] of a centred f."""
+        return self.integral(self.weights[0], self.get(r, f).value, r + 1) / gamma(r)
 
     def _pair(self, r: int, f: Function, s: int, g: Function) -> Bounded:
         """E[Σ w^r f Σ w^s g / S^{r+s}], r + s ≥ 1."""
-        same, left, right = self.get(r + s, f, g), self.get(r, f), self.get(s, g)
-        first, second = (weight.value for weight in self.weights)
-        first_slack, second_slack = (weight.error for weight in self.weights)
-        a, b, c = (x.value.value for x in (same, left, right))
-        rule = rule_error(r + s + 2, self.grid.step) + 4 * EPS
-        size_a, size_bc = np.abs(a), np.abs(b * c)
-        error = first @ (same.value.error + rule * size_a) + first_slack @ size_a + second_slack @ size_bc
-        moved = left.value.error * np.abs(c) + np.abs(b) * right.value.error
-        error = error + second @ (moved + rule * size_bc)
-        return Bounded((first @ a + second @ (b * c)) / gamma(r + s), error / gamma(r + s))
+        first, second = self.weights
+        left = self.get(r, f).value
+        product = left * left if f is g and r == s else left * self.get(s, g).value
+        same = self.integral(first, self.get(r + s, f, g).value, r + s + 2)
+        return (same + self.integral(second, product, r + s + 2)) / gamma(r + s)
 
     def _pair_covariance(self, r: int, f: Function, s: int, g: Function) -> Bounded:
         """Cov of Σ w̃^r f and Σ w̃^s g, both centred."""
@@ -185,33 +146,42 @@ class GradientEngine(FiniteK):
             return self.law.moment(0, (f, g))[:, None, :] / k
         product = self._pair(r, f, s, g)
         if r == 0 or s == 0:  # the 1/K of the power 0; its own mean is zero
-            return Bounded(product.value / k, product.error / k)
-        a, b = self._single(r, f), self._single(s, g)
-        off = a.value * b.value
-        error = product.error + np.abs(a.value) * b.error + a.error * np.abs(b.value) + 2 * EPS * np.abs(off)
-        value = product.value - off
+            return product / k
+        found = product - self.single(r, f) * self.single(s, g)
         if r == s == 2 and self._controlled({2: f}, {2: g}):
             # where the control is refused, or overflows, the plain form stands without it
             with contextlib.suppress(PrecisionError), np.errstate(over="ignore", invalid="ignore"):
-                other = SquaredWeights(self).covariance(f, g)
-                better = other.error < error
-                value, error = np.where(better, other.value, value), np.where(better, other.error, error)
-        return Bounded(value, error)
+                found = better(found, covariance_of_squares(self, f, g))
+        return found
 
 
 def moments_of_one(law: Law, components: Components, count: float = 1.0) -> GradientMoments:
     """The moments over `count` independent draws of equal weights: K = 1, and weights to the power 0."""
     whole = total(components, count)
     mean = law.moment(0, (whole,))
-    centred = whole.less(mean.value)
-    var = law.moment(0, (centred, centred)) / count
-    limit = np.zeros_like(mean.value)
-    for r, g in components.items():
-        if r < 2:
-            limit = limit + (g.base if r else law.moment(0, (g,)).value)
     rest = {r: g.centred if r == 1 else g for r, g in components.items() if r}
     shift = law.moment(0, (total(rest, count),)) if rest else Bounded.zeros(mean.shape)
-    return GradientMoments(limit, *(part[:, None, :] for part in (shift, var, mean)))
+    var = covariance_of_one(law, components, components, count)
+    return GradientMoments(limit_of(law, components).value, shift[:, None, :], var, mean[:, None, :])
+
+
+def covariance_of_one(law: Law, left: Components, right: Components, count: float = 1.0) -> Bounded:
+    """Covariance of two gradients over `count` independent draws of equal weights: [N, 1, F]."""
+    wholes = [total(parts, count) for parts in ((left,) if left is right else (left, right))]
+    centred = [whole.less(law.moment(0, (whole,)).value) for whole in wholes]
+    return law.moment(0, (centred[0], centred[-1]))[:, None, :] / count
+
+
+def limit_of(law: Law, components: Components) -> Bounded:
+    """The part of the mean that no K changes: the means of the powers 0 and 1: [N, F]."""
+    nothing = Bounded.zeros((len(law), next(iter(components.values())).base.shape[-1]))
+    return sum((mean_of(law, r, g) for r, g in components.items() if r < 2), nothing)
+
+
+def mean_of(law: Law, r: int, g: Function) -> Bounded:
+    """E[w^r g]; for r = 1 the very number that `g` is written about: [N, F]."""
+    found = law.moment(r, (g,))
+    return Bounded(g.base, found.error) if r == 1 else found
 
 
 def total(components: Components, scale: float = 1.0) -> Function:

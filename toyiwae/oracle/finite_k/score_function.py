@@ -82,7 +82,7 @@ class LogEngine(GradientEngine):
 
     def log_mean(self, s: Any, form: LogForm) -> Bounded:
         """E[Δ] from transforms of the score alone, no path derivative needed: [N, nK, F]."""
-        score = self._centred({0: s})[0]
+        score = self.centre(0, s)
         first, slack = self.weights[0].value, self.weights[0].error
         zero, one = (
             self.law.transform(0, [(score,)], self.grid)[0],
@@ -103,7 +103,7 @@ class LogEngine(GradientEngine):
             form: the coefficients.
             log_evidence: log Z of each row [N], on which only the plain form depends.
         """
-        score = self._centred({0: s})[0]
+        score = self.centre(0, s)
         kappa, k = form.shift(self.particles)[:, None], self.particles[:, None]
         square = self.law.moment(0, (score, score))[:, None, :]
         sigma2, sigma2_error = square.value, square.error
@@ -129,7 +129,7 @@ class LogEngine(GradientEngine):
 
     def _plain(self, s, sigma2: Bounded, form: LogForm, kappa, a) -> list[tuple[Any, Bounded]]:
         """The terms that `λ T log Ẑ`, log Ẑ = a + log y, adds to the variance, with their factors; σ² = E[s²]."""
-        zero, one = self._centred({0: s})[0], self._centred({1: s})[1]
+        zero, one = self.centre(0, s), self.centre(1, s)
         lam, k = form.evidence, self.particles[:, None]
         log_kt = np.log(k) + self.grid.log_t
         squares = [
@@ -147,7 +147,7 @@ class LogEngine(GradientEngine):
             pair_error = share.error * np.abs(value) + np.abs(share.value) * error
             mixed = _integral(second * weight, slack2 * np.abs(weight), pair, pair_error, self._rule)
             products.append(Bounded(alone.value + mixed.value, alone.error + mixed.error))
-        weighed = self._single(1, one)
+        weighed = self.single(1, one)
         off = Bounded(
             mean.value * weighed.value,
             mean.error * np.abs(weighed.value) + weighed.error * np.abs(mean.value),
@@ -191,7 +191,7 @@ def variance_of_one(law: Any, s: Any, form: LogForm, log_evidence: np.ndarray) -
 
     Log w enters less its mean, since log Z and that mean may be far larger than their sum.
     """
-    score, centre = _own(law, s), _mean_log(law)
+    score, centre = _own(law, s), mean_log(law)
     known = form.evidence * (log_evidence + centre.value)[:, None] + form.uniform + form.weight
     squares, single = _with_logs(law, (score, score)), _with_logs(law, (score,))[1]
     lam, square = form.evidence, single.value**2
@@ -219,16 +219,15 @@ def _own(law: Any, s: Any) -> Any:
     return s.in_own_noise if isinstance(law, GaussianLaw) else s.less(law.moment(0, (s,)).value)
 
 
-def _mean_log(law: Any) -> Bounded:
+def mean_log(law: Any) -> Bounded:
     """E[log w] in units of the evidence: Σ ½ (log(1+β) - β) - h²/(2(1+β)): [N]."""
     if isinstance(law, DiscreteLaw):
         return law.log_moments((), 1)[1][:, 0]
     assert isinstance(law, GaussianLaw)
-    of_beta, of_h = 0.5 * log1pmx(law.beta).sum(), (law.h**2 / (2 + 2 * law.beta)).sum(axis=1)
-    size = np.abs(of_beta) + of_h
-    moved = (0.5 * np.abs(law.beta) / (1 + law.beta) * law.beta_error).sum()
-    relative = np.abs(law.h) * law.h_error + 0.5 * law.h**2 * law.beta_error / (1 + law.beta)
-    return Bounded(of_beta - of_h, 8 * EPS * size + moved + (relative / (1 + law.beta)).sum(axis=1))
+    beta, h = (Bounded(x, np.asarray(e)) for x, e in ((law.beta, law.beta_error), (law.h, law.h_error)))
+    slope = (np.abs(beta.value) + beta.error) / (1.0 + beta.value - beta.error)
+    of_beta = Bounded.rounded(log1pmx(beta.value), 4.0).widened(slope * beta.error)
+    return (of_beta * 0.5 - h * h / (beta * 2.0 + 2.0)).sum(axis=-1)
 
 
 def _with_logs(law: Any, factors: tuple[Any, ...]) -> list[Bounded]:
@@ -238,7 +237,7 @@ def _with_logs(law: Any, factors: tuple[Any, ...]) -> list[Bounded]:
 
     They are Cauchy's integrals over a circle inside the strip on which the logarithm varies by about 1.
     """
-    centre = _mean_log(law).value
+    centre = mean_log(law).value
     if isinstance(law, DiscreteLaw):
         return law.log_moments(factors, 2, centre)
     assert isinstance(law, GaussianLaw)

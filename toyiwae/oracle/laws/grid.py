@@ -111,7 +111,7 @@ class Grid:
             weights.append(size * (rise - fall))
         log_t = np.concatenate(parts)
         breaks = tuple(int(n) for n in np.cumsum([len(points) for points in parts])[:-1])
-        kernel = contour.Kernel(log_t, breaks[0] if breaks else len(log_t))
+        kernel = contour.Kernel(log_t, breaks[0] if breaks else len(log_t), step)
         return cls(log_t, np.concatenate(weights), step, breaks, features, kernel)
 
     def distances(self, start: int) -> tuple[float, float]:

@@ -106,7 +106,7 @@ class Segment:
         """The remainder: [N, T', F]."""
         value, fixed, moving = self._products(factors) if factors else self._plain()
         value = value * self.scale[:, :, None]
-        error = self.scale[:, :, None] * (fixed + np.abs(self.log_t)[:, None] * moving)
+        error = self.scale[:, :, None] * (fixed + (1.0 + 1.5 * np.abs(self.log_t))[:, None] * moving)
         error += EPS * self.exponent[:, :, None] * np.abs(value)
         found = Bounded(value, error)
         for j in range(self.order):
