@@ -24,13 +24,13 @@ from toyiwae.forms import Form, form_of_mean
 from toyiwae.oracle.finite_k.every_k import insert_single, joined, log_variance, moments_for_all
 from toyiwae.oracle.finite_k.gradients import GradientMoments
 from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm, mean_of_one, refusal
-from toyiwae.oracle.laws.bounded import EPS, Bounded, concatenate
+from toyiwae.oracle.laws.bounded import EPS, Bounded, concatenate, stack
 from toyiwae.oracle.laws.discrete import DiscreteLaw, Table
 from toyiwae.oracle.laws.ranges import common_grid
 from toyiwae.problems.binary import DiscreteProblem
 from toyiwae.problems.parameter import Parameter
 from toyiwae.truth.averages import Average, Averaged, Bounds
-from toyiwae.truth.source import Jobs, LogVariance, no_covariance
+from toyiwae.truth.source import Jobs, LogVariance, no_covariance, with_errors
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +62,16 @@ class Row:
         value = _log_sum(self.log_prob + exponent * log_w) - _log_sum(self.log_prob)
         error = self.round_off(exponent) + (abs(exponent) * self.round_off(1.0) if apart else 0.0)
         return Bounded(np.array([value]), np.array([error]))
+
+    def posterior(self, z: np.ndarray) -> tuple[Bounded, Bounded]:
+        """Mean [D] and covariance [D, D] of functions z [n, D] of the state under p w / Σ p w."""
+        log_weight = self.log_prob + self.log_w
+        weight = np.exp(log_weight - _log_sum(log_weight))
+        size = 4 * EPS * (1.0 + np.abs(self.log_prob) + np.abs(self.log_w)) + self.round_off(1.0)
+        posterior = Bounded(weight, weight * size)
+        mean = posterior @ z
+        centred = Bounded.exact(z) - mean
+        return mean, (centred * posterior[:, None]).map(np.transpose) @ centred
 
     def round_off(self, exponent: float) -> float:
         """Of log Σ p w^e, from that of log p and log w: their sizes, averaged under the tilted law."""
@@ -226,11 +236,6 @@ class EnumeratedSource(TabulatedSource):
         self.states = ((np.arange(2**problem.dim_z)[:, None] >> np.arange(problem.dim_z)) & 1).astype(float)
         made = [self._row(problem, x, logit) for x, logit in zip(rows.x, rows.proposal_logit, strict=True)]
         super().__init__(problem, rows.x, made)
-        weights = np.stack([np.exp(r.log_prob + r.log_w - r.log_evidence) for r in made])
-        mean = weights @ self.states
-        apart = self.states - mean[:, None]
-        cov = np.einsum("ns,nsd,nse->nde", weights, apart, apart)
-        self._posterior = {"mean": mean, "cov": cov}
 
     def _row(self, problem: DiscreteProblem, x: np.ndarray, logit: np.ndarray) -> Row:
         model, z = problem.model, self.states
@@ -252,7 +257,9 @@ class EnumeratedSource(TabulatedSource):
     @property
     def posterior(self) -> dict[str, np.ndarray]:
         """Mean [N, D] and covariance [N, D, D] of the latents given each row; of one row without N."""
-        return self._posterior if self.many_rows else {key: x[0] for key, x in self._posterior.items()}
+        pairs = [row.posterior(self.states) for row in self.rows]
+        mean, cov = (stack([pair[i] for pair in pairs]) for i in range(2))
+        return with_errors(mean, cov) if self.many_rows else with_errors(mean[0], cov[0])
 
     def check(self, estimators: Sequence[Any], parameters: Sequence[str]) -> None:
         """Refuse gradients of the proposal that need a path derivative.

@@ -22,7 +22,7 @@ from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.problems.linear_gaussian import Problem
 from toyiwae.truth import covariance
 from toyiwae.truth.averages import Average, Averaged, Bounds, bounds, gradients
-from toyiwae.truth.source import Jobs, LogVariance
+from toyiwae.truth.source import Jobs, LogVariance, with_errors
 
 MOST_DOUBLE = 500
 """Most coordinates, counted over all rows, whose leave-one-out variances are computed: each is a double integral."""
@@ -46,8 +46,8 @@ class GaussianSource:
     @property
     def posterior(self) -> dict[str, np.ndarray]:
         """Mean of each row, and the covariance that all share."""
-        mean = self.whitened.posterior_mean
-        return {"mean": mean if self.many_rows else mean[0], "cov": self.whitened.posterior_cov}
+        mean, cov = self.whitened.posterior()
+        return with_errors(mean if self.many_rows else mean[0], cov)
 
     @property
     def many_rows(self) -> bool:

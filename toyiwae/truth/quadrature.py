@@ -27,7 +27,7 @@ from toyiwae.problems.density import QuadratureProblem
 from toyiwae.truth.averages import Averaged, Bounds
 from toyiwae.truth.differences import gradient
 from toyiwae.truth.finite_states import Row, TabulatedSource
-from toyiwae.truth.source import Jobs, LogVariance, no_covariance
+from toyiwae.truth.source import Jobs, LogVariance, no_covariance, with_errors
 
 _DEPTH = 46.0  # nodes whose log-density lies this far below its peak, under q and under the posterior, are left out
 _FARTHEST = 400.0  # reach in standard deviations of the proposal beyond which the target is refused
@@ -170,12 +170,9 @@ class QuadratureSource:
     @property
     def posterior(self) -> dict[str, np.ndarray]:
         """Mean [D] and covariance [D, D]."""
-        row = self._fine.rows[0]
-        weight = np.exp(row.log_prob + row.log_w)
-        weight = weight / weight.sum()
-        z = self._z(self._noise[1])
-        mean = weight @ z
-        return {"mean": mean, "cov": (z - mean).T @ ((z - mean) * weight[:, None])}
+        sources = zip((self._coarse, self._fine), self._noise, strict=True)
+        (mean, cov), (finer_mean, finer_cov) = (s.rows[0].posterior(self._z(noise)) for s, noise in sources)
+        return with_errors(_certified(mean, finer_mean), _certified(cov, finer_cov))
 
     def check(self, estimators: Sequence[Any], parameters: Sequence[str]) -> None:
         """Every estimator has an answer, if only an empty one."""

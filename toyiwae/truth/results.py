@@ -118,7 +118,16 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class ExactResult:
-    """What `exact` returns: log p(x) (averaged over rows), the posterior, and a cell for each K and M, K outermost."""
+    """What `exact` returns: log p(x) (averaged over rows), the posterior, and a cell for each K and M, K outermost.
+
+    Attributes:
+        log_evidence, log_evidence_error: log p(x) in nats, and a bound on its absolute error.
+        posterior: of the latents: "mean" [D], or one for each of many observations [N, D]; "cov" [D, D] (with binary
+            latents one for each, too); "mean_error" and "cov_error", bounds on their absolute errors.
+        results: the cells.
+        provenance: what was asked for, and by which version it was answered.
+        decimals: where digits were asked for, {"log_evidence"} as text.
+    """
 
     log_evidence: float
     log_evidence_error: float

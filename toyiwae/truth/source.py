@@ -129,6 +129,11 @@ def numbers(source: Source, request: Request) -> Numbers:
     return Numbers(evidence, known, gradients, logs, joint, values, means)
 
 
+def with_errors(mean: Bounded, cov: Bounded) -> dict[str, np.ndarray]:
+    """A posterior as `exact` reports it."""
+    return {"mean": mean.value, "mean_error": mean.error, "cov": cov.value, "cov_error": cov.error}
+
+
 def no_covariance() -> InputError:
     """The refusal of what only linear-Gaussian problems have."""
     return InputError("covariance between coordinates: it is computed for linear-Gaussian problems only")

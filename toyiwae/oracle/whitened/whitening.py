@@ -8,14 +8,12 @@ With `z = μ_q + Lε`, posterior N(m, P), `LᵀP⁻¹L - I = U diag(β) Uᵀ` an
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from toyiwae.errors import PrecisionError
-from toyiwae.oracle.closed_form import gaussian
-from toyiwae.oracle.laws.bounded import EPS
+from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.oracle.laws.gaussian import GaussianLaw
 from toyiwae.oracle.whitened.algebra import Double, Extended, solve_root
 from toyiwae.oracle.whitened.gradient_polynomials import Coordinates, Gradients
@@ -82,6 +80,7 @@ class Whitened:
         beta, h = rounded(self._beta), rounded(self._h)
         self.beta, self.beta_error = beta, EPS * np.abs(beta) + rounding[0]
         self.h, self.h_error = h, EPS * np.abs(h) + rounding[1]
+        self._roundings = rounding
         if not np.isfinite([np.abs(beta).max(), np.abs(h).max(), least_beta, least_h]).all():
             self.beta_error, self.h_error = np.full_like(beta, np.nan), np.full_like(h, np.nan)
             return False
@@ -90,6 +89,7 @@ class Whitened:
             self.beta, self.h = np.zeros_like(beta), np.zeros_like(h)
             self.beta_error, self.h_error = np.abs(beta) + rounding[0], np.abs(h) + rounding[1]
             self._beta, self._h = 0 * self._beta, 0 * self._h
+            self._roundings = float(self.beta_error.max()), self.h_error
             return True
         kept = [_kept(beta, rounding[0], least_beta), _kept(h, rounding[1], least_h)]
         return all(kept) and self._condition * self.model.algebra.unit < 0.1 * EPS
@@ -107,19 +107,29 @@ class Whitened:
         terms += (noise.condition + own.condition) * slopes.data
         return unit * size, unit * (terms @ vectors).max(axis=1, keepdims=True)
 
-    @cached_property
-    def _posterior(self) -> gaussian.Posterior:
-        return gaussian.condition(self.problem.model, self.x)
+    def posterior(self) -> tuple[Bounded, Bounded]:
+        """The posterior's mean for each row [N, D_z], and the covariance that all share [D_z, D_z], rounded once.
 
-    @property
-    def posterior_cov(self) -> Float:
-        """P, the same for all rows: [D_z, D_z]."""
-        return self._posterior.cov
+            P = T (I + diag β)⁻¹ Tᵀ,   m = μ_q - T (I + diag β)⁻¹ h,   T = LU
 
-    @property
-    def posterior_mean(self) -> Float:
-        """The posterior mean of each row: [N, D_z]."""
-        return self._posterior.mean
+        L and U need not be accurate, if only `I + diag β` is `TᵀP⁻¹T` up to a small E, the rounding of β: that moves P
+        by `T (I + diag β)⁻¹ E (I + diag β)⁻¹ Tᵀ` and terms of higher order.
+        """
+        root, algebra, dim = self._root_vectors, self.model.algebra, self.problem.dim_z
+        scaled = root * (1 / (1 + self._beta))
+        length, solved = (np.linalg.norm(rounded(a), axis=1) for a in (root, scaled))
+        moved, shifts = self._roundings
+        largest = moved * (1.0 / (1.0 + self.beta)).max()
+        moved = 2.0 * moved if largest < 0.5 else np.inf
+        cov, unit = rounded(scaled @ root.T), 16 * (dim + self.x.shape[1]) * algebra.unit
+        error = moved * np.multiply.outer(solved, solved) + unit * np.multiply.outer(length, solved)
+        mean = rounded(self.model.means(self.x, self.mean) - self._h @ scaled.T)
+        h, weight = np.abs(rounded(self._h)), self.problem.proposal.weight
+        size = h @ np.abs(rounded(scaled)).T + np.abs(self.mean)
+        size = size if weight is None else size + np.abs(self.x) @ np.abs(weight).T
+        along = dim**0.5 * shifts + moved * np.linalg.norm(h / (1.0 + self.beta), axis=1, keepdims=True)
+        mean_error = along * solved + unit * size + EPS * np.abs(mean)
+        return Bounded(mean, mean_error), Bounded(cov, error + error.T + EPS * np.abs(cov))
 
     def law(self, exponent: float = 1.0) -> GaussianLaw:
         """The law of w^e of all rows, normalised to mean 1."""
