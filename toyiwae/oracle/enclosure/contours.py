@@ -5,9 +5,9 @@ For `T(t) = t^{a/p} E[w^a Π g e^{-t w^p}]` and every c with `x = c + a/p ≥ 0`
     |T(t)| ≤ (x/e)^x t^{-c} M(-pc) Π √E_{-pc}[g²]                 (from y^x e^{-y} ≤ (x/e)^x)
 
 and without the factor (x/e)^x for -1 ≤ x < 0 where `E[w^a g] = 0` (p = 1). For `T = E[e^{-tw^p}] - e^{-t}`, the
-*deviation*, the factor is `(M + 1)(c/e)^c` for c ≥ 0; for c < 0 it is M + 1, and for p = 1 also 1 where c ≥ -1, and
-`((M(2) - 1)/2)^{-c/2}` where E[w²] exists. Logarithms of these bounds over a table of c, rounded up, are all that the errors
-of the trapezoidal rules and of the truncations are made of; the choice of contours is free and needs no proof.
+*deviation*, the factor of t^{-c} is `(M + 1)(c/e)^c` for c ≥ 0; for c < 0 it is M + 1, and for p = 1 also 1 where
+c ≥ -1, and `((M(2) - 1)/2)^{-c/2}` where E[w²] exists. Logarithms of these bounds over a table of c, rounded up, are
+all that the errors of the trapezoidal rules and of the truncations are made of; the choice of contours needs no proof.
 """
 
 from __future__ import annotations
@@ -20,14 +20,11 @@ from flint import acb, arb, ctx
 from numpy.typing import NDArray
 from scipy.special import loggamma
 
-from toyiwae.errors import PrecisionError
 from toyiwae.oracle.enclosure.laws import BallLaw, Quadratic
 from toyiwae.oracle.laws.special import log_abs_expm1
 
 Floats = NDArray[np.float64]
 UP = 1e-6  # added to logarithms of bounds: more than the round-off of float64 in forming them
-_LARGEST = 2**19  # nodes of a contour; a longer one would take minutes
-_LOSS = 50.0  # natural logarithm of the round-off that a contour may add before the next one takes over
 
 
 @dataclass(frozen=True)
@@ -37,28 +34,6 @@ class Request:
     power: int
     factors: tuple[Quadratic, ...] = ()
     centred: bool = False
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A contour (its place in the table), the points [start, stop) it serves, period, number of nodes, and bits."""
-
-    contour: int
-    start: int
-    stop: int
-    size: int
-    count: int
-    bits: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The grid `log t = k·spacing` for low ≤ k < high, and its segments."""
-
-    spacing: float
-    low: int
-    high: int
-    segments: list[Segment]
 
 
 def log_up(x: arb) -> float:
@@ -71,7 +46,8 @@ class Table:
     """The bounds of one law for some requests over a table of c, and what they say.
 
     Attributes:
-        c: the table [C]. base: log-bound on the transform without factors, E[e^{-tw^p}]. bounds: one for each request [R, C].
+        c: the table [C]. base: log-bounds on E[e^{-tw^p}] [C]. bounds: on each request [R, C].
+        sizes: about the logarithm of each integrand where a contour meets the real axis [R, C].
     """
 
     def __init__(self, law: BallLaw, p: int, requests: Sequence[Request]):
@@ -85,7 +61,7 @@ class Table:
             moment = [x.real for x in tilted.log_moment()]
             self.log_moment = np.array([float(x.upper()) + UP for x in moment])
             self.add_one = np.array([log_up(x.exp() + 1) for x in moment])
-            excess = log_up((law.moment(2.0) - 1) / 2) if p == 1 and high > 2 else np.inf
+            excess = log_up((law.log_moment(2.0).exp() - 1) / 2) if p == 1 and high > 2 else np.inf
             pairs = {g: None for request in requests for g in request.factors}
             tilted.prepare([(g, g) for g in pairs])
             self.noise = {g: np.array([log_up(x.real) / 2 for x in tilted.mean(g, g)]) for g in pairs}
@@ -97,8 +73,19 @@ class Table:
         spread = float(sum((h * h / (1 + b) for b, h in zip(law.beta, law.h, strict=True)), arb(0)).mid())
         fine = 2.0 ** np.clip(np.floor(np.log2(4.0 / np.sqrt(spread * self.p**2 + 1e-9))), -6, -2)
         low, high = self.low, min(self.high, 1e4)
-        ends = [0.9 * low, 0.8 * low, 0.95 * low, 0.3 * high, 0.5 * high, 0.85 * high, 0.93 * high, 0.7 * high]
-        c = np.concatenate([np.arange(-2, 2 + fine, fine), np.arange(-15, 64, 4) / 8, 2.0 ** np.arange(1, 9, 0.5), ends])
+        ends = [
+            0.9 * low,
+            0.8 * low,
+            0.95 * low,
+            0.3 * high,
+            0.5 * high,
+            0.85 * high,
+            0.93 * high,
+            0.7 * high,
+        ]
+        c = np.concatenate(
+            [np.arange(-2, 2 + fine, fine), np.arange(-15, 64, 4) / 8, 2.0 ** np.arange(1, 9, 0.5), ends]
+        )
         fixed = np.array([0.0, -0.5, -1.0, -2.0]) / self.p
         inside = (c > 0.98 * low) & (c < 0.97 * self.high)
         fixed = fixed[(fixed >= -1.0 / self.p) | (law.ends()[1] > 2.05)]
@@ -157,17 +144,18 @@ class Table:
     def truncation(self, i: int, contour: int, step: float, count: int) -> float:
         """Log of the bound on Σ_{j≥count} |Γ(c + a/p + ij·step)| · |M E[g]|, for request i.
 
-        For x = Re s > 0, |Γ(s)| ≤ √(2π) |s|^{x-1/2} e^{-π|Im s|/2 + 1/(6|s|)} [dlmf:5.6.9]; smaller x by Γ(s) = Γ(s+n)/(s…(s+n-1)).
+        For x = Re s > 0, |Γ(s)| ≤ √(2π) |s|^{x-1/2} e^{-π|Im s|/2 + 1/(6|s|)} (DLMF 5.6.9); else by
+        Γ(s) = Γ(s+n)/(s…(s+n-1)).
         """
         request, c = self.requests[i], float(self.c[contour])
         x, y = c + request.power / self.p, step * count
         plain = request.power == 0 and not request.factors
         moment = (self.add_one if plain else self.log_moment)[contour]
         moment += sum(self.noise[g][contour] for g in request.factors)
-        return float(_log_gamma_tail(x, y) + moment - np.log(-np.expm1(-step)) + UP)
+        return float(log_gamma_tail(x, y) + moment - np.log(-np.expm1(-step)) + UP)
 
 
-def _log_gamma_tail(x: float, y: Floats | float) -> Floats | float:
+def log_gamma_tail(x: float, y: Floats | float) -> Floats | float:
     """Log of the bound on |Γ(x+iy)|, which falls at least like e^{-y} from there; inf where y is too small for that."""
     lift = max(0, int(np.ceil(0.5 - x)))
     x = x + lift
@@ -178,7 +166,8 @@ def _log_gamma_tail(x: float, y: Floats | float) -> Floats | float:
 def outer_error(order: int, spacing: float) -> arb:
     """Relative error of the trapezoidal rule in log t for ∫ t^{n-1} e^{-tS} dt, whatever S; n = 0: for E log S.
 
-    For n = 0: with x = log(S/K), |e^{-iωx} - 1 + iω(e^x - 1)| ≤ (1.77ω² + ω)(e^x - 1 - x) for ω ≥ 3, and E[e^x - 1 - x] is the gap.
+    For n = 0: with x = log(S/K), |e^{-iωx} - 1 + iω(e^x - 1)| ≤ (1.77ω² + ω)(e^x - 1 - x) for ω ≥ 3, whose mean is that
+    many times the gap.
     """
     with ctx.workprec(64):
         total, omega = arb(0), 2 * arb.pi() / arb(spacing)
@@ -187,124 +176,3 @@ def outer_error(order: int, spacing: float) -> arb:
             total += size * ((1.77 * (m * omega) ** 2 + m * omega) if order == 0 else 1)
         total = total * (2 if order == 0 else 2 / arb(order).gamma())
         return total.abs_upper() * 2  # m ≥ 4 together are less than m = 1 for spacings below 1/2
-
-
-def spacing_for(nats: float, orders: Sequence[int]) -> float:
-    """The largest step, a multiple of 1/256, at which that error is below e^-nats."""
-    steps = np.arange(128, 2, -1) / 256
-    good = np.ones(len(steps), bool)
-    for n in orders:
-        omega = 2 * np.pi / steps
-        extra = np.log(1.77 * omega**2 + omega) if n == 0 else -loggamma(n).real
-        good &= loggamma(n + 1j * omega).real + extra + np.log(4.0) < -nats
-    if not good.any():
-        raise PrecisionError("more digits than the rule in log t was made for")
-    return float(steps[np.argmax(good)])
-
-
-class Planner:
-    """Chooses grid and contours in double precision, from a table's bounds."""
-
-    def __init__(self, table: Table, particles: Sequence[int], nats: float, spacing: float):
-        self.t, self.nats, self.spacing = table, nats, spacing
-        self.particles = np.array(sorted(set(particles)), float)
-        reference = int(np.argmin(np.abs(table.c + 1.0 / table.p)))
-        kinds: dict[tuple, Floats] = {}
-        for bound, size, request in zip(table.bounds, table.sizes, table.requests, strict=True):
-            row = np.array([bound, size]) - sum(table.noise[g][reference] for g in request.factors)
-            key = (request.power, request.centred, bool(request.factors))
-            kinds[key] = np.maximum(kinds.get(key, row), row)
-        self.kinds, tables = list(kinds), np.array(list(kinds.values()))
-        self.bounds, self.sizes = tables[:, 0], tables[:, 1]
-
-    def best(self, log_t: Floats) -> Floats:
-        """Log-bounds on each kind of transform: [kinds, T]."""
-        return np.array([self.t.at(bound, log_t) for bound in self.bounds])
-
-    def demand(self, log_t: Floats, best: Floats) -> Floats:
-        """Log of how much an error in a transform counts beside the largest term of its sum, for any K: [kinds, T]."""
-        deviation = best[self.kinds.index((0, False, False))]
-        base = np.minimum(np.logaddexp(-np.exp(np.minimum(log_t, 600.0)), deviation), 0.0)
-        base = np.minimum.accumulate(np.minimum(base, self.t.at(self.t.base, log_t)))
-        powers = (self.particles - 1)[:, None] * base[None, :]
-        peaks = (best[:, None, :] + powers[None]).max(axis=2)
-        return (powers[None] - peaks[:, :, None]).max(axis=1)
-
-    def range(self) -> tuple[float, float]:
-        """The stretch of log t outside of which every sum's terms are negligible."""
-        low, high = -self.t.p * np.log(self.particles.max()) - 2.2 * self.nats, 40.0
-        while True:
-            log_t = np.linspace(low, high, 1500)
-            best = self.best(log_t)
-            carried = np.flatnonzero((best + self.demand(log_t, best)).max(axis=0) > -self.nats)
-            if len(carried) and carried[-1] < 1400:
-                return float(log_t[max(carried[0] - 1, 0)]) - 1.0, float(log_t[carried[-1]]) + 2.0
-            high *= 1.6
-            if high > 3e5 or not len(carried):
-                raise PrecisionError("the lower tail of the weight is too long for its integrals to be planned")
-
-    def plan(self) -> Plan:
-        """The grid and its segments."""
-        low, high = self.range()
-        first, last = int(np.floor(low / self.spacing)), int(np.ceil(high / self.spacing)) + 1
-        points = np.unique(np.linspace(first, last, min(400, last - first + 1)).astype(int))
-        log_t = points * self.spacing
-        demand = self.demand(log_t, self.best(log_t))
-        usable = self._usable()
-        size = self.sizes[:, usable]
-        loss = size[:, None, :] - np.multiply.outer(log_t, self.t.c[usable])[None] + demand[:, :, None]
-        loss = loss.max(axis=0)
-        segments, at = [], 0
-        while at < len(points):
-            limit = max(_LOSS, float(loss[at].min()) + 0.3 * _LOSS)
-            good = loss[at:] <= limit
-            reach = np.where(good.all(axis=0), len(good), np.argmin(good, axis=0))
-            options = np.flatnonzero(reach >= 0.9 * reach.max())
-            tried = []
-            for one in options[:: -(-len(options) // 8)]:
-                stop = at + int(reach[one])
-                part = slice(at, stop)
-                end = last if stop >= len(points) else int(points[stop])
-                ends = (first if at == 0 else int(points[at]), end)
-                tried.append((self._segment(usable[one], ends, log_t[part], demand[:, part], loss[part, one]), stop))
-            best, at = min(tried, key=lambda pair: pair[0].count * pair[0].bits / (pair[1] - at))
-            segments.append(best)
-        if max(max(one.count, one.size) for one in segments) > _LARGEST:
-            raise PrecisionError("more than half a million nodes needed: the weight's law is too wide")
-        return Plan(self.spacing, first, last, segments)
-
-    def _usable(self) -> NDArray[np.int64]:
-        """Contours within the strip of every request, clear of its ends and of Γ's poles."""
-        c, p = self.t.c, self.t.p
-        lowest = self.t.low
-        for power, centred, factors in self.kinds:
-            subtracted = (2.0 if p == 1 else 1.0) if power == 0 and not factors else (power + (1 if centred and p == 1 else 0)) / p
-            lowest = max(lowest, -subtracted)
-        clear = (np.abs(c * p - np.round(c * p)) / p > 0.1 / p) | (c > 0.1)
-        span = min(self.t.high, 1.0) - lowest
-        inside = (c - lowest > 0.1 * span) & (self.t.high - c > 0.15 * min(self.t.high, 1.0))
-        found = np.flatnonzero(clear & inside)
-        if not len(found):
-            raise PrecisionError("no contour lies clear of the ends of the weight's strip of moments")
-        return found
-
-    def _segment(self, contour: int, ends: tuple[int, int], log_t: Floats, demand: Floats, loss: Floats) -> Segment:
-        c, nats = float(self.t.c[contour]), self.nats
-        some = slice(None, None, max(1, len(log_t) // 50))
-        size = 32
-        while size <= _LARGEST:
-            period = size * self.spacing
-            alias = [self.t.alias(b, contour, log_t[some], period) for b in self.bounds]
-            if float((np.array(alias) + demand[:, some]).max()) < -nats:
-                break
-            size = size * 3 // 2 if size & (size - 1) == 0 else size // 3 * 4
-        lost = max(float(loss.max()), 0.0)
-        y = np.concatenate([2.0 ** np.arange(-3, 13, 0.02)])
-        step = 2 * np.pi / (self.spacing * size)
-        need = -np.inf
-        for kind, (power, _, _) in enumerate(self.kinds):
-            x = c + power / self.t.p
-            fallen = _log_gamma_tail(x, y) < loggamma(x + 1e-3j).real - nats - lost + np.log(step)
-            need = max(need, float(y[np.argmax(fallen)]))
-        bits = int((nats + lost) / np.log(2.0)) + 48
-        return Segment(contour, *ends, size, int(np.ceil(need / step)) + 2, bits)

@@ -1,17 +1,18 @@
 """The law of the weight on balls: moments and exponentially tilted means, real and complex.
 
-With `A(s) = I + s(diag β + E)`, `|E| ≤ e` (see `matrices`), moments and tilted noise are closed-form (theory §3); E enters
-as a radius: with `ρ = min_i Re(1 + sβ_i)` and `δ = |s|e/ρ < 1/2`, `A⁻¹` is off by at most `2δ/ρ` in norm and `log det A` by `2Dδ`.
+With `A(s) = I + s(diag β + E)`, `|E| ≤ e` (see `matrices`), moments and tilted noise are closed-form (theory §3); E
+enters as a radius: with `ρ = min_i Re(1 + sβ_i) - |s|e` and `δ = |s|e/ρ < 1/2`, leaving it out changes `A⁻¹` by at most
+`2δ/ρ` in norm and `log det A` by `2Dδ`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flint import acb, acb_mat, arb, arb_mat
+from flint import acb, arb, arb_mat
 
 from toyiwae.oracle.enclosure.matrices import Balls, balls, radius
 
@@ -59,7 +60,7 @@ class BallLaw:
         low, high = (float(f(float(b.mid()) for b in self.beta)) for f in (min, max))
         return -1.0 / high if high > 0 else -np.inf, -1.0 / low if low < 0 else np.inf
 
-    def tilted(self, s: Sequence[Any]) -> Tilted:
+    def tilted(self, s: Iterable[Any]) -> Tilted:
         """The laws of the noise under densities ∝ w^s at some s, all of one real part or all real."""
         return Tilted(self, balls(acb(x) for x in s))
 
@@ -67,13 +68,14 @@ class BallLaw:
         """E_s[g] or E_s[f g] at one real s."""
         return self.tilted([s]).mean(*factors)[0].real
 
-    def moment(self, s: float) -> arb:
-        """E[w^s]."""
-        return self.tilted([s]).log_moment()[0].real.exp()
+    def power(self, exponent: float) -> BallLaw:
+        """The law of w^e, normalised to mean 1 again."""
+        e = arb(exponent)
+        return BallLaw(e * self.beta, e * self.h, abs(e) * self.remainder)
 
-    def log_mean(self, exponent: float) -> arb:
-        """Log E[w^e] where the law is w's: 0 at e = 1."""
-        return self.tilted([exponent]).log_moment()[0].real
+    def log_moment(self, s: float) -> arb:
+        """Log E[w^s], 0 at s = 0 and 1."""
+        return self.tilted([s]).log_moment()[0].real if s not in (0.0, 1.0) else arb(0)
 
     def first_gap(self) -> arb:
         """-E log w, the gap at K = 1: Σ h²/(2(1+β)) - (log(1+β) - β)/2."""

@@ -1,8 +1,8 @@
-"""Linear algebra on balls: float64 entries taken as exact, inverses, Cholesky factors, and diagonalisation with a remainder.
+"""Linear algebra on balls: exact float64 entries, inverses, Cholesky factors, and diagonalisation with a remainder.
 
-Eigenvectors of nearly equal eigenvalues cannot be enclosed; nothing here needs them. An approximate orthogonal matrix is
-enlarged to a ball matrix that contains an orthogonal one, `Q`, exactly; `QᵀBQ` is then diagonal but for a remainder of
-norm `e`, which `laws` carries through as a perturbation.
+Eigenvectors of nearly equal eigenvalues cannot be enclosed; nothing here needs them. An approximately orthogonal matrix
+is enlarged to a ball matrix that contains an orthogonal one, `Q`, exactly; `QᵀBQ` is then diagonal but for a remainder
+of norm `e`, which `laws` carries through as a perturbation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def exact(array: Any) -> Balls:
 
 def radius(size: Any) -> arb:
     """The ball around 0 that holds every number of absolute value up to the upper end of `size`."""
-    return arb(0, arb(size).abs_upper())
+    return arb(0, size)
 
 
 def product(a: Balls, b: Balls) -> Balls:
@@ -41,7 +41,9 @@ def product(a: Balls, b: Balls) -> Balls:
     if not a.size or not b.size:
         return np.full((*a.shape[:1], *b.shape[1:]), arb(0), dtype=object)
     right = b.reshape(len(b), -1)
-    found = arb_mat(*a.shape, list(a.ravel())) * arb_mat(*right.shape, list(right.ravel()))
+    found = arb_mat(len(a), a.shape[1], list(a.ravel())) * arb_mat(
+        len(right), right.shape[1], list(right.ravel())
+    )
     return balls(found.entries()).reshape(*a.shape[:1], *b.shape[1:])
 
 
@@ -61,14 +63,14 @@ class Inverse:
         pivots = cov if self._diagonal else np.diag(self._factor)
         self.log_det = sum((x.log() for x in pivots), arb(0)) * (1 if self._diagonal else 2)
         if not self._diagonal:
-            self._cov = arb_mat(*cov.shape, list(cov.ravel()))
+            self._cov = arb_mat(len(cov), len(cov), list(cov.ravel()))
 
     def dot(self, right: Balls) -> Balls:
         """cov⁻¹ right, of a vector or a matrix."""
         if self._diagonal:
             return (right.T / self._factor).T
         columns = right.reshape(len(right), -1)
-        found = self._cov.solve(arb_mat(*columns.shape, list(columns.ravel())))
+        found = self._cov.solve(arb_mat(len(columns), columns.shape[1], list(columns.ravel())))
         return balls(found.entries()).reshape(right.shape)
 
 

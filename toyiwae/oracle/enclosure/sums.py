@@ -1,7 +1,8 @@
-"""Finite-K sums on balls: transforms by a discrete Fourier transform on every contour, then one sum over log t for each K.
+"""Finite-K sums on balls: a discrete Fourier transform on every contour, then one sum over log t for each K.
 
-Every value is an enclosure: to the radius that rounding leaves are added the aliases and the truncation of the contour sum
-(`contours.Table`), the aliases of the sum over log t relative to the mean absolute value of what is summed, and its two tails.
+Every value is an enclosure: to the radius that rounding leaves are added the aliases and the truncation of the contour
+sum (`contours.Table`), the aliases of the sum over log t relative to the mean absolute value of what is summed, and the
+two tails.
 """
 
 from __future__ import annotations
@@ -13,15 +14,13 @@ from flint import acb, arb, ctx
 
 from toyiwae.oracle.enclosure.contours import (
     Floats,
-    Planner,
     Request,
-    Segment,
     Table,
     outer_error,
-    spacing_for,
 )
 from toyiwae.oracle.enclosure.laws import BallLaw, Quadratic
 from toyiwae.oracle.enclosure.matrices import Balls, balls, radius
+from toyiwae.oracle.enclosure.planner import Planner, Segment, spacing_for
 
 _DEVIATION = Request(0)
 
@@ -39,7 +38,14 @@ class BallSums:
     """
 
     def __init__(
-        self, law: BallLaw, particles: Sequence[int], requests: Sequence[Request], nats: float, *, p: int, orders: Sequence[int]
+        self,
+        law: BallLaw,
+        particles: Sequence[int],
+        requests: Sequence[Request],
+        nats: float,
+        *,
+        p: int,
+        orders: Sequence[int],
     ):
         unique = {_key(request): request for request in (_DEVIATION, *requests)}
         self._rows = {key: i for i, key in enumerate(unique)}
@@ -51,8 +57,8 @@ class BallSums:
         growth = int((2 + max(r.power for r in self._requests) / p) * np.log2(max(particles))) + 32
         self.bits = max(segment.bits for segment in self._plan.segments) + growth
         with ctx.workprec(self.bits):
-            self._log_t = np.arange(self._plan.low, self._plan.high) * spacing
-            self._t = balls(arb(float(u)).exp() for u in self._log_t)
+            self.log_t = np.arange(self._plan.low, self._plan.high) * spacing
+            self._t = balls(arb(float(u)).exp() for u in self.log_t)
             self._decay = balls((-t).exp() for t in self._t)
             parts = [self._transforms(segment) for segment in self._plan.segments]
         self._values = [np.concatenate(part) for part in zip(*parts, strict=True)]
@@ -67,7 +73,7 @@ class BallSums:
         table, spacing, size, count = self._table, self._plan.spacing, segment.size, segment.count
         c = float(table.c[segment.contour])
         index = np.arange(segment.start, segment.stop)
-        log_t = index * spacing
+        log_t = np.asarray(index * spacing, float)
         with ctx.workprec(segment.bits):
             step = 2 * arb.pi() / (arb(spacing) * size)
             nodes = balls(acb(c, j * step) for j in range(count))
@@ -89,7 +95,10 @@ class BallSums:
             alias = table.alias(table.bounds[i], segment.contour, log_t, size * spacing)
             cut = table.truncation(i, segment.contour, float(step), count) + rounded
             error = np.logaddexp(alias, cut) + 1e-5
-            found[i] = values + balls(radius(arb(float(x)).exp()) for x in error)
+            with ctx.workprec(64):
+                radii = [arb(x).exp() for x in error.tolist()]
+            with ctx.workprec(segment.bits):
+                found[i] = balls(arb(v, r) for v, r in zip(values, radii, strict=True))
         return found
 
     def _gammas(self, nodes: Balls) -> dict[int, Balls]:
@@ -128,6 +137,10 @@ class BallSums:
             self._powers[n] = balls(found)
         return self._powers[n]
 
+    def transform(self, request: Request) -> Balls:
+        """A request's transform on the grid `log_t`."""
+        return self._values[self._rows[_key(request)]]
+
     # sums ------------------------------------------------------------------------------------------------------------
 
     def gap(self, k: int) -> arb:
@@ -135,7 +148,7 @@ class BallSums:
         with ctx.workprec(self.bits):
             value = (self._power(k) - balls((-k * t).exp() for t in self._t)).sum() * arb(self._plan.spacing)
             deviation = self._table.bounds[0]
-            low = np.log(k) + self._table.tail([deviation], self._log_t[0], self._plan.spacing, -1)
+            low = np.log(k) + self._table.tail([deviation], self.log_t[0], self._plan.spacing, -1)
             high = self._high([self._table.base], k - 1)
             value += self._rounded(low) + high
             return value * (1 + radius(self._outer[0]))
@@ -162,7 +175,7 @@ class BallSums:
             return value / arb(r + s).gamma() + radius(self._outer[r + s] * left * self.size(k, g))
 
     def size(self, k: int, g: Quadratic) -> arb:
-        """A bound on √E[Σ w̃ g²], by E_0[g²] or, from E[1/Σw] of the other particles, by E_1[g²]: bounds |Σ w̃^r g| in mean square."""
+        """A bound on the root mean square of Σ w̃^r g, r ≥ 1: √E[Σ w̃ g²], from E_0[g²], or E_1[g²] and E[1/w]."""
         found = self._root(g, 0.0, k)
         at = np.flatnonzero(self._table.c == 1.0)
         if len(at):
@@ -183,7 +196,7 @@ class BallSums:
         for row in rows:
             terms = terms * self._values[row]
         bounds = [self._table.bounds[row] for row in rows]
-        low = self._table.tail(bounds, self._log_t[0], self._plan.spacing, -1)
+        low = self._table.tail(bounds, self.log_t[0], self._plan.spacing, -1)
         value = terms.sum() * arb(self._plan.spacing) + self._rounded(low) + self._high(bounds, n)
         return value * factor
 
@@ -193,7 +206,7 @@ class BallSums:
 
     def _high(self, bounds: list[Floats], n: int) -> arb:
         """The upper tail, by the last power of E[e^{-tw^p}], which falls, and the decay of the transforms."""
-        tail = self._table.tail(bounds, self._log_t[-1], self._plan.spacing, 1)
+        tail = self._table.tail(bounds, self.log_t[-1], self._plan.spacing, 1)
         return self._rounded(tail) * self._power(n)[-1].abs_upper()
 
 

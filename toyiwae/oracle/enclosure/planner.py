@@ -1,0 +1,175 @@
+"""Grids and contours for the sums on balls, chosen in double precision; nothing here needs proof.
+
+A poor choice leaves wide balls, never wrong ones: what contours, periods and truncations cost is bounded in `contours`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import loggamma
+
+from toyiwae.errors import PrecisionError
+from toyiwae.oracle.enclosure.contours import Floats, Table, log_gamma_tail
+
+_LARGEST = 2**19  # nodes of a contour; a longer one would take minutes
+_LOSS = 50.0  # natural logarithm of the round-off that a contour may add before the next one takes over
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A contour (its place in the table), the points [start, stop) it serves, period, number of nodes, and bits."""
+
+    contour: int
+    start: int
+    stop: int
+    size: int
+    count: int
+    bits: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The grid `log t = k·spacing` for low ≤ k < high, and its segments."""
+
+    spacing: float
+    low: int
+    high: int
+    segments: list[Segment]
+
+
+def spacing_for(nats: float, orders: Sequence[int]) -> float:
+    """The largest step, a multiple of 1/256, at which that error is below e^-nats."""
+    steps = np.arange(128, 2, -1) / 256
+    good = np.ones(len(steps), bool)
+    for n in orders:
+        omega = 2 * np.pi / steps
+        extra = np.log(1.77 * omega**2 + omega) if n == 0 else -loggamma(n).real
+        good &= loggamma(n + 1j * omega).real + extra + np.log(4.0) < -nats
+    if not good.any():
+        raise PrecisionError("more digits than the rule in log t was made for")
+    return float(steps[np.argmax(good)])
+
+
+class Planner:
+    """Chooses grid and contours in double precision, from a table's bounds."""
+
+    def __init__(self, table: Table, particles: Sequence[int], nats: float, spacing: float):
+        self.t, self.nats, self.spacing = table, nats, spacing
+        self.particles = np.array(sorted(set(particles)), float)
+        reference = int(np.argmin(np.abs(table.c + 1.0 / table.p)))
+        kinds: dict[tuple, Floats] = {}
+        for bound, size, request in zip(table.bounds, table.sizes, table.requests, strict=True):
+            row = np.array([bound, size]) - sum(table.noise[g][reference] for g in request.factors)
+            key = (request.power, request.centred, bool(request.factors))
+            kinds[key] = np.maximum(kinds.get(key, row), row)
+        self.kinds, tables = list(kinds), np.array(list(kinds.values()))
+        self.bounds, self.sizes = tables[:, 0], tables[:, 1]
+
+    def best(self, log_t: Floats) -> Floats:
+        """Log-bounds on each kind of transform: [kinds, T]."""
+        return np.array([self.t.at(bound, log_t) for bound in self.bounds])
+
+    def demand(self, log_t: Floats, best: Floats) -> Floats:
+        """Log of how much an error in a transform counts beside the largest term of its sum, for any K: [kinds, T]."""
+        deviation = best[self.kinds.index((0, False, False))]
+        base = np.minimum(np.logaddexp(-np.exp(np.minimum(log_t, 600.0)), deviation), 0.0)
+        base = np.minimum.accumulate(np.minimum(base, self.t.at(self.t.base, log_t)))
+        powers = (self.particles - 1)[:, None] * base[None, :]
+        peaks = (best[:, None, :] + powers[None]).max(axis=2)
+        return (powers[None] - peaks[:, :, None]).max(axis=1)
+
+    def range(self) -> tuple[float, float]:
+        """The stretch of log t outside of which every sum's terms are negligible."""
+        low, high = -self.t.p * np.log(self.particles.max()) - 2.2 * self.nats, 40.0
+        while True:
+            log_t = np.linspace(low, high, 1500)
+            best = self.best(log_t)
+            carried = np.flatnonzero((best + self.demand(log_t, best)).max(axis=0) > -self.nats)
+            if len(carried) and carried[-1] < 1400:
+                return float(log_t[max(carried[0] - 1, 0)]) - 1.0, float(log_t[carried[-1]]) + 2.0
+            high *= 1.6
+            if high > 3e5 or not len(carried):
+                raise PrecisionError(
+                    "the lower tail of the weight is too long for its integrals to be planned"
+                )
+
+    def plan(self) -> Plan:
+        """The grid and its segments."""
+        low, high = self.range()
+        first, last = int(np.floor(low / self.spacing)), int(np.ceil(high / self.spacing)) + 1
+        points = np.unique(np.linspace(first, last, min(400, last - first + 1)).astype(int))
+        log_t = points * self.spacing
+        demand = self.demand(log_t, self.best(log_t))
+        usable = self._usable()
+        size = self.sizes[:, usable]
+        loss = size[:, None, :] - np.multiply.outer(log_t, self.t.c[usable])[None] + demand[:, :, None]
+        loss = loss.max(axis=0)
+        segments, at = [], 0
+        while at < len(points):
+            limit = max(_LOSS, float(loss[at].min()) + 0.3 * _LOSS)
+            good = loss[at:] <= limit
+            reach = np.where(good.all(axis=0), len(good), np.argmin(good, axis=0))
+            options = np.flatnonzero(reach >= 0.9 * reach.max())
+            tried = []
+            for one in options[:: -(-len(options) // 8)]:
+                stop = at + int(reach[one])
+                part = slice(at, stop)
+                end = last if stop >= len(points) else int(points[stop])
+                ends = (first if at == 0 else int(points[at]), end)
+                tried.append(
+                    (
+                        self._segment(int(usable[one]), ends, log_t[part], demand[:, part], loss[part, one]),
+                        stop,
+                    )
+                )
+            best, at = min(tried, key=lambda pair: pair[0].count * pair[0].bits / (pair[1] - at))
+            segments.append(best)
+        if max(max(one.count, one.size) for one in segments) > _LARGEST:
+            raise PrecisionError("more than half a million nodes needed: the weight's law is too wide")
+        return Plan(self.spacing, first, last, segments)
+
+    def _usable(self) -> NDArray[np.int64]:
+        """Contours within the strip of every request, clear of its ends and of Γ's poles."""
+        c, p = self.t.c, self.t.p
+        lowest = self.t.low
+        for power, centred, factors in self.kinds:
+            subtracted = (
+                (2.0 if p == 1 else 1.0)
+                if power == 0 and not factors
+                else (power + (1 if centred and p == 1 else 0)) / p
+            )
+            lowest = max(lowest, -subtracted)
+        clear = (np.abs(c * p - np.round(c * p)) / p > 0.1 / p) | (c > 0.1)
+        span = min(self.t.high, 1.0) - lowest
+        inside = (c - lowest > 0.1 * span) & (self.t.high - c > 0.15 * min(self.t.high, 1.0))
+        found = np.flatnonzero(clear & inside)
+        if not len(found):
+            raise PrecisionError("no contour lies clear of the ends of the weight's strip of moments")
+        return found
+
+    def _segment(
+        self, contour: int, ends: tuple[int, int], log_t: Floats, demand: Floats, loss: Floats
+    ) -> Segment:
+        c, nats = float(self.t.c[contour]), self.nats
+        some = slice(None, None, max(1, len(log_t) // 50))
+        size = 32
+        while size <= _LARGEST:
+            period = size * self.spacing
+            alias = [self.t.alias(b, contour, log_t[some], period) for b in self.bounds]
+            if float((np.array(alias) + demand[:, some]).max()) < -nats:
+                break
+            size = size * 3 // 2 if size & (size - 1) == 0 else size // 3 * 4
+        lost = max(float(loss.max()), 0.0)
+        y = np.concatenate([2.0 ** np.arange(-3, 13, 0.02)])
+        step = 2 * np.pi / (self.spacing * size)
+        need = -np.inf
+        for power, _, _ in self.kinds:
+            x = c + power / self.t.p
+            fallen = log_gamma_tail(x, y) < loggamma(x + 1e-3j).real - nats - lost + np.log(step)
+            need = max(need, float(y[np.argmax(fallen)]))
+        bits = int((nats + lost) / np.log(2.0)) + 48
+        return Segment(contour, *ends, size, int(np.ceil(need / step)) + 2, bits)
