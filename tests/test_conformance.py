@@ -73,8 +73,8 @@ def test_the_value_has_its_exact_variance():
             found = values.spread(Whitened(entry.problem), bound, K, M)
             assert found is not None
             spread, error, groups = found
-            assert 0 < error < 1e-12 * spread.var  # two formulas, and the error of one of them
-            var = spread.var / groups
+            assert 0 < error < 1e-12 * spread.var.value  # two formulas, and the error of one of them
+            var = spread.var.value / groups
             log_w = exponent * particles.draw(entry.problem, K, M, 20_000, 5).log_w
             sampled = (np.log(np.mean(np.exp(log_w - log_w.max()), -1)) / exponent).mean((1, 2))
             squares = (sampled - sampled.mean()) ** 2 / var

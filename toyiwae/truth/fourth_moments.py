@@ -9,7 +9,7 @@ import numpy as np
 from toyiwae.forms import Form, form_of_mean
 from toyiwae.oracle.finite_k.bounds import FiniteK
 from toyiwae.oracle.finite_k.fourth_moments import FourthEngine, Spread, central, for_all, log_moments
-from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.oracle.laws.bounded import Bounded
 from toyiwae.oracle.laws.ranges import Grids
 from toyiwae.oracle.whitened.components import GradientComponents
 from toyiwae.oracle.whitened.rows import row_batches
@@ -32,7 +32,7 @@ def gradients(
     chosen = {p.name: p for p in records if plain or p.part == "model"}
     law, x, count = whitened.law(form.exponent), whitened.x, len(whitened.x)
     many, grids = [k for k in particles if k > 1], Grids(particles)
-    totals = {name: np.zeros((3, len(particles), *p.shape)) for name, p in chosen.items()}
+    totals = {name: np.zeros((2, 2, len(particles), *p.shape)) for name, p in chosen.items()}
     width = max((p.size for p in chosen.values()), default=1)
     for rows in row_batches(law, width):
         part = whitened.gradients(law, rows, form.exponent)
@@ -41,12 +41,13 @@ def gradients(
         for name, parameter in chosen.items():
             if components := built.of(form, parameter):
                 second, fourth = for_all(part.law, components, particles, engine)
-                excess = fourth.value - 3.0 * second.value**2
-                powers = (second.value, x[rows] ** 2), (excess, x[rows] ** 4), (fourth.error, x[rows] ** 4)
-                totals[name] += np.stack([parameter.summed(*pair, rows) for pair in powers])
+                cumulants = (second, 2), (fourth - second * second * 3.0, 4)
+                for so_far, (found, power) in zip(totals[name], cumulants, strict=True):
+                    for sums, array in zip(so_far, (found.value, found.error), strict=True):
+                        sums += parameter.summed(array, x[rows] ** power, rows)
     return {
-        name: Spread(total[0] / count**2, total[1] / count**4, total[2] / count**4)
-        for name, total in totals.items()
+        name: Spread(Bounded(*var) / float(count) ** 2, Bounded(*fourth) / float(count) ** 4)
+        for name, (var, fourth) in totals.items()
     }
 
 
@@ -58,16 +59,16 @@ def value(whitened: Whitened, particles: int, exponent: float = 1.0) -> Spread:
         particles: K.
         exponent: e.
     """
+    count = float(len(whitened.h))
     if particles == 1:
         # log w is a sum of -βε²/2 - hε: its cumulants are those of quadratic forms
-        b, h = whitened.beta**2, whitened.h**2
-        second, excess = 0.5 * b.sum() + h.sum(axis=1), 3.0 * (b**2).sum() + 12.0 * h @ b
-        error = 64 * EPS * excess
+        law = whitened.law()
+        b, h = (
+            Bounded(x, np.broadcast_to(e, x.shape)) ** 2
+            for x, e in ((law.beta, law.beta_error), (law.h, law.h_error))
+        )
+        second, fourth = (b * 0.5 + h).sum(axis=-1), (b * b * 3.0 + h * b * 12.0).sum(axis=-1)
     else:
-        moments = log_moments(FiniteK(whitened.law(exponent), [particles]))
-        two, four = central([Bounded(m, slack) for m, slack in moments])
-        second, excess = two.value / exponent**2, (four.value - 3.0 * two.value**2) / exponent**4
-        error = four.error / exponent**4
-    count = len(whitened.h)
-    parts = (second / count**2, excess / count**4, error / count**4)
-    return Spread(*(np.asarray(part.sum()) for part in parts))
+        two, four = central(log_moments(FiniteK(whitened.law(exponent), [particles])))
+        second, fourth = two / exponent**2, (four - two * two * 3.0) / exponent**4
+    return Spread(second.sum() / count**2, fourth.sum() / count**4)

@@ -146,7 +146,7 @@ class Target:
         spread, error, groups = found
         kurtosis = spread.kurtosis(groups)
         return Truth(
-            mean, slack, spread.var / groups, np.asarray(error / groups), kurtosis, mean_reason=reason
+            mean, slack, spread.var.value / groups, np.asarray(error / groups), kurtosis, mean_reason=reason
         )
 
 

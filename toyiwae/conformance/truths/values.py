@@ -8,7 +8,7 @@ from toyiwae.estimators import Estimator
 from toyiwae.forms import Bound
 from toyiwae.oracle.finite_k.bounds import FiniteK
 from toyiwae.oracle.finite_k.fourth_moments import Spread
-from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.oracle.laws.bounded import Bounded
 from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.truth import Cell, fourth_moments
 
@@ -53,14 +53,11 @@ def spread(whitened: Whitened, bound: Bound, K: int, M: int) -> tuple[Spread, fl
         return None
     particles, groups = found
     made, rows = fourth_moments.value(whitened, particles, bound.exponent), len(whitened.h)
-    if particles == 1:
-        doubt = np.abs(whitened.beta) * whitened.beta_error
-        error = rows * doubt.sum() + 2.0 * np.sum(np.abs(whitened.h) * whitened.h_error)
-        error = error / rows**2 + 64 * EPS * made.var
-    else:
+    error = made.var.error
+    if particles > 1:
         other = log_variance(FiniteK(whitened.law(bound.exponent), [particles]))
         scale = bound.exponent**2 * rows**2
-        error = other.error.sum() / scale + np.abs(other.value.sum() / scale - made.var)
+        error = other.error.sum() / scale + np.abs(other.value.sum() / scale - made.var.value)
     return made, float(error), groups
 
 
