@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ SYMMETRY_TOLERANCE = 1e-12
 
 FLOAT32_SYMMETRY_TOLERANCE = 16 * 2.0**-23
 """The same for float32's rounding: averaged away with a warning."""
+
+_BLOCK = 256  # covariances that are checked at a time
 
 
 def variances(value: Any, field: str, size: int, dimensions: tuple[int, ...] = (0, 1)) -> np.ndarray:
@@ -63,60 +66,72 @@ def covariance(value: Any, field: str, size: int, *, stack: bool = False) -> np.
     rows, columns = array.shape[-2:]
     if rows != columns:
         raise InputError(f"{field} has shape {rows}×{columns}: a covariance is square")
-    array = _symmetrised(array, field)
-    _refuse_indefinite(array, field)
+    array.setflags(write=True)
+    matrices = array.reshape(-1, rows, rows)
+
+    def name(n: int) -> str:
+        return f"{field}[{n}]" if array.ndim == 3 else field
+
+    _symmetrise(matrices, name)
+    _refuse_indefinite(matrices, name)
     array.setflags(write=False)
     return array
 
 
-def _symmetrised(array: np.ndarray, field: str) -> np.ndarray:
-    """The symmetric part of a covariance [..., D, D] that is symmetric up to rounding; see `covariance`."""
-    transposed = np.swapaxes(array, -1, -2)
-    if np.array_equal(array, transposed):
-        return array
-    root = np.sqrt(np.abs(np.diagonal(array, axis1=-2, axis2=-1)))
-    size = np.maximum(np.maximum(np.abs(array), np.abs(transposed)), root[..., :, None] * root[..., None, :])
-    relative = 2 * np.abs(array / 2 - transposed / 2) / np.where(size > 0, size, 1.0)
-    worst = relative.max()
-    if worst > SYMMETRY_TOLERANCE:
-        *n, i, j = (int(k) for k in np.unravel_index(np.argmax(relative), relative.shape))
-        pair = f"[{i}, {j}] is {float(array[*n, i, j])!r} but [{j}, {i}] is {float(array[*n, j, i])!r}"
-        message = f"{checks.entry_name(field, n)} is not symmetric: {pair}, relative difference {worst:.2g}"
-        if worst > FLOAT32_SYMMETRY_TOLERANCE:
-            triangular = np.array_equal(array, np.tril(array))
-            mend = (
-                "give L Lᵀ for a Cholesky factor L"
-                if triangular
-                else "if only rounding did that, give (C + Cᵀ)/2"
+def _symmetrise(matrices: np.ndarray, name: Callable[[int], str]) -> None:
+    """Replaces covariances [N, D, D] that are symmetric up to rounding by their symmetric part; see `covariance`."""
+    worst, message, factor = 0.0, "", False
+    for start in range(0, len(matrices), _BLOCK):
+        block = matrices[start : start + _BLOCK]
+        transposed = np.swapaxes(block, -1, -2)
+        if np.array_equal(block, transposed):
+            continue
+        root = np.sqrt(np.abs(np.diagonal(block, axis1=-2, axis2=-1)))
+        size = np.maximum(np.maximum(np.abs(block), np.abs(transposed)), root[:, :, None] * root[:, None, :])
+        relative = 2 * np.abs(block / 2 - transposed / 2) / np.where(size > 0, size, 1.0)
+        if relative.max() > worst:
+            n, i, j = (int(k) for k in np.unravel_index(np.argmax(relative), relative.shape))
+            worst, pair = relative.max(), (float(block[n, i, j]), float(block[n, j, i]))
+            message = (
+                f"{name(start + n)} is not symmetric: [{i}, {j}] is {pair[0]!r} but [{j}, {i}] is {pair[1]!r}"
             )
-            raise InputError(f"{message}; {mend}")
+            factor = np.array_equal(block[n], np.tril(block[n]))
+        block[...] = np.where(block == transposed, block, block / 2 + transposed / 2)
+    message += f", relative difference {worst:.2g}"
+    if worst > FLOAT32_SYMMETRY_TOLERANCE:
+        mend = "give L Lᵀ for a Cholesky factor L" if factor else "if only rounding did that, give (C + Cᵀ)/2"
+        raise InputError(f"{message}; {mend}")
+    if worst > SYMMETRY_TOLERANCE:
         warnings.warn(
-            f"{message}: taken for float32's rounding, (C + Cᵀ)/2 is used", InputWarning, stacklevel=2
+            f"{message}: taken for float32's rounding, (C + Cᵀ)/2 is used", InputWarning, stacklevel=3
         )
-    return np.where(array == transposed, array, array / 2 + transposed / 2)
 
 
-def _refuse_indefinite(array: np.ndarray, field: str) -> None:
-    """Refuses what is not positive definite among covariances [..., D, D], one by one only where a quick test fails."""
-    var, eps = np.diagonal(array, axis1=-2, axis2=-1), array.shape[-1] * np.finfo(float).eps
-    smallest = np.array(-np.inf)
-    if (var > 0).all():
-        std = np.sqrt(var)
-        correlation = array / std[..., :, None] / std[..., None, :]
-        with contextlib.suppress(np.linalg.LinAlgError):
-            np.linalg.cholesky(correlation - 1e-10 * np.eye(array.shape[-1]))
+def _refuse_indefinite(matrices: np.ndarray, name: Callable[[int], str]) -> None:
+    """Refuses what is not positive definite among covariances [N, D, D]; a quick test serves all that are well so."""
+    margin = 1e-10 * np.eye(matrices.shape[-1])
+    for start in range(0, len(matrices), _BLOCK):
+        block = matrices[start : start + _BLOCK]
+        var = np.diagonal(block, axis1=-2, axis2=-1)
+        if (var > 0).all():
+            std = np.sqrt(var)
+            with contextlib.suppress(np.linalg.LinAlgError):
+                np.linalg.cholesky(block / std[:, :, None] / std[:, None, :] - margin)
+                continue
+        for n, matrix in enumerate(block, start):
+            _refuse_one(matrix, name(n))
+
+
+def _refuse_one(matrix: np.ndarray, field: str) -> None:
+    std = np.sqrt(np.maximum(np.diag(matrix), 0.0))
+    if (std > 0).all():
+        smallest, eps = np.linalg.eigvalsh(matrix / std[:, None] / std)[0], len(matrix) * np.finfo(float).eps
+        if smallest > eps:
             return
-        smallest = np.linalg.eigvalsh(correlation)[..., 0]
-        if (smallest > eps).all():
-            return
-    if array.ndim > 2:
-        for n, matrix_n in enumerate(array):
-            _refuse_indefinite(matrix_n, f"{field}[{n}]")
-        return
-    if smallest > -eps:
-        raise InputError(
-            f"{field} is singular to double precision: smallest eigenvalue of its correlation matrix {smallest:.3g};"
-            " a covariance must be positive definite"
-        )
-    smallest = np.linalg.eigvalsh(array)[0]
+        if smallest > -eps:
+            raise InputError(
+                f"{field} is singular to double precision: smallest eigenvalue of its correlation matrix"
+                f" {smallest:.3g}; a covariance must be positive definite"
+            )
+    smallest = np.linalg.eigvalsh(matrix)[0]
     raise InputError(f"{field} is not positive definite: smallest eigenvalue {smallest:.6g}; all must be > 0")
