@@ -1,4 +1,4 @@
-"""The makers, and factor analysis: structure, determinism, and scikit-learn as an independent witness."""
+"""The makers: structure, determinism, and scikit-learn as an independent check."""
 
 import sys
 
@@ -7,11 +7,10 @@ import pytest
 from scipy.special import chdtr, chdtrc
 
 from toyiwae import InputError, digits_problem, paper_problem
-from toyiwae.errors import MissingExtraError, PrecisionError
+from toyiwae.errors import MissingExtraError
 from toyiwae.oracle.closed_form.gaussian import condition
 from toyiwae.oracle.closed_form.renyi import ClosedForms
 from toyiwae.problems import ready
-from toyiwae.problems.factor_analysis import factor_analysis, varimax
 from toyiwae.problems.linear_gaussian import Model, Problem
 
 FAMILY_RATE = 1e-6
@@ -127,10 +126,10 @@ def test_digits_are_scikit_learns_images(images):
 
 def test_evidence_of_digits_agrees_with_scikit_learn(images):
     problem = digits_problem(n_images=None, n_encoder_images=1)
-    witness = sklearn("decomposition").FactorAnalysis(10)
-    witness.mean_, witness.components_ = problem.model.offset, problem.model.loading.T
-    witness.noise_variance_ = np.diag(problem.model.noise_cov)
-    expected = witness.score_samples(images[1:])
+    theirs = sklearn("decomposition").FactorAnalysis(10)
+    theirs.mean_, theirs.components_ = problem.model.offset, problem.model.loading.T
+    theirs.noise_variance_ = np.diag(problem.model.noise_cov)
+    expected = theirs.score_samples(images[1:])
     np.testing.assert_allclose(ClosedForms(problem).log_evidence, expected, rtol=1e-9)
 
 
@@ -213,70 +212,6 @@ def test_missing_scikit_learn_is_one_line(monkeypatch):
         digits_problem()
 
 
-# Factor analysis
-
-
-def test_the_likelihood_reaches_scikit_learns(images):
-    """Without a floor to speak of, the same maximum; sklearn's own fixed point, found by another route."""
-    witness = (
-        sklearn("decomposition").FactorAnalysis(6, svd_method="lapack", tol=1e-8, max_iter=5000).fit(images)
-    )
-    cov = np.cov(images, rowvar=False, bias=True)
-    loading, noise_var = factor_analysis(cov, 6, 1e-12)
-    implied = loading @ loading.T + np.diag(noise_var)
-    np.testing.assert_allclose(implied, witness.get_covariance(), atol=1e-6)
-
-
-def test_the_fit_is_stationary_and_the_floor_binds_only_where_it_must(images):
-    """KKT: the likelihood's slope in ψ is zero off the floor and negative on it, and zero in the loading."""
-    cov = np.cov(images, rowvar=False, bias=True)
-    floor = 1 / 256 / 12
-    loading, noise_var = factor_analysis(cov, 8, floor, tolerance=1e-12)
-    implied = loading @ loading.T + np.diag(noise_var)
-    inner = np.linalg.solve(implied, np.linalg.solve(implied, cov - implied).T)  # of log-likelihood, times 2
-    slope = np.diag(inner) * noise_var
-    np.testing.assert_allclose(slope[noise_var > floor], 0, atol=1e-8)
-    assert np.all(slope[noise_var == floor] < 0)
-    np.testing.assert_allclose(inner @ loading * np.sqrt(noise_var)[:, None], 0, atol=1e-8)
-
-
-def test_factors_of_a_known_model_are_recovered():
-    rng = np.random.default_rng(1)
-    true = rng.normal(size=(9, 2))
-    noise_var = rng.uniform(0.2, 1.7, 9)
-    loading, found = factor_analysis(true @ true.T + np.diag(noise_var), 2, 1e-6, tolerance=1e-13)
-    np.testing.assert_allclose(found, noise_var, rtol=1e-9)
-    np.testing.assert_allclose(loading @ loading.T, true @ true.T, atol=1e-9)
-
-
-def test_varimax_is_scikit_learns_up_to_order_and_signs(images):
-    rotated = sklearn("decomposition").FactorAnalysis(5, svd_method="lapack", rotation="varimax").fit(images)
-    plain = sklearn("decomposition").FactorAnalysis(5, svd_method="lapack").fit(images).components_.T
-    ours, theirs = varimax(plain), rotated.components_.T
-    np.testing.assert_allclose(ours @ ours.T, plain @ plain.T, atol=1e-14)
-    assert spread(ours) >= spread(theirs) * (1 - 1e-12)
-    matched = np.abs(ours.T @ theirs) / np.linalg.norm(ours, axis=0)[:, None] / np.linalg.norm(theirs, axis=0)
-    np.testing.assert_allclose(np.sort(matched.max(axis=0)), 1, atol=1e-3)
-    assert np.all(np.diff(np.sum(ours**2, axis=0)) < 0)
-    assert np.all(ours[np.argmax(np.abs(ours), axis=0), np.arange(5)] > 0)
-
-
-def test_varimax_ignores_the_basis_it_starts_from():
-    rng = np.random.default_rng(6)
-    loading = rng.normal(size=(12, 3)) * np.array([0.4, 1.0, 2.1])
-    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-    np.testing.assert_allclose(varimax(loading @ turn), varimax(loading), atol=1e-9)
-    np.testing.assert_array_equal(varimax(-loading[:, :1]), np.abs(loading[:, :1]) * sign_of_largest(loading))
-
-
-def test_a_fit_that_does_not_converge_says_so(images):
-    cov = np.cov(images, rowvar=False, bias=True)
-    with pytest.raises(PrecisionError, match="5 factors did not converge in 3 steps"):
-        factor_analysis(cov, 5, 1e-4, max_steps=3)
-    with pytest.raises(PrecisionError, match="varimax rotation of 4 factors did not converge"):
-        varimax(np.random.default_rng(0).normal(size=(9, 4)), max_steps=1)
-
-
 class Absent:
     """A finder of modules for which scikit-learn is not installed."""
 
@@ -285,17 +220,6 @@ class Absent:
         """Refuses sklearn and leaves the rest to the other finders."""
         if name.partition(".")[0] == "sklearn":
             raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
-
-
-def sign_of_largest(loading: np.ndarray) -> np.ndarray:
-    """Signs of the first column that make its largest entry positive."""
-    first = loading[:, :1]
-    return np.sign(first) * np.sign(first[np.argmax(np.abs(first))])
-
-
-def spread(loading: np.ndarray) -> float:
-    """The varimax criterion: variances of the squared loadings, summed."""
-    return float(np.sum(np.var(loading**2, axis=0)))
 
 
 def sklearn(module: str):

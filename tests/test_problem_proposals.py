@@ -201,3 +201,14 @@ def test_a_transposed_matrix_is_called_so():
         faulty[section][key] = np.transpose(faulty[section][key]).tolist()
         with pytest.raises(InputError, match=rf"^{section}.{key} has shape .*its transpose would fit: is it"):
             Problem.from_dict(faulty)
+
+
+def test_tensors_of_torch_are_taken():
+    """What an encoder returns still hangs on its graph."""
+    torch = pytest.importorskip("torch")
+    mean, std = (
+        torch.tensor(array, dtype=torch.float32, requires_grad=True) for array in (MEAN, np.sqrt(VAR))
+    )
+    problem = with_proposal(mean=mean, var=std**2)
+    np.testing.assert_array_equal(problem.observations().proposal_mean, MEAN.astype(np.float32))
+    np.testing.assert_allclose(np.diagonal(problem.proposal.cov, axis1=1, axis2=2), VAR, rtol=1e-6)

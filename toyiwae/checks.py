@@ -41,7 +41,7 @@ def real_array(value: Any, field: str, dimensions: tuple[int, ...]) -> np.ndarra
     if isinstance(value, (Sequence, numbers.Number, np.bool_)):
         _refuse_other_than_numbers(value, field, wanted)
     try:
-        raw = np.asarray(value)
+        raw = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)  # a tensor of torch
         if raw.dtype.kind not in "iuf" and raw.size:
             raise TypeError
         array = np.array(raw, dtype=np.float64)

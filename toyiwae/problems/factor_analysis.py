@@ -37,8 +37,8 @@ def factor_analysis(
     for _ in range(max_steps):
         std = np.sqrt(noise_var)
         eigenvalues, vectors = np.linalg.eigh(cov / std[:, None] / std)
-        excess = np.sqrt(np.maximum(eigenvalues[::-1][:n_factors] - 1, 0.0))
-        loading = std[:, None] * vectors[:, ::-1][:, :n_factors] * excess
+        root = np.sqrt(np.maximum(eigenvalues[::-1][:n_factors] - 1, 0.0))
+        loading = std[:, None] * vectors[:, ::-1][:, :n_factors] * root
         previous, noise_var = noise_var, np.maximum(np.diag(cov) - np.sum(loading**2, axis=1), floor_var)
         if np.max(np.abs(noise_var / previous - 1)) <= tolerance:
             return loading, noise_var

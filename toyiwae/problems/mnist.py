@@ -56,7 +56,7 @@ def mnist_problem(
         seed: of the rotation and of the errors; no global seed is read or set.
 
     Returns:
-        A problem of `n_images` rows; the same on every call.
+        A problem of `n_images` observations; the same on every call.
 
     Raises:
         InputError: for images that are not in [0, 1] or of different sizes, a folder without them, damaged files,

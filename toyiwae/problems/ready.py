@@ -22,7 +22,7 @@ ROUNDING_STD = 1 / (GREY_LEVELS * math.sqrt(12))
 """Standard deviation of rounding a pixel to its grey level (uniform over one level)."""
 
 PERTURBED = ("prior_mean", "proposal_weight", "proposal_offset")
-"""What `paper_problem` moves away from the optimum."""
+"""What `paper_problem` perturbs."""
 
 
 def paper_problem(
@@ -33,7 +33,7 @@ def paper_problem(
         p(z) = N(μ, I)    p(x|z) = N(z, I)    q(z|x) = N(A x + b, (2/3) I)
 
     A true mean is drawn from N(0, I) and N observations from the model with that mean. The parameters are the
-    optimum `μ* = mean of the data`, `A* = I/2`, `b* = μ*/2`, each entry moved by independent noise N(0,
+    optimum `μ* = mean of the data`, `A* = I/2`, `b* = μ*/2`, each entry perturbed by independent noise N(0,
     std²). The observations do not depend on `perturbation_std`, and the noise is the same draw at any std.
 
     Args:
@@ -44,7 +44,7 @@ def paper_problem(
         seed: of NumPy's generator; no global seed is read or set.
 
     Returns:
-        A problem of N rows with an amortised proposal.
+        A problem of N observations with an amortised proposal.
 
     Raises:
         InputError: for sizes below 1 or not whole, a negative standard deviation or seed, an unknown name.
@@ -62,16 +62,18 @@ def paper_problem(
     best_mean = x.mean(axis=0)
     optimum = {"prior_mean": best_mean, "proposal_weight": np.eye(D) / 2, "proposal_offset": best_mean / 2}
     noise = np.random.default_rng(noise_seed)
-    moved = {name: value + std[name] * noise.standard_normal(value.shape) for name, value in optimum.items()}
+    perturbed = {
+        name: value + std[name] * noise.standard_normal(value.shape) for name, value in optimum.items()
+    }
     model = Model(
-        prior_mean=moved["prior_mean"],
+        prior_mean=perturbed["prior_mean"],
         prior_cov=np.eye(D),
         loading=np.eye(D),
         offset=np.zeros(D),
         noise_cov=np.eye(D),
     )
     cov = np.eye(D) * 2 / 3
-    proposal = Proposal(cov=cov, weight=moved["proposal_weight"], offset=moved["proposal_offset"])
+    proposal = Proposal(cov=cov, weight=perturbed["proposal_weight"], offset=perturbed["proposal_offset"])
     return Problem(model, proposal, Data(x))
 
 
@@ -104,7 +106,7 @@ def digits_problem(
             variance at 1.0 and finite variance at 1.25.
 
     Returns:
-        A problem of `n_images` rows of 64 pixels; the same on every call.
+        A problem of `n_images` images of 64 pixels; the same on every call.
 
     Raises:
         InputError: for counts below 1, not whole, or beyond the 1,797 images, and reals that are not
