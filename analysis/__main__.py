@@ -16,7 +16,7 @@ from rich.table import Table
 
 from analysis import output, report, runner
 from analysis.audit import page
-from analysis.audit.run import Finding, audit, chosen
+from analysis.audit.run import Outcome, audit, chosen
 from analysis.settings import check_names, read_assignments, read_toml, settings_of, unknown_study
 from analysis.study import discover
 from toyiwae.errors import InputError, ToyiwaeError
@@ -112,22 +112,22 @@ def audit_(
 ) -> None:
     """Run the conformance suite on other libraries. Exit code 1 if one fails elsewhere than recorded."""
 
-    def show(finding: Finding) -> None:
-        result = finding.result
+    def show(outcome: Outcome) -> None:
+        result = outcome.result
         failing = f" ({', '.join(sorted(result.fails))})" if result.fails else ""
         console.print(
-            f"{result.subject.key}: {page.verdict(result)}{failing}, {finding.seconds:.0f} s", soft_wrap=True
+            f"{result.subject.key}: {page.verdict(result)}{failing}, {outcome.seconds:.0f} s", soft_wrap=True
         )
 
-    findings = audit(chosen(keys or []), light=quick, jobs=jobs, done=show)
+    outcomes = audit(chosen(keys or []), light=quick, jobs=jobs, done=show)
     words = ["python -m analysis audit", *(keys or []), *(["--quick"] if quick else [])]
     source = provenance()
-    run = page.facts(findings, quick, datetime.now(UTC).date().isoformat(), " ".join(words))
-    data = json.dumps(page.document(findings, run, source), ensure_ascii=False, indent=1, allow_nan=False)
-    html = page.html(findings, run, source)
+    run = page.facts(outcomes, quick, datetime.now(UTC).date().isoformat(), " ".join(words))
+    data = json.dumps(page.document(outcomes, run, source), ensure_ascii=False, indent=1, allow_nan=False)
+    html = page.html(outcomes, run, source)
     output.write_all(out, {"audit.json": data.encode("utf-8"), "audit.html": html.encode("utf-8")})
     if docs is not None:
-        output.write_all(docs.parent, {docs.name: page.markdown(findings, run, source).encode("utf-8")})
+        output.write_all(docs.parent, {docs.name: page.markdown(outcomes, run, source).encode("utf-8")})
     console.print(f"{out / 'audit.html'}: {run['conform']} of {run['ran']} objectives conform")
     for key in run["changed"]:
         console.print(f"✗ {key}: not as recorded in subjects.toml")

@@ -11,7 +11,7 @@ import pytest
 import toyiwae
 from analysis.audit import divergences, page, scripts
 from analysis.audit.judge import COLUMNS, MISSING, RAISES, judge
-from analysis.audit.run import Finding, chosen
+from analysis.audit.run import Outcome, chosen
 from analysis.audit.subjects import subjects
 from toyiwae.conformance.bank.bank import bank
 from toyiwae.errors import InputError, MissingMomentError
@@ -152,13 +152,13 @@ def test_the_page_shows_a_failure_and_the_script_that_repeats_it(tmp_path):
     script = scripts.run(file.read_text(encoding="utf-8"), file)
     assert script.shows, script.error
     assert "does not conform" in script.printed
-    findings = [Finding(result, script, 1.0)]
-    run = page.facts(findings, True, "2026-01-01", "python -m analysis audit")
+    outcomes = [Outcome(result, script, 1.0)]
+    run = page.facts(outcomes, True, "2026-01-01", "python -m analysis audit")
     assert run["changed"] == ["plain_numpy:iwae"]
-    html = page.html(findings, run, {"toyiwae": "0"})
+    html = page.html(outcomes, run, {"toyiwae": "0"})
     assert "does not conform" in html
     assert "<script" not in html
     assert "import numpy as np" in html
-    assert page.document(findings, run, {})["results"][0]["script"]["shows_the_failure"]
-    assert "## NumPy" in page.markdown(findings, run, {"toyiwae": "0", "python": "3"})
+    assert page.document(outcomes, run, {})["results"][0]["script"]["shows_the_failure"]
+    assert "## NumPy" in page.markdown(outcomes, run, {"toyiwae": "0", "python": "3"})
     assert sys.executable not in html

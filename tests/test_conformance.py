@@ -52,7 +52,7 @@ def test_the_library_conforms_to_itself_on_the_whole_bank(claimed):
 
 
 @pytest.mark.slow
-def test_false_alarms_keep_to_the_family_rate():
+def test_type_i_errors_keep_to_the_family_wise_rate():
     """The short form of `python -m tests.calibrate`: every estimator with six seeds."""
     reports = list(calibrate.runs(6 * len(estimators.all()), 1000, shift=0.1))
     assert not [str(count) for count in calibrate.judge(reports) if not count.passed]
@@ -70,11 +70,11 @@ def test_the_value_has_its_exact_variance():
         K, M = entry.cells[0]
         for exponent in (1.0, 0.4):
             bound = toyiwae.Bound.vr_iwae(1 - exponent, K)
-            found = values.spread(Whitened(entry.problem), bound, K, M)
+            found = values.fourth_moments_of(Whitened(entry.problem), bound, K, M)
             assert found is not None
-            spread, error, groups = found
-            assert 0 < error < 1e-12 * spread.var.value  # two formulas, and the error of one of them
-            var = spread.var.value / groups
+            moments, error, groups = found
+            assert 0 < error < 1e-12 * moments.var.value  # two formulas, and the error of one of them
+            var = moments.var.value / groups
             log_w = exponent * particles.draw(entry.problem, K, M, 20_000, 5).log_w
             sampled = (np.log(np.mean(np.exp(log_w - log_w.max()), -1)) / exponent).mean((1, 2))
             squares = (sampled - sampled.mean()) ** 2 / var
@@ -172,7 +172,7 @@ def test_what_is_broken_is_found_and_reproducible(kind):
     assert report.failures[0].problem == "wide"
 
 
-def test_a_dying_process_is_a_finding():
+def test_a_dying_process_is_a_violation():
     import os
 
     report = toyiwae.check(lambda problem, **options: os._exit(3), "iwae", timeout=30)
@@ -278,4 +278,4 @@ def test_the_plugin_judges_and_its_expected_failures_are_strict(mine, tmp_path):
     options[1] = f"{mine}:dreg"
     done = plugged(*options, "--toyiwae-expected-failures", "listed.txt", "-v", cwd=tmp_path)
     assert "it passes: take it off the list" in done.stdout
-    assert "smallest detectable bias 0.05" in done.stdout
+    assert "minimum detectable effect: a bias of 0.05" in done.stdout

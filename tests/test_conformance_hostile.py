@@ -159,7 +159,7 @@ def test_huge_numbers_fail_in_words(factor, sequential, tmp_path, capsys):
 
 @pytest.mark.parametrize("kind", BROKEN)
 @pytest.mark.parametrize("timeout", [None, 60])
-def test_what_goes_wrong_is_a_finding(kind, timeout):
+def test_what_goes_wrong_is_a_violation(kind, timeout):
     estimator, name, message = BROKEN[kind]
     report = toyiwae.check(estimator, "iwae", timeout=timeout)
     assert report.verdict == "does not conform"
@@ -168,7 +168,7 @@ def test_what_goes_wrong_is_a_finding(kind, timeout):
 
 
 @pytest.mark.parametrize("kind", ["an unreadable exception", "sys.exit"])
-def test_what_goes_wrong_in_a_formula_is_a_finding(kind):
+def test_what_goes_wrong_in_a_formula_is_a_violation(kind):
     def formula(log_w):
         return BROKEN[kind][0](bank()[0].problem, K=2, M=2, replicates=1, seed=1)
 

@@ -52,7 +52,7 @@ def small(monkeypatch):
 def test_what_the_documentation_shows_conforms(name):
     report = toyiwae.check(SHOWN[name], name, **LIGHT)
     assert report.verdict == "conforms", report.failures
-    assert any(check.tier == 2 and check.passed and check.problem == "curved" for check in report.checks)
+    assert any(check.tier == 2 and check.passed and check.problem == "nonlinear" for check in report.checks)
 
 
 @pytest.mark.slow
@@ -243,7 +243,7 @@ def mine(tmp_path, small):
 def test_the_command_line(mine, capsys):
     argv = ["check", f"{mine}:iwae", "--target", "iwae", "--form", "surrogate", "-K", "2", "-M", "2"]
     assert main.main([*argv, "--timeout", "60", "-p", "proposal_mean"]) == 0
-    assert "curved" in capsys.readouterr().out
+    assert "nonlinear" in capsys.readouterr().out
     assert main.main([*argv[:1], f"{mine}:stuck", *argv[2:], "--timeout", "0.5"]) == 1
     assert "no hang" in capsys.readouterr().out
 

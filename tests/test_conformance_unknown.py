@@ -9,11 +9,11 @@ import toyiwae
 from tests.members import correct
 from toyiwae import estimators
 from toyiwae.conformance import api
-from toyiwae.conformance.bank.bank import bank, curved
+from toyiwae.conformance.bank.bank import bank, nonlinear_bank
 from toyiwae.conformance.checks import dependence, mean_variance, sequential
 from toyiwae.conformance.checks.hypothesis_tests import Compared, worst
 from toyiwae.conformance.checks.mean_variance import Level
-from toyiwae.conformance.truths import nonlinear, targets, values
+from toyiwae.conformance.truths import linear_gaussian, nonlinear, targets, values
 from toyiwae.conformance.truths.targets import Truth
 
 LEVEL, WHERE = Level(1e-6, 10), {"problem": "any", "K": 2, "M": 1}
@@ -32,8 +32,8 @@ def known(mean=(0.0, 0.0, 0.0), var=(1.0, 1.0, 1.0), **options):
     mean, var = np.array(mean), np.array(var)
     options = {
         "kurtosis": np.full(3, 3.0),
-        "mean_reason": "mean withheld",
-        "var_reason": "var withheld",
+        "mean_reason": "mean masked",
+        "var_reason": "var masked",
     } | options
     return {"proposal_mean": Truth(mean, 0.0 * mean, var, 1e-9 * var, **options)}  # fmt: skip
 
@@ -50,10 +50,10 @@ def test_means_that_are_not_known_are_left_out_and_told():
         return summary(mean_variance.mean_checks(normal(shift=shift), known(mean), WHERE, LEVEL, 15))
 
     assert judged((0.0, 0.0, 0.0)) == [("mean", 3, True, None)]
-    rest = ("mean where it is not known", 1, None, "1 of 3 coordinates: mean withheld")
+    rest = ("mean where it is not known", 1, None, "1 of 3 coordinates: mean masked")
     assert judged((NAN, 0.0, 0.0)) == [("mean", 2, True, None), rest]
     assert judged((NAN, 0.0, 0.0), shift=1.0) == [("mean", 2, False, None), rest]
-    assert judged((NAN, NAN, NAN)) == [("mean", 3, None, "mean withheld")]
+    assert judged((NAN, NAN, NAN)) == [("mean", 3, None, "mean masked")]
 
 
 def test_means_that_are_known_too_vaguely_are_left_out_and_told():
@@ -63,16 +63,16 @@ def test_means_that_are_known_too_vaguely_are_left_out_and_told():
     assert (first.coordinates, first.passed) == (1, True)
     assert rest.coordinates == 2
     assert rest.reason is not None
-    assert "1 of 3 coordinates: mean withheld" in rest.reason
+    assert "1 of 3 coordinates: mean masked" in rest.reason
     assert "1 of 3 coordinates: the truth is not known to 1 %" in rest.reason
 
 
 @pytest.mark.parametrize("value", [NAN, np.inf])
 def test_a_value_that_is_not_known_is_not_judged(value):
-    truths = {"value": Truth(np.asarray(value), np.asarray(0.0), mean_reason="withheld")}
+    truths = {"value": Truth(np.asarray(value), np.asarray(0.0), mean_reason="masked")}
     arrays = {"value": normal()["proposal_mean"][:, 0]}
     assert summary(mean_variance.mean_checks(arrays, truths, WHERE, LEVEL, 15)) == [
-        ("mean", 1, None, "withheld")
+        ("mean", 1, None, "masked")
     ]
 
 
@@ -81,21 +81,21 @@ def test_variances_that_are_not_known_are_not_zero(kurtosis):
     def judged(var, scale=1.0, mean=(0.0, 0.0, 0.0)):
         arrays = {"proposal_mean": normal()["proposal_mean"] * np.array([1.0, 1.0, scale])}
         truths = known(mean, var, kurtosis=kurtosis)
-        return summary(mean_variance.variance_checks(arrays, truths, WHERE, LEVEL))
+        return summary(mean_variance.variance_checks(arrays, truths, WHERE, LEVEL, 15))
 
-    rest = ("variance where it is not known", 1, None, "1 of 3 coordinates: var withheld")
+    rest = ("variance where it is not known", 1, None, "1 of 3 coordinates: var masked")
     assert judged((1.0, 1.0, 1.0)) == [("variance", 3, True, None)]
     assert judged((NAN, 1.0, 1.0)) == [("variance", 2, True, None), rest]
     assert judged((NAN, 1.0, 1.0), scale=1.5) == [("variance", 2, False, None), rest]
-    assert judged((NAN, NAN, NAN)) == [("variance", 3, None, "var withheld")]
+    assert judged((NAN, NAN, NAN)) == [("variance", 3, None, "var masked")]
     assert judged((NAN, 0.0, 0.0)) == [("variance", 2, False, None), rest]
-    off = ("variance where it is not known", 1, None, "1 of 3 coordinates: mean withheld")
+    off = ("variance where it is not known", 1, None, "1 of 3 coordinates: mean masked")
     assert judged((1.0, 1.0, 1.0), mean=(NAN, 0.0, 0.0)) == [("variance", 2, True, None), off]
 
 
 def test_a_fourth_moment_that_is_not_known_is_told():
     truths = known(kurtosis=np.array([NAN, 3.0, 3.0]))
-    first, rest = mean_variance.variance_checks(normal(), truths, WHERE, LEVEL)
+    first, rest = mean_variance.variance_checks(normal(), truths, WHERE, LEVEL, 15)
     assert (first.coordinates, first.passed) == (2, True)
     assert rest.reason == "1 of 3 coordinates: the fourth moment is not known"
 
@@ -115,14 +115,14 @@ def test_replicates_too_large_for_their_squares_fail():
     with np.errstate(all="ignore"):
         checks = [
             *mean_variance.mean_checks(arrays, known(), WHERE, LEVEL, 15),
-            *mean_variance.variance_checks(arrays, known(), WHERE, LEVEL),
+            *mean_variance.variance_checks(arrays, known(), WHERE, LEVEL, 15),
         ]
     assert [check.passed for check in checks] == [False, False]
 
 
 def test_sequential_mode_wagers_on_what_is_known():
     def started(mean, var):
-        return sequential._start(known(mean, var)["proposal_mean"], ("any", 2, 1), "proposal_mean")
+        return sequential.start(known(mean, var)["proposal_mean"], ("any", 2, 1), "proposal_mean")
 
     process, refused = started((NAN, 0.0, 0.0), (1.0, NAN, 1.0))
     assert process is not None
@@ -132,11 +132,11 @@ def test_sequential_mode_wagers_on_what_is_known():
     assert process.peak[2] > np.log(1e6)
     assert [(c.coordinates, c.passed) for c in refused] == [(2, None)]
     assert refused[0].reason is not None
-    assert "1 of 3 coordinates: mean withheld" in refused[0].reason
-    assert "1 of 3 coordinates: no bound on the variance: var withheld" in refused[0].reason
+    assert "1 of 3 coordinates: mean masked" in refused[0].reason
+    assert "1 of 3 coordinates: no bound on the variance: var masked" in refused[0].reason
     process, refused = started((0.0, 0.0, 0.0), (NAN, NAN, NAN))
     assert process is None
-    assert refused[0].reason == "no bound on the variance: var withheld"
+    assert refused[0].reason == "no bound on the variance: var masked"
 
 
 # the whole suite -----------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def _small(monkeypatch):
 
 @pytest.mark.usefixtures("_small")
 @pytest.mark.parametrize("stops", [False, True], ids=["all tiers", "sequential"])
-def test_a_variance_that_exact_withholds_is_no_reason_to_fail(stops):
+def test_a_variance_that_exact_masks_is_no_reason_to_fail(stops):
     """The logarithms of ovis:0 lose digits at K = 30; NaN was taken for a variance of 0."""
     report = toyiwae.check(correct("ovis:0"), "ovis:0", K=30, M=1, shift=0.3, sequential=stops)
     assert report.verdict == "conforms", report.failures
@@ -157,41 +157,39 @@ def test_a_variance_that_exact_withholds_is_no_reason_to_fail(stops):
     assert {c.parameter for c in told} == {"proposal_mean", "proposal_chol"}
 
 
-def withheld(cell, name):
-    """A cell whose target bound is withheld."""
-    hidden = replace(cell.gradients[name], target_bound=None, target_bound_error=None, reason="withheld")
+def masked(cell, name):
+    """A cell whose target bound is masked."""
+    hidden = replace(cell.gradients[name], target_bound=None, target_bound_error=None, reason="masked")
     return replace(cell, gradients=cell.gradients | {name: hidden})
 
 
-@pytest.mark.parametrize("module", [targets, nonlinear])
-def test_another_bound_does_not_stand_in_for_one_that_is_withheld(module, monkeypatch):
+@pytest.mark.parametrize("module", [linear_gaussian, nonlinear])
+def test_another_bound_does_not_stand_in_for_one_that_is_masked(module, monkeypatch):
     """L_K was taken for the value of vr_iwae, wherever its own bound was None."""
     name, inner = "vr_iwae:0.5", module.exact
 
     def exact(*args, **options):
         found = inner(*args, **options)
-        return replace(found, results=tuple(withheld(cell, name) for cell in found.results))
+        return replace(found, results=tuple(masked(cell, name) for cell in found.results))
 
     monkeypatch.setattr(module, "exact", exact)
     monkeypatch.setattr(module, "_KNOWN", {})
-    target, entry = (
-        targets.Target.of(name),
-        replace((bank() if module is targets else curved())[0], cells=((3, 1),)),
-    )
-    found = target.truths(entry, entry.cells) if module is targets else nonlinear.truths(target, entry)  # pyright: ignore[reportArgumentType]  # fmt: skip
-    truth = found[3, 1]["value"]
-    assert (truth.mean, truth.mean_reason) == (None, "withheld")
+    entry = replace((bank() if module is linear_gaussian else nonlinear_bank())[0], cells=((3, 1),))
+    truth = module.truths(targets.Target.of(name), entry)[3, 1]["value"]
+    assert (truth.mean, truth.mean_reason) == (None, "masked")
     assert truth.var is not None
 
 
 def test_an_estimator_without_a_target_reports_the_bound_of_its_particles():
     claimed = replace(estimators.get("iwae"), target=estimators.Target(None, None))
     cell = toyiwae.exact(bank()[0].problem, K=3, estimators="iwae").cell(3)
-    found, error, reason = values.mean(claimed, cell)
-    assert found is not None
-    assert (float(found), reason) == (cell.bound, None)
-    assert error > 0
-    assert values.mean(claimed, replace(cell, bound=None, reason="withheld"))[::2] == (None, "withheld")
+    target = targets.Target("iwae", claimed, named=True)
+    found = values.truth(target, cell, -1.0)
+    assert found.mean is not None
+    assert (float(found.mean), found.mean_reason, found.log_evidence) == (cell.bound, None, -1.0)
+    assert found.mean_error > 0
+    found = values.truth(target, replace(cell, bound=None, reason="masked"), -1.0)
+    assert (found.mean, found.mean_reason) == (None, "masked")
 
 
 # replicates twice ----------------------------------------------------------------------------------------

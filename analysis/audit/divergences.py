@@ -134,7 +134,7 @@ def judge(
     n = stats.required_replicates(shift, tests=tests, rate=rate)
     try:
         sample = call.call(estimator, entry.problem, K, M, n, seed)
-    except call.Finding as found:
+    except call.Violation as found:
         where = {"problem": entry.name, "K": K, "M": M, "n": n, "seed": seed}
         checks = [Check(found.kind, 0, **where, passed=False, reason=found.message)]
     else:

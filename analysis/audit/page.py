@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from analysis import report
 from analysis.audit.judge import COLUMNS, MISSING, RAISES, Cell, Result, to_dict
-from analysis.audit.run import Finding
+from analysis.audit.run import Outcome
 from analysis.audit.subjects import DIVERGENCE, Library
 from toyiwae import records
 from toyiwae.conformance.report import CONFORMS, NOT, Check
@@ -20,9 +20,9 @@ from toyiwae.conformance.report import CONFORMS, NOT, Check
 NUMBERS = ("column", "worst check", "K", "M", "n", "estimate", "exact", "shift in sd", "smallest detectable")
 
 
-def facts(findings: Sequence[Finding], light: bool, date: str, command: str) -> dict[str, Any]:
+def facts(outcomes: Sequence[Outcome], light: bool, date: str, command: str) -> dict[str, Any]:
     """What both pages say of the run as a whole."""
-    ran = [finding.result for finding in findings if finding.result.verdict != MISSING]
+    ran = [outcome.result for outcome in outcomes if outcome.result.verdict != MISSING]
     return {
         "date": date,
         "command": command,
@@ -31,9 +31,9 @@ def facts(findings: Sequence[Finding], light: bool, date: str, command: str) -> 
         "conform": sum(result.verdict == CONFORMS for result in ran),
         "fail": sum(result.verdict == NOT for result in ran),
         "raise": sum(result.verdict == RAISES for result in ran),
-        "missing": sorted({finding.result.subject.library.name for finding in findings} - names(ran)),
+        "missing": sorted({outcome.result.subject.library.name for outcome in outcomes} - names(ran)),
         "changed": [result.subject.key for result in ran if not result.as_recorded],
-        "seconds": round(sum(finding.seconds for finding in findings)),
+        "seconds": round(sum(outcome.seconds for outcome in outcomes)),
     }
 
 
@@ -43,50 +43,50 @@ def names(results: Sequence[Result]) -> set[str]:
 
 
 def document(
-    findings: Sequence[Finding], run: Mapping[str, Any], provenance: Mapping[str, Any]
+    outcomes: Sequence[Outcome], run: Mapping[str, Any], provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Plain data for strict JSON: every check of every subject, and the scripts."""
     results = []
-    for finding in findings:
-        entry = to_dict(finding.result) | {"seconds": round(finding.seconds, 1)}
-        if finding.script is not None:
-            entry["script"] = {"text": finding.script.text, "printed": finding.script.printed}
-            entry["script"] |= {"shows_the_failure": finding.script.shows, "error": finding.script.error}
+    for outcome in outcomes:
+        entry = to_dict(outcome.result) | {"seconds": round(outcome.seconds, 1)}
+        if outcome.script is not None:
+            entry["script"] = {"text": outcome.script.text, "printed": outcome.script.printed}
+            entry["script"] |= {"shows_the_failure": outcome.script.shows, "error": outcome.script.error}
         results.append(entry)
     return records.plain({**run, "provenance": dict(provenance), "results": results})
 
 
-def html(findings: Sequence[Finding], run: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
+def html(outcomes: Sequence[Outcome], run: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
     """The page in the style of the report."""
     style = (report.TEMPLATES / "report.css").read_text(encoding="utf-8")
     style += (report.TEMPLATES / "audit.css").read_text(encoding="utf-8")
     environment = report.environment()
     environment.filters["text"] = _text
     return environment.get_template("audit.html").render(
-        **_shared(findings, run),
+        **_shared(outcomes, run),
         provenance={key: value for key, value in provenance.items() if not isinstance(value, Mapping)},
         style=Markup(style),
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
     )
 
 
-def markdown(findings: Sequence[Finding], run: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
+def markdown(outcomes: Sequence[Outcome], run: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
     """The page of the documentation."""
     environment = report.environment(autoescape=False)
-    shared = _shared(findings, run) | {"provenance": provenance}
+    shared = _shared(outcomes, run) | {"provenance": provenance}
     return environment.get_template("audit.md").render(**shared).strip() + "\n"
 
 
-def _shared(findings: Sequence[Finding], run: Mapping[str, Any]) -> dict[str, Any]:
+def _shared(outcomes: Sequence[Outcome], run: Mapping[str, Any]) -> dict[str, Any]:
     """What both templates need."""
-    constants = {"run": run, "columns": COLUMNS, "numbers": NUMBERS, "libraries": libraries(findings)}
+    constants = {"run": run, "columns": COLUMNS, "numbers": NUMBERS, "libraries": libraries(outcomes)}
     functions = (mark, rows, settings, smallest, verdict, versions, worst)
     return constants | {function.__name__: function for function in functions}
 
 
-def libraries(findings: Sequence[Finding]) -> list[tuple[Library, list[Finding]]]:
-    """Findings by library, in order."""
-    grouped = groupby(findings, key=lambda finding: finding.result.subject.library)
+def libraries(outcomes: Sequence[Outcome]) -> list[tuple[Library, list[Outcome]]]:
+    """Outcomes by library, in order."""
+    grouped = groupby(outcomes, key=lambda outcome: outcome.result.subject.library)
     return [(library, list(members)) for library, members in grouped]
 
 

@@ -19,7 +19,7 @@ from toyiwae.errors import InputError
 
 
 @dataclass(frozen=True)
-class Finding:
+class Outcome:
     """What came of one subject.
 
     Attributes:
@@ -47,15 +47,15 @@ def chosen(keys: Sequence[str]) -> tuple[Subject, ...]:
 
 
 def audit(
-    wanted: Sequence[Subject], *, light: bool, jobs: int, done: Callable[[Finding], None] = lambda _: None
-) -> list[Finding]:
+    wanted: Sequence[Subject], *, light: bool, jobs: int, done: Callable[[Outcome], None] = lambda _: None
+) -> list[Outcome]:
     """Judges subjects, library by library, `jobs` libraries at a time.
 
     Args:
         wanted: the subjects.
         light: with the settings of the tests.
         jobs: processes.
-        done: called with each finding of a library that has finished.
+        done: called with each outcome of a library that has finished.
     """
     groups: dict[str, list[str]] = {}
     for subject in wanted:
@@ -63,29 +63,29 @@ def audit(
     context = multiprocessing.get_context(
         "spawn"
     )  # JAX and TensorFlow have threads, which do not survive a fork
-    findings: list[Finding] = []
+    outcomes: list[Outcome] = []
     with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
         for found in pool.map(_library, groups.values(), [light] * len(groups)):
-            findings += found
-            for finding in found:
-                done(finding)
-    return findings
+            outcomes += found
+            for outcome in found:
+                done(outcome)
+    return outcomes
 
 
-def _library(keys: Iterable[str], light: bool) -> list[Finding]:
+def _library(keys: Iterable[str], light: bool) -> list[Outcome]:
     """All subjects of a library, in a process of its own."""
     return [one(subject, light=light) for subject in chosen(list(keys))]
 
 
-def one(subject: Subject, *, light: bool) -> Finding:
+def one(subject: Subject, *, light: bool) -> Outcome:
     """One subject, and the script of its failure."""
     started = time.perf_counter()
     result = judge(subject, light=light)
     seconds = time.perf_counter() - started
     if not result.fails or result.verdict == MISSING:
-        return Finding(result, None, seconds)
+        return Outcome(result, None, seconds)
     text = scripts.script(result)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{subject.function}.py"
         file.write_text(text, encoding="utf-8")
-        return Finding(result, scripts.run(text, file), seconds)
+        return Outcome(result, scripts.run(text, file), seconds)

@@ -204,7 +204,15 @@ def check(
         _Names, typer.Option("-K", metavar="K,...", help="particles; the bank's if not given")
     ] = None,
     M: Annotated[_Names, typer.Option("-M", metavar="M,...", help="groups; the bank's if not given")] = None,
-    parameters: _Parameters = None,
+    parameters: Annotated[
+        _Names,
+        typer.Option(
+            "-p",
+            "--parameters",
+            metavar="P,...",
+            help="whose gradients are judged; all that are returned if not given",
+        ),
+    ] = None,
     rows: Annotated[bool, typer.Option("--rows", help="also many rows, an amortised proposal")] = False,
     sequential: Annotated[
         bool, typer.Option("--sequential", help="stop at a proof of a gross error")

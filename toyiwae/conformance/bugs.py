@@ -1,6 +1,6 @@
 """Planted bugs: wrong estimators of the kinds that people write, each to be killed by the suite.
 
-Each is a NumPy estimator of the contract. The table of bug × problem × effect size in the documentation is made by
+Each is an estimator in NumPy. The table of bug × problem × effect size in the documentation is made by
 
     python -m toyiwae.conformance.bugs > docs/conformance-bugs.txt
 """
@@ -45,13 +45,13 @@ class Bug:
 
 
 def _iwae(log_w: Array) -> tuple[Array, Array, Array]:
-    shares = normalise(log_w) / log_w.shape[-2]
-    return shares, shares, -shares
+    weights = normalise(log_w) / log_w.shape[-2]
+    return weights, weights, -weights
 
 
 def _dreg(log_w: Array) -> tuple[Array, Array, Array]:
-    shares = normalise(log_w)
-    return shares / log_w.shape[-2], shares**2 / log_w.shape[-2], 0.0 * shares
+    weights = normalise(log_w)
+    return weights / log_w.shape[-2], weights**2 / log_w.shape[-2], 0.0 * weights
 
 
 def _equal(log_w: Array) -> tuple[Array, Array, Array]:
@@ -59,13 +59,15 @@ def _equal(log_w: Array) -> tuple[Array, Array, Array]:
     return equal, equal, -equal
 
 
-def _score(baseline: Callable[[Array], Array], evidence: Callable[[Array], Array] = log_mean_exp) -> Formula:
+def _score(
+    baseline: Callable[[Array], Array], log_evidence: Callable[[Array], Array] = log_mean_exp
+) -> Formula:
     """A score-function estimator with a baseline (VIMCO's coefficients)."""
 
     def formula(log_w: Array) -> tuple[Array, Array, Array]:
-        shares, groups = normalise(log_w), log_w.shape[-2]
-        score = evidence(log_w)[..., None] - baseline(log_w) - shares
-        return shares / groups, 0.0 * shares, score / groups
+        weights, groups = normalise(log_w), log_w.shape[-2]
+        score = log_evidence(log_w)[..., None] - baseline(log_w) - weights
+        return weights / groups, 0.0 * weights, score / groups
 
     return formula
 
@@ -108,10 +110,10 @@ def _with_proposal(change: Callable[[Array], Array]) -> Callable[[Problem], Prob
 
 
 def _not_detached(log_w: Array) -> tuple[Array, Array, Array]:
-    shares = normalise(log_w)
-    average = (shares * log_w).sum(-1, keepdims=True)
-    slope = shares * (1.0 + log_w - average) / log_w.shape[-2]
-    return slope, slope, -slope
+    weights = normalise(log_w)
+    average = (weights * log_w).sum(-1, keepdims=True)
+    made = weights * (1.0 + log_w - average) / log_w.shape[-2]
+    return made, made, -made
 
 
 def _score_times(factor: float) -> Formula:
@@ -119,8 +121,8 @@ def _score_times(factor: float) -> Formula:
 
 
 def _swapped(log_w: Array) -> tuple[Array, Array, Array]:
-    shares = normalise(log_w, axis=-2) / log_w.shape[-1]
-    return shares, shares, -shares
+    weights = normalise(log_w, axis=-2) / log_w.shape[-1]
+    return weights, weights, -weights
 
 
 def _exchanged_pooling(log_w: Array) -> tuple[Array, Array, Array]:
@@ -148,15 +150,15 @@ def _of_posterior(drawn: Particles, gradients: dict[str, Array]) -> dict[str, Ar
     problem = drawn.problem
     model, rows = problem.model, problem.rows()
     cov = model.loading @ model.prior_cov @ model.loading.T + model.noise_cov
-    pull = np.linalg.solve(cov, (rows.x - model.loading @ model.prior_mean - model.offset).T).T.mean(0)
+    by_offset = np.linalg.solve(cov, (rows.x - model.loading @ model.prior_mean - model.offset).T).T.mean(0)
     return {
         **gradients,
-        "offset": gradients["offset"] - pull,
-        "prior_mean": gradients["prior_mean"] - model.loading.T @ pull,
+        "offset": gradients["offset"] - by_offset,
+        "prior_mean": gradients["prior_mean"] - model.loading.T @ by_offset,
     }
 
 
-def _evidence(drawn: Particles) -> Array:
+def _log_evidence(drawn: Particles) -> Array:
     """Log p(x) of each row, shaped to be taken from log-weights."""
     model, rows = drawn.problem.model, drawn.problem.rows()
     return condition(model, rows.x).log_evidence[:, None, None]
@@ -171,18 +173,17 @@ def _same(axis: int) -> Callable[[Array], Array]:
     return lambda noise: np.broadcast_to(np.take(noise, [0], axis=axis), noise.shape)
 
 
-def _twice(noise: Array) -> Array:
-    """The second half of a batch repeats the first, particles in another order."""
-    half = noise[: -(-len(noise) // 2), :, :, ::-1]
-    return np.concatenate([noise[: -(-len(noise) // 2)], half])[: len(noise)]
+def _halves(change: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """The second half of a batch has the noise of the first, changed."""
+
+    def changed(noise: Array) -> Array:
+        half = noise[: -(-len(noise) // 2)]
+        return np.concatenate([half, change(half)])[: len(noise)]
+
+    return changed
 
 
-def _antithetic(noise: Array) -> Array:
-    half = noise[: -(-len(noise) // 2)]
-    return np.concatenate([half, -half])[: len(noise)]
-
-
-def _shared_share(log_w: Array) -> Array:
+def _weighted_mean_of_logs(log_w: Array) -> Array:
     return (normalise(log_w) * log_w).sum(-1).mean((-1, -2))
 
 
@@ -206,27 +207,6 @@ def _geometric_by_count(log_w: Array) -> Array:
     return np.logaddexp(others, mean) - np.log(particles)
 
 
-def _itself(log_w: Array) -> Array:
-    return log_mean_exp(log_w)[..., None]
-
-
-def _none(log_w: Array) -> Array:
-    return 0.0 * log_w
-
-
-def _scaled(factor: float) -> _Planted:
-    """A factor of the data set's size that stands inside the log."""
-    return _Planted(lambda log_w: _iwae(factor * log_w), lambda log_w: _value(factor * log_w) / factor)
-
-
-def _missing_prior(drawn: Particles) -> Array:
-    return drawn.log_w - drawn.log_prior
-
-
-def _clamped(drawn: Particles) -> Array:
-    return np.clip(drawn.log_w, -20.0, 20.0)
-
-
 def catalogue() -> tuple[Bug, ...]:
     """All planted bugs."""
     return (*_of_weights(), *_of_densities(), *_of_score(), *_of_noise())
@@ -241,21 +221,25 @@ def _of_weights() -> Iterator[Bug]:
     swapped = _Planted(_swapped, lambda w: log_mean_exp(w, axis=-2).mean((-1, -2)))
     yield Bug("M and K swapped", "iwae", swapped)
     yield Bug("log K missing", "iwae", replace(iwae, value=lambda w: log_sum_exp(w).mean((-1, -2))))
-    yield Bug("value is Σ w̃ log w", "iwae", replace(iwae, value=_shared_share))
+    yield Bug("value is Σ w̃ log w", "iwae", replace(iwae, value=_weighted_mean_of_logs))
     yield Bug("squared weights on the model's gradient", "dreg", _Planted(_squared_model))
     yield Bug("θ and φ targets exchanged", "piwae", _Planted(_exchanged_pooling))
     yield Bug("β and 1−β exchanged", "ciwae:0.3", _mixed(0.7))
-    yield Bug("data-set factor inside the log", "iwae", _scaled(3.0))
+    yield Bug(
+        "data-set factor inside the log",
+        "iwae",
+        _Planted(lambda w: _iwae(3.0 * w), lambda w: _value(3.0 * w) / 3.0),
+    )
     half = _Planted(lambda w: _iwae(_half(w)), lambda w: _value(_half(w)))
     yield Bug("weights in float16", "iwae", half)
-    yield Bug("clamped log-weights", "iwae", replace(iwae, log_w=_clamped))
+    yield Bug("clamped log-weights", "iwae", replace(iwae, log_w=lambda p: np.clip(p.log_w, -20.0, 20.0)))
 
 
 def _of_densities() -> Iterator[Bug]:
     iwae = _Planted(_iwae)
-    posterior = replace(iwae, log_w=lambda p: p.log_w - _evidence(p), after=_of_posterior)
+    posterior = replace(iwae, log_w=lambda p: p.log_w - _log_evidence(p), after=_of_posterior)
     yield Bug("p(z|x) for p(x,z)", "iwae", posterior)
-    yield Bug("log p(z) missing", "iwae", replace(iwae, log_w=_missing_prior))
+    yield Bug("log p(z) missing", "iwae", replace(iwae, log_w=lambda p: p.log_w - p.log_prior))
     as_variance = replace(iwae, problem=_with_proposal(lambda chol: chol @ chol.T))
     yield Bug("variance where a standard deviation belongs", "iwae", as_variance)
     exponential = _with_proposal(lambda chol: np.tril(chol, -1) + np.diag(np.exp(np.diag(chol))))
@@ -267,20 +251,29 @@ def _of_score() -> Iterator[Bug]:
         yield Bug(f"score term {name}", "iwae", _Planted(_score_times(factor)))
     arithmetic = "vimco_arithmetic"
     yield Bug("VIMCO: leave-one-out mean outside the log", arithmetic, _Planted(_score(_outside)), tier=3)
-    yield Bug("VIMCO: the particle itself included", arithmetic, _Planted(_score(_itself)))
+    yield Bug(
+        "VIMCO: the particle itself included",
+        arithmetic,
+        _Planted(_score(lambda w: log_mean_exp(w)[..., None])),
+    )
     yield Bug("VIMCO: divided by K instead of K−1", arithmetic, _Planted(_score(_by_count)), tier=3)
     geometric = _Planted(_score(_geometric_by_count))
     yield Bug("VIMCO: logs divided by K instead of K−1", "vimco_geometric", geometric, tier=3)
-    yield Bug("VIMCO without its baseline", arithmetic, _Planted(_score(_none)), tier=3)
-    no_count = _Planted(_score(lambda w: leave_one_out(w), lambda w: log_sum_exp(w)))
+    yield Bug("VIMCO without its baseline", arithmetic, _Planted(_score(lambda w: 0.0 * w)), tier=3)
+    no_count = _Planted(_score(leave_one_out, log_sum_exp))
     yield Bug("VIMCO without −log K", arithmetic, no_count, tier=3)
 
 
 def _of_noise() -> Iterator[Bug]:
     iwae = _Planted(_iwae)
     yield Bug("one noise for the whole batch", "iwae", replace(iwae, noise=_same(0)), tier=0)
-    yield Bug("noise of the batch used twice", "iwae", replace(iwae, noise=_twice), tier=4)
-    yield Bug("antithetic replicates", "iwae", replace(iwae, noise=_antithetic), tier=4)
+    yield Bug(
+        "noise of the batch used twice",
+        "iwae",
+        replace(iwae, noise=_halves(lambda half: half[:, :, :, ::-1])),
+        tier=4,
+    )
+    yield Bug("antithetic replicates", "iwae", replace(iwae, noise=_halves(np.negative)), tier=4)
     yield Bug("noise reused over M", "iwae", replace(iwae, noise=_same(2)), tier=3)
     yield Bug("noise reused over M, bound only", "bound:iwae", replace(iwae, noise=_same(2)), tier=4)
     yield Bug("noise reused over K", "iwae", replace(iwae, noise=_same(3)))

@@ -87,6 +87,6 @@ def header(config: Any) -> list[str]:
     """What the session's header says; the shift is what the number of replicates is chosen for."""
     seed = getattr(config, "toyiwae_seed", SEED)
     return [
-        f"toyiwae: family-wise rate of false alarms {RATE:g}; smallest detectable bias {SHIFT:g} standard"
-        f" deviations of one replicate, found with probability {POWER:g}; seed {seed}"
+        f"toyiwae: family-wise error rate {RATE:g}; minimum detectable effect: a bias of {SHIFT:g} standard deviations"
+        f" of one replicate, found with probability {POWER:g}; seed {seed}"
     ]

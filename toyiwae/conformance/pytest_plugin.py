@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(session: Any, config: Any, items: list[Any]) -
 
 
 def pytest_report_header(config: Any) -> list[str]:
-    """Family rate and smallest detectable bias."""
+    """Family-wise error rate and minimum detectable effect."""
     if not config.getoption("--toyiwae-estimator", default=None):
         return []
     return importlib.import_module(_ITEMS).header(config)

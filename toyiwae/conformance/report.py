@@ -22,15 +22,16 @@ class Check:
         K, M: particles inside the log, groups outside.
         parameter: "value", a parameter's name, or None.
         index: the worst coordinate.
-        coordinates: how many coordinates it judges, each at the same level.
+        coordinates: how many coordinates it judges, each at the same significance level.
         n: replicates.
         estimate, truth: of the worst coordinate; of a variance check, variances.
         truth_error: bound on the error of the truth.
-        shift_in_sd: their distance in standard deviations of one replicate (of its square for a variance).
+        shift_in_sd: their distance in standard deviations of one replicate (of its square for a variance); None where
+            the replicates do not vary.
         p_value: of the worst coordinate, for the record; `e_value` in sequential mode.
-        smallest_detectable: the smallest shift, in the same unit, that is found with probability 0.999.
+        smallest_detectable: minimum detectable effect, in the same unit: the shift found with probability 0.999.
         passed: None where the check was refused; then `reason` says why.
-        seed: what reproduces the call that a finding is about.
+        seed: what reproduces the call that a violation is about.
     """
 
     name: str
@@ -76,7 +77,7 @@ class CheckReport:
     Attributes:
         target: what the estimator was judged as.
         checks: all checks, in order.
-        rate: probability that a correct estimator fails anywhere.
+        rate: family-wise error rate, the probability that a correct estimator fails anywhere.
         tests: number of p- or e-values that share it.
         reason: why nothing could be judged.
         provenance: versions and arguments.

@@ -22,11 +22,10 @@ def show(console: Console, document: Mapping[str, Any]) -> None:
         console.print(f"reason: {document['reason']}")
     sampled = [check for check in checks if check["n"] and check["tier"] >= 2]
     if sampled:
-        count = max(check["n"] for check in sampled)
-        smallest = document["smallest_detectable"]
-        bias = f", no bias above {smallest:.3g} standard deviations" if smallest else ""
+        count, least = max(check["n"] for check in sampled), document["smallest_detectable"]
+        effect = f", minimum detectable effect {least:.3g} standard deviations" if least else ""
         rate, tests = document["family_rate"], document["tests"]
-        console.print(f"{count} replicates{bias}; false alarms {rate:g}, over {tests} tests")
+        console.print(f"{count} replicates{effect}; family-wise error rate {rate:g}, over {tests} tests")
     console.print(_summary(checks))
     failed = [check for check in checks if check["passed"] is False]
     for check in failed[:_SHOWN]:

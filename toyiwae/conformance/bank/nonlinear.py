@@ -18,7 +18,7 @@ from toyiwae.problems.linear_gaussian import Problem
 
 
 @dataclass(frozen=True, eq=False)
-class Curved:
+class NonlinearProblem:
     """The nonlinear problem; it offers what the suite asks of a `Problem`.
 
     Attributes:

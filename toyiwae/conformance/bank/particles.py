@@ -29,8 +29,8 @@ class Particles:
         log_prior: log p(z) `[R, N, M, K]`.
         log_likelihood: log p(x|z).
         log_q: log q(z|x).
-        prior_pull: prior_cov⁻¹ (z − prior_mean), which is ∂ log p(z)/∂ prior_mean.
-        noise_pull: noise_cov⁻¹ (x − loading z − offset) `[R, N, M, K, D_x]`.
+        by_prior_mean: ∂ log p(z)/∂ prior_mean = prior_cov⁻¹ (z − prior_mean).
+        by_offset: ∂ log p(x|z)/∂ offset = noise_cov⁻¹ (x − loading z − offset) `[R, N, M, K, D_x]`.
         score: ∇_mean log q = L⁻ᵀ ε.
         inverse_chol: L⁻¹.
     """
@@ -41,8 +41,8 @@ class Particles:
     log_prior: np.ndarray
     log_likelihood: np.ndarray
     log_q: np.ndarray
-    prior_pull: np.ndarray
-    noise_pull: np.ndarray
+    by_prior_mean: np.ndarray
+    by_offset: np.ndarray
     score: np.ndarray
     inverse_chol: np.ndarray
 
@@ -53,13 +53,13 @@ class Particles:
         chol = np.linalg.cholesky(problem.proposal.cov)
         inverse = solve_triangular(chol, np.eye(len(chol)), lower=True)
         z = rows.proposal_mean[:, None, None] + noise @ chol.T
-        log_prior, prior_pull = _normal(z - model.prior_mean, model.prior_cov)
+        log_prior, by_prior_mean = _normal(z - model.prior_mean, model.prior_cov)
         misfit = rows.x[:, None, None] - z @ model.loading.T - model.offset
-        log_likelihood, noise_pull = _normal(misfit, model.noise_cov)
+        log_likelihood, by_offset = _normal(misfit, model.noise_cov)
         log_q = -0.5 * (noise**2).sum(-1) - np.log(np.diag(chol)).sum() - 0.5 * len(chol) * LOG_2PI
         score = noise @ inverse
         return cls(
-            problem, z, noise, log_prior, log_likelihood, log_q, prior_pull, noise_pull, score, inverse
+            problem, z, noise, log_prior, log_likelihood, log_q, by_prior_mean, by_offset, score, inverse
         )
 
     @property
@@ -79,18 +79,17 @@ class Particles:
         return {name: found[name] for name in names}
 
     def _model(self, factors: np.ndarray) -> dict[str, np.ndarray]:
-        pull = factors[..., None] * self.noise_pull
+        by_offset = factors[..., None] * self.by_offset
         return {
-            "prior_mean": _average(factors[..., None] * self.prior_pull).mean(1),
-            "loading": _outer(pull, self.z).mean(1),
-            "offset": _average(pull).mean(1),
+            "prior_mean": _total(factors[..., None] * self.by_prior_mean).mean(1),
+            "loading": _outer(by_offset, self.z).mean(1),
+            "offset": _total(by_offset).mean(1),
         }
 
     def _proposal(self, path: np.ndarray, score: np.ndarray) -> dict[str, np.ndarray]:
-        slope = self.noise_pull @ self.problem.model.loading - self.prior_pull + self.score
-        path_pull, score_pull = path[..., None] * slope, score[..., None] * self.score
-        by_mean = _average(path_pull + score_pull)
-        by_chol = _outer(path_pull, self.noise) + _outer(score_pull, self.noise)
+        slope = self.by_offset @ self.problem.model.loading - self.by_prior_mean + self.score
+        by_mean = path[..., None] * slope + score[..., None] * self.score
+        by_chol, by_mean = _outer(by_mean, self.noise), _total(by_mean)
         by_chol = np.tril(by_chol - score.sum((-1, -2))[..., None, None] * self.inverse_chol.T).mean(1)
         if not self.problem.amortised:
             return {"proposal_mean": by_mean.mean(1), "proposal_chol": by_chol}
@@ -106,14 +105,14 @@ def draw(problem: Problem, K: int, M: int, replicates: int, seed: int) -> Partic
 
 
 def _normal(centred: np.ndarray, cov: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log density of N(0, cov) and cov⁻¹ times the argument."""
+    """Log density of N(0, cov), and its gradient by the mean, cov⁻¹ times the argument."""
     inverse = np.linalg.inv(cov)
-    pull = centred @ (0.5 * (inverse + inverse.T))
+    by_mean = centred @ (0.5 * (inverse + inverse.T))
     log_det = np.linalg.slogdet(cov)[1]
-    return -0.5 * (centred * pull).sum(-1) - 0.5 * log_det - 0.5 * len(cov) * LOG_2PI, pull
+    return -0.5 * (centred * by_mean).sum(-1) - 0.5 * log_det - 0.5 * len(cov) * LOG_2PI, by_mean
 
 
-def _average(values: np.ndarray) -> np.ndarray:
+def _total(values: np.ndarray) -> np.ndarray:
     """Sum over particles and groups `[R, N, M, K, D] -> [R, N, D]`; the coefficients hold 1/M."""
     return values.sum((-2, -3))
 
@@ -121,6 +120,5 @@ def _average(values: np.ndarray) -> np.ndarray:
 def _outer(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Σ over particles and groups of left rightᵀ: `[R, N, D, E]`."""
     rows, count = left.shape[:2], left.shape[2] * left.shape[3]
-    flat = (array.reshape(*rows, count, array.shape[-1]) for array in (left, right))
-    first, second = flat
+    first, second = (array.reshape(*rows, count, array.shape[-1]) for array in (left, right))
     return np.swapaxes(first, -1, -2) @ second

@@ -1,4 +1,4 @@
-"""Calling what the user wrote: arrays of any library come in, and whatever goes wrong comes out as a finding.
+"""Calling what the user wrote: arrays of any library come in, and whatever goes wrong comes out as a violation.
 
     values, gradients = estimator(problem, K=K, M=M, replicates=R, seed=seed)
 
@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from toyiwae.checks import nearest
-from toyiwae.conformance.bank.nonlinear import Curved
+from toyiwae.conformance.bank.nonlinear import NonlinearProblem
+from toyiwae.conformance.report import Check
 from toyiwae.errors import InputError
 from toyiwae.estimators import registry, usercode
 from toyiwae.estimators.usercode import UserCodeError, said
@@ -29,7 +30,7 @@ Replicates = Callable[..., Any]
 _LARGEST = 1e75  # whose fourth power the tests can still take
 
 
-class Finding(Exception):
+class Violation(Exception):
     """What a call did wrong: `kind` is the name of the check that fails."""
 
     def __init__(self, kind: str, message: str):
@@ -37,6 +38,11 @@ class Finding(Exception):
         super().__init__(message)
         self.kind, self.message = kind, message
         self.seed: int | None = None
+
+    def check(self, where: Mapping[str, Any]) -> Check:
+        """The failed check, of tier 0 unless `where` says otherwise."""
+        failed = {"name": self.kind, "passed": False, "reason": self.message}
+        return Check(**{"tier": 0, "seed": self.seed, **where, **failed})
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +52,12 @@ class Sample:
     Attributes:
         arrays: float64: "value" `[R]` and parameters `[R, *shape]`.
         digits: decimal digits that the least precise dtype carries.
-        moved: whether the call drew from a global random generator.
+        global_noise: whether the call drew from a global random generator.
     """
 
     arrays: dict[str, np.ndarray]
     digits: int
-    moved: bool = False
+    global_noise: bool = False
 
 
 def as_array(value: Any) -> tuple[np.ndarray, int]:
@@ -79,68 +85,70 @@ def guarded(run: Callable[[], T], kind: str = "no exception", what: str = "it ra
     """Runs what the user wrote, or what touches the user's objects; see `toyiwae.estimators.usercode.run`.
 
     Raises:
-        Finding: for anything that was raised, `sys.exit` included.
+        Violation: for anything that was raised, `sys.exit` included.
         KeyboardInterrupt: as it is.
     """
     try:
         return usercode.run(run)
     except UserCodeError as error:
         cause = error.__cause__
-        if isinstance(cause, Finding):
+        if isinstance(cause, Violation):
             raise cause from None
-        raise Finding(kind, f"{what} {error}") from cause
+        raise Violation(kind, f"{what} {error}") from cause
 
 
 def call(
-    estimator: Replicates, problem: Problem | Curved, K: int, M: int, replicates: int, seed: int
+    estimator: Replicates, problem: Problem | NonlinearProblem, K: int, M: int, replicates: int, seed: int
 ) -> Sample:
     """One call of the user's estimator, checked.
 
     Raises:
-        Finding: an exception, a wrong shape or name, a number that is not finite.
+        Violation: an exception, a wrong shape or name, a number that is not finite.
     """
     before, generators = problem.content_hash, global_state()
     answer = guarded(lambda: estimator(problem, K=K, M=M, replicates=replicates, seed=seed))
     if problem.content_hash != before:
-        raise Finding("inputs untouched", "it changed the problem's arrays")
-    moved = global_state() != generators
+        raise Violation("inputs untouched", "it changed the problem's arrays")
+    drew = global_state() != generators
     read = guarded(
         lambda: _checked(answer, problem, replicates), "shapes", "what it returned cannot be read:"
     )
-    return replace(read, moved=moved)
+    return replace(read, global_noise=drew)
 
 
-def _checked(answer: Any, problem: Problem | Curved, replicates: int) -> Sample:
+def _checked(answer: Any, problem: Problem | NonlinearProblem, replicates: int) -> Sample:
     """The answer as arrays of the right shapes."""
     if not isinstance(answer, (tuple, list)) or len(answer) != 2 or not isinstance(answer[1], Mapping):
         kind = type(answer).__name__
-        raise Finding("shapes", f"it returned a {kind}: expected (values [R], {{parameter: [R, ...]}})")
+        raise Violation("shapes", f"it returned a {kind}: expected (values [R], {{parameter: [R, ...]}})")
     values, gradients = answer
     unknown = [name for name in gradients if name not in problem.parameters]
     if unknown:
-        raise Finding("shapes", f"gradient of {unknown[0]!r}: {nearest(str(unknown[0]), problem.parameters)}")
+        raise Violation(
+            "shapes", f"gradient of {unknown[0]!r}: {nearest(str(unknown[0]), problem.parameters)}"
+        )
     wanted = {name: problem.parameters[name] for name in problem.parameters if name in gradients}
     given = {name: (gradients[name], shape) for name, shape in wanted.items()}
     if values is not None:
         given = {"value": (values, ()), **given}
     if not given:
-        raise Finding("shapes", "it returned neither values nor gradients: nothing can be judged")
+        raise Violation("shapes", "it returned neither values nor gradients: nothing can be judged")
     arrays, digits = {}, 15
     for name, (raw, shape) in given.items():
         try:
             arrays[name], carried = as_array(raw)
         except Exception as error:
-            raise Finding("shapes", f"{name} is not an array of real numbers: {said(error)}") from error
+            raise Violation("shapes", f"{name} is not an array of real numbers: {said(error)}") from error
         digits = min(digits, carried)
         if arrays[name].shape != (replicates, *shape):
             expected = (replicates, *shape)
-            raise Finding("shapes", f"{name} has shape {arrays[name].shape}: expected {expected}")
+            raise Violation("shapes", f"{name} has shape {arrays[name].shape}: expected {expected}")
     for name, array in arrays.items():
         bad = int((~np.isfinite(array)).sum())
         if bad:
-            raise Finding("finite", f"{name}: {bad} of {array.size} numbers are not finite")
+            raise Violation("finite", f"{name}: {bad} of {array.size} numbers are not finite")
         if (largest := np.abs(array).max(initial=0.0)) > _LARGEST:
-            raise Finding(
+            raise Violation(
                 "finite", f"{name}: a number of size {largest:.3g}, whose fourth power is beyond float64"
             )
     return Sample(arrays, digits)
@@ -174,7 +182,7 @@ def global_state() -> tuple[Any, ...]:
 
     Python's own is left out: run-time type checkers draw from it.
     """
-    numpy_state = np.random.get_state()  # noqa: NPY002 - to see that nobody moved it
+    numpy_state = np.random.get_state()  # noqa: NPY002 - to see that nobody drew from it
     torch = sys.modules.get("torch")
     torch_state = torch.get_rng_state().numpy().tobytes() if torch is not None else b""
     return numpy_state[1].tobytes(), numpy_state[2], torch_state  # pyright: ignore

@@ -1,4 +1,4 @@
-"""The forms in which an estimator may be written, each turned into replicates; and what else its form lets one ask.
+"""The forms of an estimator, each turned into samples of replicates; and what else its form lets one ask.
 
 * `replicates`: `(problem, *, K, M, replicates, seed) -> (values, gradients)`
 * `coefficients`: `log_w [..., M, K] -> (model, path, score)`
@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from toyiwae.conformance.bank import particles
-from toyiwae.conformance.bank.nonlinear import Curved
+from toyiwae.conformance.bank.nonlinear import NonlinearProblem
 from toyiwae.conformance.calling import call
-from toyiwae.conformance.calling.call import Finding, Replicates, Sample
+from toyiwae.conformance.calling.call import Sample, Violation
 from toyiwae.errors import InputError
 from toyiwae.forms import Coefficients
 from toyiwae.problems.linear_gaussian import Problem
@@ -27,92 +28,90 @@ _SURROGATES = "toyiwae.conformance.calling.torch_surrogate"  # needs torch; load
 
 
 @dataclass(frozen=True, eq=False)
-class Written:
-    """An estimator, loaded.
+class Loaded:
+    """An estimator, loaded; each function raises Violation for whatever a call does wrong.
 
     Attributes:
-        replicates: it, as a function of the contract.
-        probe: of a formula, `log_w -> Coefficients`; of a surrogate, `(problem, K, M, replicates, seed, others) ->
-            Sample`, a call whose noise is that of another seed in all replicates but the first; None for replicates.
+        sample: `(problem, K, M, replicates, seed) -> Sample`: one call.
+        formula: of a formula, `log_w -> (Coefficients, digits that they carry)`; None for other forms.
+        mixed: of a surrogate, `(problem, K, M, replicates, seed, others) -> Sample`: a call in which the noise of all
+            replicates but the first is that of another seed; None for other forms.
     """
 
-    replicates: Replicates
-    probe: Callable[..., Any] | None = None
+    sample: Callable[..., Sample]
+    formula: Callable[[np.ndarray], tuple[Coefficients, int]] | None = None
+    mixed: Callable[..., Sample] | None = None
 
     @classmethod
-    def of(cls, estimator: Callable[..., Any] | str, form: str) -> Written:
+    def of(cls, estimator: Callable[..., Any] | str, form: str) -> Loaded:
         """Loads a function, or what `FILE:NAME` names.
 
         Raises:
             InputError: no such file or name.
             MissingExtraError: a surrogate where torch is not installed.
         """
-        if form == "surrogate":
-            module = importlib.import_module(_SURROGATES)
+        module = importlib.import_module(_SURROGATES) if form == "surrogate" else None
         function = call.load(estimator) if isinstance(estimator, str) else estimator
         if form == "coefficients":
-            return cls(_from_coefficients(function), lambda log_w: evaluated(function, log_w))
-        if form == "surrogate":
-            made = _from_surrogate(module.replicates, function)
-            return cls(made, lambda *where: _apart(made, *where))
-        return cls(function)
+            formula = partial(evaluated, function)
+            return cls(partial(_of_formula, formula), formula)
+        if module is not None:
+            sample = partial(_of_surrogate, module.replicates, function)
+            return cls(sample, mixed=sample)
+        return cls(partial(call.call, function))
 
 
-def _from_coefficients(function: Callable[[Any], Any]) -> Replicates:
-    """Replicates of a formula, by the suite's own sampler."""
+def _of_formula(
+    formula: Callable[[np.ndarray], tuple[Coefficients, int]],
+    problem: Problem, K: int, M: int, replicates: int, seed: int,
+) -> Sample:  # fmt: skip
+    """Replicates of a formula, by the suite's own sampler, with the digits of its coefficients."""
+    carried = []
 
     def estimator(problem: Problem, *, K: int, M: int, replicates: int, seed: int):
         drawn = particles.draw(problem, K, M, replicates, seed)
-        return None, drawn.gradients(evaluated(function, drawn.log_w))
+        coefficients, digits = formula(drawn.log_w)
+        carried.append(digits)
+        return None, drawn.gradients(coefficients)
 
-    return estimator
+    sample = call.call(estimator, problem, K, M, replicates, seed)
+    return replace(sample, digits=min(carried))
 
 
-def evaluated(function: Callable[[Any], Any], log_w: np.ndarray) -> Coefficients:
-    """The formula's answer as coefficients of the right shape.
+def evaluated(function: Callable[[Any], Any], log_w: np.ndarray) -> tuple[Coefficients, int]:
+    """The formula's answer as coefficients of the right shape, and the decimal digits that they carry.
 
     Raises:
-        Finding: an exception, another shape or kind.
+        Violation: an exception, another shape or kind.
     """
     answer = call.guarded(lambda: function(log_w))
     return call.guarded(lambda: _coefficients(answer, log_w.shape), "shapes", "its answer cannot be read:")
 
 
-def _coefficients(answer: Any, shape: tuple[int, ...]) -> Coefficients:
+def _coefficients(answer: Any, shape: tuple[int, ...]) -> tuple[Coefficients, int]:
     parts = (answer.model, answer.path, answer.score) if hasattr(answer, "score") else answer
     if not isinstance(parts, (tuple, list)) or len(parts) != 3:
-        raise Finding("shapes", "expected three arrays (model, path, score), each shaped like log_w")
-    made = []
-    for name, part in zip(("model", "path", "score"), parts, strict=True):
-        array = call.as_array(part)[0]
+        raise Violation("shapes", "expected three arrays (model, path, score), each shaped like log_w")
+    arrays, digits = zip(*map(call.as_array, parts), strict=True)
+    for name, array in zip(("model", "path", "score"), arrays, strict=True):
         if array.shape not in ((), shape):
-            raise Finding("shapes", f"{name} has shape {array.shape}: expected {shape}")
-        made.append(np.broadcast_to(array, shape))
-    return Coefficients(*made)
+            raise Violation("shapes", f"{name} has shape {array.shape}: expected {shape}")
+    return Coefficients(*(np.broadcast_to(array, shape) for array in arrays)), min(digits)
 
 
-def _from_surrogate(evaluate: Callable[..., Any], function: Callable[..., Any]) -> Replicates:
+def _of_surrogate(
+    evaluate: Callable[..., Any], function: Callable[..., Any], problem: Problem | NonlinearProblem,
+    K: int, M: int, replicates: int, seed: int, others: int | None = None,
+) -> Sample:  # fmt: skip
     """Replicates of a surrogate, by torch."""
 
-    def estimator(
-        problem: Problem | Curved, *, K: int, M: int, replicates: int, seed: int, others: int | None = None
-    ):
+    def estimator(problem: Problem | NonlinearProblem, **options: Any) -> Any:
         arrays, decoder = problem, "linear"
-        if isinstance(problem, Curved):
+        if isinstance(problem, NonlinearProblem):
             arrays, decoder = problem.arrays, problem.decoder
-        options = {"K": K, "M": M, "replicates": replicates, "seed": seed, "decoder": decoder}
         try:
-            return evaluate(function, arrays, **options, others=others)
+            return evaluate(function, arrays, decoder=decoder, others=others, **options)
         except InputError as error:  # what it returned, or what it gave the callables
-            raise Finding("shapes", str(error)) from error
+            raise Violation("shapes", str(error)) from error
 
-    return estimator
-
-
-def _apart(
-    estimator: Replicates, problem: Problem | Curved, K: int, M: int, replicates: int, seed: int, others: int
-) -> Sample:
-    def same(problem: Problem | Curved, **options: Any) -> Any:
-        return estimator(problem, **options, others=others)
-
-    return call.call(same, problem, K, M, replicates, seed)
+    return call.call(estimator, problem, K, M, replicates, seed)

@@ -13,18 +13,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from toyiwae.checks import real
-from toyiwae.conformance.bank.nonlinear import Curved
-from toyiwae.conformance.calling import call
-from toyiwae.conformance.calling.call import Finding, Sample
-from toyiwae.conformance.calling.forms import Written
+from toyiwae.conformance.calling.call import Violation
+from toyiwae.conformance.calling.forms import Loaded
 from toyiwae.errors import InputError, ToyiwaeError
-from toyiwae.problems.linear_gaussian import Problem
 
 _START = 120.0  # seconds that importing the user's file may take beyond the time of one call
 
 
-class Isolated:
-    """Calls of one estimator; with a timeout they run in a child process, started again after a hang.
+class Runner:
+    """Runs one estimator; with a timeout they run in a child process, started again after a hang.
 
     Args:
         estimator: a function, or "FILE:NAME".
@@ -36,7 +33,7 @@ class Isolated:
         MissingExtraError: on entering, a surrogate where torch is not installed.
 
     Attributes:
-        probe: `Written.probe`, wherever it runs; None where the form has none.
+        sample, formula, mixed: those of `Loaded`, wherever they run; a hang and a crash are violations too.
     """
 
     def __init__(self, estimator: Callable[..., Any] | str, form: str, timeout: float | None):
@@ -50,18 +47,19 @@ class Isolated:
         self._child: Any = None
         self._pipe: Any = None
         self._restore = contextlib.ExitStack()
-        self.probe: Callable[..., Any] | None = None
 
     def __enter__(self) -> Self:
         """Loads the estimator."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(_surroundings())
             if self._timeout is None:
-                written = Written.of(self._estimator, self._form)
-                self._replicates, self.probe = written.replicates, written.probe
+                loaded = Loaded.of(self._estimator, self._form)
             else:
                 self._start()
-                self.probe = None if self._form == "replicates" else self._remote_probe
+                formula = self._remote("formula") if self._form == "coefficients" else None
+                mixed = self._remote("mixed") if self._form == "surrogate" else None
+                loaded = Loaded(self._remote("sample"), formula, mixed)
+            self.sample, self.formula, self.mixed = loaded.sample, loaded.formula, loaded.mixed
             self._restore = stack.pop_all()
         return self
 
@@ -72,37 +70,29 @@ class Isolated:
         self._stop()
         self._restore.close()
 
-    def call(self, problem: Problem | Curved, K: int, M: int, replicates: int, seed: int) -> Sample:
-        """One call.
+    def _remote(self, name: str) -> Callable[..., Any]:
+        """A function of `Loaded`, run in the child."""
 
-        Raises:
-            Finding: whatever it did wrong, a hang and a crash included.
-        """
-        if self._timeout is None:
-            return call.call(self._replicates, problem, K, M, replicates, seed)
-        return self._ask(("call", (problem, K, M, replicates, seed)))
+        def ask(*arguments: Any) -> Any:
+            if self._child is None:
+                self._start()
+            with contextlib.suppress(OSError):  # it died since the last call: the answer says so
+                self._pipe.send((name, arguments))
+            return self._answer(self._timeout or 0.0)
 
-    def _remote_probe(self, *content: Any) -> Any:
-        return self._ask(("probe", content))
-
-    def _ask(self, message: Any) -> Any:
-        if self._child is None:
-            self._start()
-        with contextlib.suppress(OSError):  # it died since the last call: the answer says so
-            self._pipe.send(message)
-        return self._answer(self._timeout or 0.0)
+        return ask
 
     def _answer(self, seconds: float) -> Any:
         try:
             if not self._pipe.poll(seconds):
                 self._stop()
-                raise Finding("no hang", f"a call did not end within {seconds:g} s")
+                raise Violation("no hang", f"a call did not end within {seconds:g} s")
             kind, content = self._pipe.recv()
         except (EOFError, OSError):
             code = self._stop()
-            raise Finding("no crash", f"its process died with exit code {code}") from None
-        if kind == "finding":
-            raise Finding(*content)
+            raise Violation("no crash", f"its process died with exit code {code}") from None
+        if kind == "violation":
+            raise Violation(*content)
         if kind == "refused":
             kind, message = content
             raise kind(message)
@@ -119,7 +109,7 @@ class Isolated:
         theirs.close()
         try:
             self._answer(_START)
-        except Finding as found:
+        except Violation as found:
             raise InputError(f"estimator {self._estimator!r} could not be loaded: {found.message}") from found
 
     def _stop(self) -> int | None:
@@ -158,7 +148,7 @@ def _surroundings() -> Iterator[None]:
 def _serve(pipe: Any, estimator: Callable[..., Any] | str, form: str) -> None:
     """The child: answers until the pipe closes."""
     try:
-        written = Written.of(estimator, form)
+        loaded = Loaded.of(estimator, form)
         if form == "surrogate":
             _try_gradients()
     except ToyiwaeError as error:
@@ -167,18 +157,13 @@ def _serve(pipe: Any, estimator: Callable[..., Any] | str, form: str) -> None:
     pipe.send(("ready", None))
     while True:
         try:
-            kind, content = pipe.recv()
+            name, arguments = pipe.recv()
         except (EOFError, OSError):
             return
         try:
-            if kind == "call":
-                answer = call.call(written.replicates, *content)
-            else:
-                assert written.probe is not None
-                answer = written.probe(*content)
-            pipe.send(("ok", answer))
-        except Finding as found:
-            pipe.send(("finding", (found.kind, found.message)))
+            pipe.send(("ok", getattr(loaded, name)(*arguments)))
+        except Violation as found:
+            pipe.send(("violation", (found.kind, found.message)))
 
 
 def _try_gradients() -> None:

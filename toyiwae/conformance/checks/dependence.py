@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from toyiwae import stats
-from toyiwae.conformance.checks.hypothesis_tests import STEEP, compare
-from toyiwae.conformance.checks.mean_variance import POWER, Level, record
+from toyiwae.conformance.checks.hypothesis_tests import LARGEST_CORRECTION, compare
+from toyiwae.conformance.checks.mean_variance import POWER, Level, worst_check
 from toyiwae.conformance.report import Check
 
 
@@ -46,7 +46,7 @@ def dependence_checks(
             base = {**where, "name": f"independent {kind}", "tier": 4, "parameter": name, "n": len(products)}
             compared = compare(products, np.zeros(()))
             detectable = level.detectable(len(products))
-            yield record(base, compared, np.zeros(()), 0.0, level, detectable, np.ones((), bool))
+            yield worst_check(base, compared, np.zeros(()), 0.0, level, detectable, np.ones((), bool))
     joint = np.concatenate([np.column_stack([a.reshape(len(a), -1) for a in c.values()]) for c in chunks])
     if np.ptp(joint, axis=0).any():
         yield repeat_check(joint, where, level, digits, noise)
@@ -86,7 +86,11 @@ def coincidence(joint: np.ndarray, noise: int, digits: int) -> float:
     low, high, joint = low[varies], high[varies], joint[:, varies]
     units = 10.0**-digits * np.maximum(np.abs(low), np.abs(high)) / (high - low)
     rounding = units.max() * np.sqrt(joint.size)  # of all entries together, in the units of the next line
-    directions = np.linalg.matrix_rank((joint - joint.mean(axis=0)) / (high - low), tol=rounding)
+    scaled = (joint - joint.mean(axis=0)) / (high - low)
+    if noise < scaled.shape[1]:  # a rank beyond `noise` would not count: as many random combinations show it
+        normal = np.random.default_rng(noise).standard_normal((scaled.shape[1], noise))
+        scaled = scaled @ np.linalg.qr(normal)[0]
+    directions = np.linalg.matrix_rank(scaled, tol=rounding)
     return float(np.prod(np.sort(np.minimum(units, 1.0))[::-1][: min(noise, int(directions))]))
 
 
@@ -101,7 +105,10 @@ def group_check(
     logs = [np.log(float(m.mean)) for m in found if float(m.mean) > 0]
     if len(logs) < 2:
         return Check(**base, reason="nothing varies")
-    if max(abs(float(m.skewness)) / math.sqrt(m.count) for m in found) * level.threshold**3 > 24 * STEEP:
+    if (
+        max(abs(float(m.skewness)) / math.sqrt(m.count) for m in found) * level.threshold**3
+        > 24 * LARGEST_CORRECTION
+    ):
         return Check(**base, reason="tails too heavy for variances to be compared")
     se = math.hypot(*(float(m.mean_se / m.mean) for m in found))
     shift = logs[1] + np.log(M) - logs[0]

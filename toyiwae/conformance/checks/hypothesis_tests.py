@@ -10,18 +10,28 @@ import numpy as np
 from toyiwae import stats
 
 Array = Any
-STEEP = 2.0
+LARGEST_CORRECTION = 2.0
 """Largest correction for skewness, as `|γ| z³ / (6 √n)` at the threshold z, at which a p-value still means much."""
 
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """Coordinate by coordinate: the estimate, its distance to the truth in standard deviations, p-values."""
+    """Coordinate by coordinate: the estimate, its distance to the truth in standard deviations, p-values.
+
+    Attributes:
+        estimate, p_value: of each coordinate.
+        shift: infinite where replicates do not vary and are not the truth.
+        skewness: `|γ| / (6 √n)`, by which the correction for skewness grows.
+    """
 
     estimate: Array
     shift: Array
     p_value: Array
-    steepness: Array
+    skewness: Array
+
+    def too_skewed(self, threshold: float) -> Array:
+        """Where the tails are too heavy for a p-value at this |z|."""
+        return self.skewness * threshold**3 > 4.0 * LARGEST_CORRECTION
 
 
 def compare(
@@ -42,16 +52,17 @@ def compare(
     constant = std <= 1e-13 * np.maximum(size, 1e-300)
     shift = mean - truth
     shift = np.sign(shift) * np.maximum(np.abs(shift) - truth_error - floor * 1e-3 * size, 0.0)
-    scale = np.where(constant, 1.0, std)
     skewness = np.where(constant, 0.0, moments.skewness)
-    t, a = np.sqrt(n) * shift / scale, skewness / np.sqrt(n)
+    shift = shift / np.where(constant, 1.0, std)
+    t, a = np.sqrt(n) * shift, skewness / np.sqrt(n)
     p = stats.p_value(t + a * t**2 / 3.0 + a**2 * t**3 / 27.0 + a / 6.0)
-    exact = np.where(np.abs(mean - truth) <= truth_error + floor * (1e-6 + size), 1.0, 0.0)
-    return Compared(mean, shift / scale, np.where(constant, exact, p), np.abs(skewness) / (6.0 * np.sqrt(n)))
+    right = np.abs(mean - truth) <= truth_error + floor * (1e-6 + size)
+    shift = np.where(constant, np.where(right, 0.0, np.copysign(np.inf, mean - truth)), shift)
+    return Compared(mean, shift, np.where(constant, right * 1.0, p), np.abs(skewness) / (6.0 * np.sqrt(n)))
 
 
 def compare_known(
-    samples: Array, mean: Array, var: Array, level: float, slack: Array | float = 0.0
+    samples: Array, mean: Array, var: Array, level: float, error: Array | float = 0.0
 ) -> Compared:
     """Tests the means of replicates `[n, ...]` whose variance is known (or bounded), whatever else their law.
 
@@ -64,7 +75,7 @@ def compare_known(
         mean: of one replicate, under the hypothesis.
         var: likewise.
         level: the p-value from which the test fails.
-        slack: bound on the error of the mean; it counts in the estimator's favour.
+        error: bound on the error of the mean; it counts in the estimator's favour.
 
     References:
         catoni2012challenging
@@ -73,11 +84,11 @@ def compare_known(
     estimate, bet = samples.mean(axis=0), np.sqrt(2.0 * np.log(2.0 / level) / (n * var))
     log_e = np.full(np.shape(estimate), -np.inf)
     for sign in (1.0, -1.0):
-        y = bet * (sign * (samples - mean) - slack)
+        y = bet * (sign * (samples - mean) - error)
         influence = np.sign(y) * np.log1p(np.abs(y) + 0.5 * y * y)
         log_e = np.maximum(log_e, influence.sum(axis=0) - 0.5 * n * bet**2 * var)
     p = np.minimum(1.0, 2.0 * np.exp(-np.maximum(log_e, 0.0)))
-    shift = np.sign(estimate - mean) * np.maximum(np.abs(estimate - mean) - slack, 0.0) / np.sqrt(var)
+    shift = np.sign(estimate - mean) * np.maximum(np.abs(estimate - mean) - error, 0.0) / np.sqrt(var)
     return Compared(estimate, shift, p, np.zeros(np.shape(estimate)))
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from toyiwae import stats
-from toyiwae.conformance.checks.hypothesis_tests import STEEP, Compared, compare, compare_known, worst
+from toyiwae.conformance.checks.hypothesis_tests import Compared, compare, compare_known, worst
 from toyiwae.conformance.report import Check
 from toyiwae.conformance.truths.targets import Truth
 
@@ -20,7 +20,7 @@ Mask = np.ndarray | np.bool_  # one truth value per coordinate; NumPy makes scal
 
 @dataclass(frozen=True)
 class Level:
-    """The level of each test: a family of `tests` at a family-wise rate."""
+    """The significance level of each test: a family of `tests` shares a family-wise error rate."""
 
     rate: float
     tests: int
@@ -80,24 +80,33 @@ def mean_checks(
         free = judged(name, samples.shape[1:])
         known = free & np.isfinite(truth.mean) & np.isfinite(truth.mean_error)
         mean, error = np.where(known, truth.mean, 0.0), np.where(known, truth.mean_error, 0.0)
-        detectable, spread = level.detectable(len(samples)), np.std(samples, axis=0)
-        vague = known & (error > np.maximum(0.01 * detectable * spread, 1e-9 * (1 + np.abs(mean))))
+        detectable, std = level.detectable(len(samples)), np.std(samples, axis=0)
+        vague = known & (error > np.maximum(0.01 * detectable * std, 1e-9 * (1 + np.abs(mean))))
         keep = known & ~vague
         if keep.any():
             compared = compare(samples, mean, error, floor=10.0 ** (3 - digits))
-            yield record(base, compared, mean, error, level, detectable, keep)
+            made = worst_check(base, compared, mean, error, level, detectable, keep)
+            yield replace(made, reason=_above(made, truth.log_evidence))
         reason = "the truth is not known to 1 % of what is to be detected"
         yield from left_out(base, keep, [(free & ~known, truth.mean_reason), (vague, reason)])
 
 
+def _above(check: Check, log_evidence: float | None) -> str | None:
+    """Of a value that failed and lies above log p(x): by how much."""
+    if check.passed or log_evidence is None or not (check.estimate or 0.0) > log_evidence + 1e-9:
+        return None
+    return f"the value lies {(check.estimate or 0.0) - log_evidence:.3g} nats above log p(x)"
+
+
 def variance_checks(
-    arrays: Mapping[str, np.ndarray], truths: Mapping[str, Truth], where: Any, level: Level
+    arrays: Mapping[str, np.ndarray], truths: Mapping[str, Truth], where: Any, level: Level, digits: int
 ) -> Iterator[Check]:
     """Tier 3: the mean of the squared distance from the exact mean, in units of the true variance, against 1.
 
     The variance of that square is the kurtosis less 1. Where it is known the test holds for every sample size
     (`compare_known`); where it is estimated, only as long as it is small enough to be estimated. A variance known
-    to be 0 is not one that is not known: the first must not vary, the second is not judged.
+    to be 0 is not one that is not known: the first must not vary, the second is not judged. Rounding of the mean to
+    the digits that the replicates carry counts as an error of the variance.
     """
     for name, samples in arrays.items():
         truth = truths[name]
@@ -112,7 +121,10 @@ def variance_checks(
         wild = varies & ~np.isfinite(0.0 if truth.kurtosis is None else truth.kurtosis)
         keep = varies & ~wild
         if keep.any():
-            yield _variance_check(base, samples, truth, keep, level)
+            rounding = (10.0**-digits * np.where(keep, truth.mean, 0.0)) ** 2
+            yield _variance_check(
+                base, samples, replace(truth, var_error=truth.var_error + rounding), keep, level
+            )
         elif (centred & ~varies).any():
             keep = centred & ~varies
             still = np.ptp(samples, axis=0) <= 1e-7 * (1 + np.abs(samples).max(axis=0))
@@ -132,18 +144,18 @@ def _variance_check(
     mean = np.where(known, np.asarray(truth.mean), 0.0)
     squares = np.where(known, (samples - mean) ** 2 / var, 1.0)
     if truth.kurtosis is not None:
-        spread = np.where(known, np.asarray(truth.kurtosis) - 1.0, 1.0)
-        compared = compare_known(squares, np.ones(var.shape), spread, level.each, error)
+        of_square = np.where(known, np.asarray(truth.kurtosis) - 1.0, 1.0)
+        compared = compare_known(squares, np.ones(var.shape), of_square, level.each, error)
         refused, gap = False, level.detectable_known(n)
     else:
-        spread = np.var(squares, axis=0)
+        of_square = np.var(squares, axis=0)
         compared = compare(squares, np.ones(var.shape), error)
-        refused, gap = compared.steepness * level.threshold**3 > 4 * STEEP, level.detectable(n)
-    index, detectable = worst(compared, known), gap * np.sqrt(spread)
-    made = record(base, compared, np.ones(var.shape), error, level, detectable[index], known)
+        refused, gap = compared.too_skewed(level.threshold), level.detectable(n)
+    index, detectable = worst(compared, known), gap * np.sqrt(of_square)
+    made = worst_check(base, compared, np.ones(var.shape), error, level, detectable[index], known)
     hopeless = known & (refused | (detectable > 1.0))
     if hopeless.any() and (made.passed or np.any(refused)):
-        worst_of = np.where(hopeless, spread, 0.0).max() + 1.0
+        worst_of = np.where(hopeless, of_square, 0.0).max() + 1.0
         reason = f"kurtosis {worst_of:.3g}: {n} replicates would not show a variance twice the right one"
         return Check(**base, reason=reason)
     scale = float(np.asarray(var)[index])
@@ -155,13 +167,13 @@ def _variance_check(
     return Check(**{**vars(made), **numbers})
 
 
-def record(
+def worst_check(
     base: dict[str, Any], compared: Compared, truth: Any, error: Any, level: Level, detectable: float,
     keep: Mask,
 ) -> Check:  # fmt: skip
-    """The record of the worst coordinate of those to keep; one without a p-value fails."""
+    """The check of the worst coordinate of those to keep; one without a p-value fails."""
     index = worst(compared, keep)
-    p = float(compared.p_value[index])
+    p, shift = float(compared.p_value[index]), float(compared.shift[index])
     error = np.broadcast_to(error, compared.p_value.shape)
     return Check(
         **base,
@@ -170,7 +182,7 @@ def record(
         estimate=float(compared.estimate[index]),
         truth=float(np.asarray(truth)[index]),
         truth_error=float(error[index]),
-        shift_in_sd=float(compared.shift[index]),
+        shift_in_sd=shift if math.isfinite(shift) else None,
         p_value=p,
         smallest_detectable=float(detectable),
         passed=p > level.each,

@@ -17,19 +17,22 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from toyiwae.conformance.calling.call import Finding
+from toyiwae.conformance.calling.call import Sample, Violation
 from toyiwae.conformance.checks import mean_variance
 from toyiwae.conformance.report import Check
 from toyiwae.conformance.truths.targets import Truth
 
 GRID = (0.1, 0.25, 0.5)
 BATCH, BATCHES = 50, 80
+CELL = ("problem", "K", "M")
+Where = tuple[str, int, int]
+"""A cell: the problem's name, K and M."""
 
 
 @dataclass
@@ -67,59 +70,67 @@ class EProcess:
         self.n += len(samples)
 
 
-def smallest_detectable(n: int, tests: int, rate: float) -> float:
+def minimum_detectable(n: int, tests: int, rate: float) -> float:
     """The shift found within n replicates with probability 0.999, for normal replicates and the best λ.
 
     The log e-value then has mean `n δ²/2` and standard deviation `δ √n`.
     """
-    bar = np.log(tests / rate * 2 * len(GRID))
-    return float((3.09 + np.sqrt(3.09**2 + 2.0 * bar)) / np.sqrt(n))
+    threshold = np.log(tests / rate * 2 * len(GRID))
+    return float((3.09 + np.sqrt(3.09**2 + 2.0 * threshold)) / np.sqrt(n))
 
 
-def checks(plan: Any, calls: Any) -> Iterator[Check]:
-    """Rounds of 50 replicates of every cell until one coordinate is rejected, at most 80 rounds."""
-    cells = {}
-    for entry in plan.entries:
-        truths = plan.truths(entry)
-        if isinstance(truths, str):
-            yield Check("mean", 2, entry.name, reason=truths)
-            continue
-        cells |= {(entry.name, K, M): (entry, K, M, truths[K, M]) for K, M in entry.cells}
-    running: dict[tuple[Any, str], EProcess] = {}
-    names = {entry.name: plan.returned(calls, entry) for entry in plan.entries}
-    for key, (_, _, _, truths) in cells.items():
-        for name in names[key[0]]:
-            process, refused = _start(truths[name], key, name)
-            yield from refused
-            if process is not None:
-                running[key, name] = process
-    plan.tests = max(1, sum(int(np.isfinite(process.std).sum()) for process in running.values()))
-    bar = float(np.log(plan.tests / plan.rate))
+def processes(
+    truths: Mapping[Where, Mapping[str, Truth]],
+) -> tuple[dict[tuple[Where, str], EProcess], list[Check]]:
+    """The e-processes of what is known, by cell and name, and the refusals of what is not."""
+    started = {
+        (where, name): start(truths[where][name], where, name) for where in truths for name in truths[where]
+    }
+    running = {key: process for key, (process, _) in started.items() if process is not None}
+    return running, [check for _, refused in started.values() for check in refused]
+
+
+def count(running: Mapping[tuple[Where, str], EProcess]) -> int:
+    """Number of coordinates that share the rate."""
+    return max(1, sum(int(np.isfinite(process.std).sum()) for process in running.values()))
+
+
+def checks(
+    running: Mapping[tuple[Where, str], EProcess], rate: float, draw: Callable[..., Sample]
+) -> Iterator[Check]:
+    """Rounds of 50 replicates of every cell until one coordinate is rejected, at most 80 rounds.
+
+    Args:
+        running: the e-processes; the replicates are added to them.
+        rate: the family-wise error rate.
+        draw: `(problem's name, K, M, replicates, number of the round) -> Sample`.
+    """
+    tests = count(running)
+    threshold = float(np.log(tests / rate))
     for number in range(BATCHES):
-        for key, (entry, K, M, _) in cells.items():
-            mine = {name: process for (where, name), process in running.items() if where == key}
-            if not mine:
-                continue
+        for where in dict.fromkeys(where for where, _ in running):
             try:
-                (sample,) = plan.chunks(calls, replace(entry), K, M, BATCH, start=1000 + number)
-            except Finding as found:
-                where = {"problem": key[0], "K": K, "M": M, "seed": found.seed, "reason": found.message}
-                yield Check(name=found.kind, tier=0, **where, passed=False)
+                sample = draw(*where, BATCH, number)
+            except Violation as found:
+                yield found.check(dict(zip(CELL, where, strict=True)))
                 return
-            for name, process in mine.items():
-                if name in sample.arrays:
-                    process.add(sample.arrays[name])
-        if any(np.max(process.peak) >= bar for process in running.values()):
+            for name, array in sample.arrays.items():
+                if (where, name) in running:
+                    running[where, name].add(array)
+        if any(np.max(process.peak) >= threshold for process in running.values()):
             break
-    yield from (_check(*key, process, plan, bar) for key, process in running.items() if process.n)
+    for (where, name), process in running.items():
+        if process.n:
+            detectable = minimum_detectable(process.n, tests, rate)
+            yield _check(where, name, process, threshold, detectable)
 
 
-def _start(truth: Truth, where: Any, name: str) -> tuple[EProcess | None, list[Check]]:
+def start(truth: Truth, where: Where, name: str) -> tuple[EProcess | None, list[Check]]:
     """The e-process of the coordinates whose mean and variance are known, and the refusal of the others.
 
     Coordinates that are not judged have mean 0 and an infinite standard deviation: nothing is wagered on them.
     """
-    base: dict[str, Any] = dict(zip(("problem", "K", "M"), where, strict=True))
+    base: dict[str, Any] = dict(zip(CELL, where, strict=True))
     base |= {"name": "sequential mean", "tier": 2, "parameter": name}
     if truth.mean is None:
         return None, [Check(**base, reason=truth.mean_reason)]
@@ -138,7 +149,7 @@ def _start(truth: Truth, where: Any, name: str) -> tuple[EProcess | None, list[C
     return EProcess(np.where(known, truth.mean, 0.0), np.where(known, std, np.inf)), refused
 
 
-def _check(where: Any, name: str, process: EProcess, plan: Any, bar: float) -> Check:
+def _check(where: Where, name: str, process: EProcess, threshold: float, detectable: float) -> Check:
     index = tuple(int(i) for i in np.unravel_index(int(np.argmax(process.peak)), np.shape(process.peak)))
     peak, n = float(process.peak[index]), process.n
     estimate, truth = float(process.total[index]) / n, float(process.mean[index])
@@ -146,6 +157,5 @@ def _check(where: Any, name: str, process: EProcess, plan: Any, bar: float) -> C
         "sequential mean", 2, *where, parameter=name, index=index, coordinates=int(np.isfinite(process.std).sum()),
         n=n, estimate=estimate, truth=truth, truth_error=0.0,
         shift_in_sd=(estimate - truth) / float(process.std[index]), p_value=float(np.exp(-min(peak, 700.0))),
-        smallest_detectable=smallest_detectable(n, plan.tests, plan.rate), passed=peak < bar,
-        e_value=float(np.exp(min(peak, 700.0))),
+        smallest_detectable=detectable, passed=peak < threshold, e_value=float(np.exp(min(peak, 700.0))),
     )  # fmt: skip

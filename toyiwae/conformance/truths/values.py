@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from toyiwae.estimators import Estimator
+from toyiwae.conformance.truths.targets import ANY_VARIANCE, Target, Truth
 from toyiwae.forms import Bound
 from toyiwae.oracle.finite_k.bounds import FiniteK
 from toyiwae.oracle.finite_k.fourth_moments import Spread
@@ -12,22 +12,22 @@ from toyiwae.oracle.laws.bounded import Bounded
 from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.truth import Cell, fourth_moments
 
-NOT_DERIVED = "the variance of the value of {name} is not derived"
 
+def truth(target: Target, cell: Cell, log_evidence: float) -> Truth:
+    """The truth of a value, without its variance: that of the bound whose gradient is estimated, or of L_K without one.
 
-def mean(claimed: Estimator, cell: Cell) -> tuple[np.ndarray | None, np.ndarray, str | None]:
-    """The bound that the gradients climb, or L_K where they climb none; its error; why it is not known.
-
-    What is withheld is not replaced: L_K stands in for a bound that the estimator does not have, not for one that is
+    What is not known is not replaced: L_K stands in for a bound that the estimator does not have, not for one that is
     not known.
     """
-    truth = cell.gradients[claimed.name]
-    value, slack, reason = cell.bound, cell.bound_error, cell.reason
+    claimed, found = target.claimed, cell.gradients[target.claimed.name]
+    value, error, reason = cell.bound, cell.bound_error, cell.reason
     if claimed.target.model is not None or claimed.target.proposal is not None:
-        value, slack, reason = truth.target_bound, truth.target_bound_error, truth.reason
-    if value is None or slack is None:
-        return None, np.zeros(()), reason
-    return np.asarray(value), np.asarray(slack + 1e-12 * (1.0 + abs(value))), reason
+        value, error, reason = found.target_bound, found.target_bound_error, found.reason
+    missing = f"the variance of the value of {claimed.name} is not derived" if target.named else ANY_VARIANCE
+    options = {"mean_reason": reason, "var_reason": missing, "log_evidence": log_evidence}
+    if value is None or error is None:
+        return Truth(None, np.zeros(()), **options)
+    return Truth(np.asarray(value), np.asarray(error + 1e-12 * (1.0 + abs(value))), **options)
 
 
 def parts(bound: Bound, K: int, M: int) -> tuple[int, int] | None:
@@ -41,8 +41,10 @@ def parts(bound: Bound, K: int, M: int) -> tuple[int, int] | None:
     return particles, K * M // particles
 
 
-def spread(whitened: Whitened, bound: Bound, K: int, M: int) -> tuple[Spread, float, int] | None:
-    """Spread of one part of a value, the error of its variance, and the number of parts; None for other values.
+def fourth_moments_of(
+    whitened: Whitened, bound: Bound, K: int, M: int
+) -> tuple[Spread, np.ndarray, int] | None:
+    """Variance and fourth moment of one part of a value, the variance's error, and how many parts; None for others.
 
     At one particle the variance is `Σ β²/2 + Σ h²`, as exact as β and h are. Elsewhere it comes from derivatives of
     `E[y^-s]` on a circle (`toyiwae.oracle.finite_k.fourth_moments`); its error is that of the transform carried
@@ -58,7 +60,7 @@ def spread(whitened: Whitened, bound: Bound, K: int, M: int) -> tuple[Spread, fl
         other = log_variance(FiniteK(whitened.law(bound.exponent), [particles]))
         scale = bound.exponent**2 * rows**2
         error = other.error.sum() / scale + np.abs(other.value.sum() / scale - made.var.value)
-    return made, float(error), groups
+    return made, np.asarray(error), groups
 
 
 def log_variance(engine: FiniteK) -> Bounded:

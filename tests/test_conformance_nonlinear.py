@@ -12,7 +12,7 @@ import toyiwae
 from tests.members import surrogate_of
 from toyiwae import estimators
 from toyiwae.conformance import api
-from toyiwae.conformance.bank.bank import bank, curved
+from toyiwae.conformance.bank.bank import bank, nonlinear_bank
 from toyiwae.conformance.checks.hypothesis_tests import compare
 from toyiwae.conformance.truths import nonlinear
 from toyiwae.conformance.truths.targets import Target
@@ -20,11 +20,11 @@ from toyiwae.weights import log_mean_exp
 
 torch = pytest.importorskip("torch", reason="surrogates need torch")
 
-ENTRY = curved()[0]
+ENTRY = nonlinear_bank()[0]
 
 
 def densities(changed=None):
-    """The curved problem's log w(ε) by its own formulas, one parameter perhaps changed by a complex step."""
+    """The nonlinear problem's log w(ε) by its own formulas, one parameter perhaps changed by a complex step."""
     arrays = ENTRY.problem.arrays
     values = {
         name: getattr(arrays.model, name).astype(complex) for name in ("prior_mean", "loading", "offset")
@@ -62,7 +62,7 @@ def bound(K, changed=None):
 
 @pytest.mark.parametrize("K", [1, 2])
 def test_its_truth_agrees_with_derivatives_of_a_direct_quadrature(K):
-    entry = type(ENTRY)("curved", ENTRY.problem, ((K, 1),), "")
+    entry = type(ENTRY)("nonlinear", ENTRY.problem, ((K, 1),), "")
     truth = nonlinear.truths(Target.of("iwae"), entry)[K, 1]
     assert float(truth["value"].mean) == pytest.approx(bound(K).real, rel=1e-10)
     for name, shape in ENTRY.problem.parameters.items():
@@ -74,7 +74,7 @@ def test_its_truth_agrees_with_derivatives_of_a_direct_quadrature(K):
 def test_its_truth_agrees_with_monte_carlo(name):
     """NumPy noise, derivatives by complex steps along each particle: nothing of torch, nothing of the oracle."""
     n, K, tiny = 40_000, 2, 1e-30
-    entry = type(ENTRY)("curved", ENTRY.problem, ((K, 1),), "")
+    entry = type(ENTRY)("nonlinear", ENTRY.problem, ((K, 1),), "")
     truth = nonlinear.truths(Target.of(name), entry)[K, 1]
     noise = np.random.default_rng(5).standard_normal(n * K)
     mean, std = ENTRY.problem.arrays.proposal.mean[0], math.sqrt(ENTRY.problem.arrays.proposal.cov[0, 0])
@@ -136,7 +136,7 @@ def expanded(log_joint, log_q, sample, *, K, M):
 def test_what_is_right_for_quadratics_only_passes_every_linear_problem(wrong, target):
     report = toyiwae.check(wrong, target, form="surrogate")
     assert report.verdict == "does not conform"
-    assert {failure.problem for failure in report.failures} == {"curved"}
+    assert {failure.problem for failure in report.failures} == {"nonlinear"}
 
 
 @pytest.mark.parametrize(("wrong", "target"), [(coarse, "dreg"), (expanded, "iwae")])
@@ -144,13 +144,13 @@ def test_what_is_right_for_quadratics_only_fails_on_the_nonlinear_decoder_only(w
     monkeypatch.setattr(api, "bank", lambda: bank()[:1])  # the truths of all take longer than the judging
     report = toyiwae.check(wrong, target, form="surrogate", K=3, M=(1, 2), shift=0.2)
     assert report.verdict == "does not conform"
-    assert {failure.problem for failure in report.failures} == {"curved"}
+    assert {failure.problem for failure in report.failures} == {"nonlinear"}
     assert any(failure.tier == 2 for failure in report.failures)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["iwae", "vimco_arithmetic"])
-def test_false_alarms_keep_to_the_family_rate(name, monkeypatch):
+def test_type_i_errors_keep_to_the_family_wise_rate(name, monkeypatch):
     """On the nonlinear problem alone, whose variances are judged by estimated fourth moments."""
     monkeypatch.setattr(api, "bank", lambda: ())
     runs, rate = 200, 0.05
