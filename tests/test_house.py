@@ -55,7 +55,7 @@ def type_checking_only(tree: ast.AST) -> set[ast.AST]:
 def imports(source: str, names: set[str], package: str) -> Iterator[tuple[str, bool]]:
     """Every import in a source: the module imported, and whether that happens inside a function.
 
-    `from toyiwae import problem` counts as toyiwae.problems.linear_gaussian, so does a relative import, and
+    `from toyiwae import forms` counts as toyiwae.forms, so does a relative import, and
     `import_extra("torch")` as torch; what is for type checkers only does not count.
     """
     tree = ast.parse(source)
@@ -141,7 +141,7 @@ def test_the_import_reader_sees_every_spelling():
     source = """
 import toyiwae.forms
 from toyiwae import truth
-from . import laws
+from .laws import gaussian
 from .. import montecarlo
 from ..estimators import registry
 def f():
@@ -157,7 +157,7 @@ if TYPE_CHECKING:
         "toyiwae.estimators.registry",
     }
     assert set(imports(source, names, "toyiwae.oracle")) == {
-        ("toyiwae.problems.linear_gaussian", False),
+        ("toyiwae.forms", False),
         *((name, False) for name in names),
         ("torch.nn", True),
         ("pandas", True),

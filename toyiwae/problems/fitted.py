@@ -61,8 +61,13 @@ def factor_analysis_of(fitted: Any) -> Factors:
         InputError: if an attribute is missing or does not fit the others, or the object is a PCA.
     """
     if hasattr(fitted, "explained_variance_"):
-        raise InputError(f"fitted is {_kind(fitted)} with explained_variance_: use Problem.from_pca")
-    return _factors(fitted, _components(fitted, "FactorAnalysis"), "FactorAnalysis")
+        raise InputError(
+            f"fitted is a {type(fitted).__name__} with explained_variance_: use Problem.from_pca"
+        )
+    components, mean, noise_var = _attributes(
+        fitted, "FactorAnalysis", components_=2, mean_=1, noise_variance_=1
+    )
+    return _factors(components, mean, noise_var)
 
 
 def pca_of(fitted: Any) -> Factors:
@@ -76,8 +81,9 @@ def pca_of(fitted: Any) -> Factors:
     References:
         tipping1999probabilistic
     """
-    components = _components(fitted, "PCA")
-    explained = checks.vector(_attribute(fitted, "explained_variance_", "PCA"), "fitted.explained_variance_")
+    components, mean, explained, noise_var = _attributes(
+        fitted, "PCA", components_=2, mean_=1, explained_variance_=1, noise_variance_=0
+    )
     checks.axis(
         explained,
         0,
@@ -85,38 +91,27 @@ def pca_of(fitted: Any) -> Factors:
         "fitted.explained_variance_",
         f"there are {len(components)} components_",
     )
-    noise_var = float(
-        checks.real_array(_attribute(fitted, "noise_variance_", "PCA"), "fitted.noise_variance_", (0,))
-    )
     if noise_var <= 1e-12 * explained.max():
         raise InputError(
             f"fitted.noise_variance_ is {noise_var:g}: fit fewer components than x has directions"
         )
-    return _factors(fitted, components * np.sqrt(np.maximum(explained - noise_var, 0.0))[:, None], "PCA")
+    root = np.sqrt(np.maximum(explained - noise_var, 0.0))
+    return _factors(components * root[:, None], mean, np.full(len(mean), noise_var))
 
 
-def _factors(fitted: Any, components: np.ndarray, kind: str) -> Factors:
-    dim_x = components.shape[1]
-    mean = checks.vector(_attribute(fitted, "mean_", kind), "fitted.mean_")
-    checks.axis(
-        components, -1, len(mean), "fitted.components_", f"fitted.mean_ has {checks.entries(len(mean))}"
-    )
-    noise_var = variances(_attribute(fitted, "noise_variance_", kind), "fitted.noise_variance_", dim_x)
-    checks.axis(noise_var, 0, dim_x, "fitted.noise_variance_", f"fitted.mean_ has {checks.entries(dim_x)}")
-    return Factors(components.T, mean, noise_var)
+def _attributes(fitted: Any, kind: str, **dimensions: int) -> list[np.ndarray]:
+    """Attributes of a fitted object as arrays of so many dimensions."""
+    for name in dimensions:
+        if not hasattr(fitted, name):
+            found = f"a {type(fitted).__name__} without {name}"
+            raise InputError(f"fitted is {found}: expected a {kind} of scikit-learn after fit()")
+    return [
+        checks.real_array(getattr(fitted, name), f"fitted.{name}", (n,)) for name, n in dimensions.items()
+    ]
 
 
-def _components(fitted: Any, kind: str) -> np.ndarray:
-    return checks.matrix(_attribute(fitted, "components_", kind), "fitted.components_")
-
-
-def _attribute(fitted: Any, name: str, kind: str) -> Any:
-    if not hasattr(fitted, name):
-        raise InputError(
-            f"fitted is {_kind(fitted)} without {name}: expected a {kind} of scikit-learn after fit()"
-        )
-    return getattr(fitted, name)
-
-
-def _kind(fitted: Any) -> str:
-    return f"a {type(fitted).__name__}"
+def _factors(components: np.ndarray, mean: np.ndarray, noise_var: np.ndarray) -> Factors:
+    dim_x, because = len(mean), f"fitted.mean_ has {checks.entries(len(mean))}"
+    checks.axis(components, -1, dim_x, "fitted.components_", because)
+    checks.axis(noise_var, 0, dim_x, "fitted.noise_variance_", because)
+    return Factors(components.T, mean, variances(noise_var, "fitted.noise_variance_", dim_x))
