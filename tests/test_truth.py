@@ -4,22 +4,19 @@
 # pyright: reportOperatorIssue=false, reportOptionalMemberAccess=false
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import toyiwae
 from tests import quadrature
-from tests.problems import random_problem
+from tests.problems import random_problem, reference
 from tests.quadrature import NOISE_PRECISION, PRIOR_VAR, Toy, X
 from toyiwae import estimators
 from toyiwae.estimators import Estimator
 from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.problems.linear_gaussian import Problem
 from toyiwae.truth import GradientTruth
-
-REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "exact.json"
 
 
 def as_problem(toy: Toy) -> Problem:
@@ -59,42 +56,55 @@ def flat(truth: GradientTruth, field: str) -> dict[str, float]:
     }
 
 
-def second_moments(toy: Toy, estimator: Estimator, groups: int, particles: int) -> dict[str, float]:
-    """E[Δ²] of each parameter by tensor quadrature."""
+def moments_by_quadrature(
+    toy: Toy, estimator: Estimator, groups: int, particles: int
+) -> dict[str, tuple[float, float]]:
+    """Mean and variance of each parameter's gradient by tensor quadrature."""
     noise, log_w, weights = quadrature.log_weights(toy, groups, particles)
-    made, factors = estimator(log_w), toy.gradients(noise)
-    result = {}
-    for name, (first, second) in factors.items():
+    made, result = estimator(log_w), {}
+    for name, (first, second) in toy.gradients(noise).items():
         parts = (made.model, 0.0) if name in quadrature.MODEL else (made.path, made.score)
         drawn = (parts[0] * first + parts[1] * second).sum(axis=(-2, -1))
-        result[name] = float(weights @ drawn**2)
+        mean = float(weights @ drawn)
+        result[name] = mean, float(weights @ drawn**2) - mean**2
     return result
 
 
 @pytest.mark.parametrize("toy", [Toy(), Toy.wide(), Toy(mean=0.3, std=0.45)], ids=["narrow", "wide", "far"])
 @pytest.mark.parametrize(
-    ("groups", "particles"), [(1, 1), (1, 2), (1, 3), (2, 1), pytest.param(2, 2, marks=pytest.mark.slow)]
+    "cells",
+    [
+        pytest.param([(1, 1), (1, 2), (1, 3), (2, 1)], id="up to three particles"),
+        pytest.param([(2, 2)], id="four particles", marks=pytest.mark.slow),
+    ],
 )
-def test_moments_agree_with_tensor_quadrature(toy: Toy, groups: int, particles: int) -> None:
+def test_moments_agree_with_tensor_quadrature(toy: Toy, cells: list[tuple[int, int]]) -> None:
     """Mean and variance of every estimator and parameter, to what the quadrature carries."""
-    chosen = [e for e in estimators.all() if e.min_particles <= particles]
-    exact = toyiwae.exact(as_problem(toy), K=particles, M=groups, estimators=chosen, parameters="all")
-    tolerance = (
-        1e-9 if groups * particles < 4 else 1e-6
-    )  # the rule's own error: four particles take a coarse step
-    for estimator in chosen:
-        truth = exact.cell(particles, groups).gradients[estimator.name]
-        means = flat(truth, "mean")
-        expected = quadrature.mean_gradient(toy, estimator, groups, particles)
+    least = {e.min_particles for e in estimators.all()}
+    exact = {
+        few: toyiwae.exact(
+            as_problem(toy),
+            K=sorted({k for _, k in cells if k >= few}),
+            M=[1, 2],
+            estimators=[e for e in estimators.all() if e.min_particles == few],
+            parameters="all",
+        )
+        for few in least
+    }
+    judged = [(e, *cell) for e in estimators.all() for cell in cells if e.min_particles <= cell[1]]
+    assert {estimator.name for estimator, *_ in judged} == set(estimators.names()) or cells == [(2, 2)]
+    for estimator, groups, particles in judged:
+        # the rule's own error: four particles take a coarse step
+        tolerance = 1e-9 if groups * particles < 4 else 1e-6
+        truth = exact[estimator.min_particles].cell(particles, groups).gradients[estimator.name]
+        expected = moments_by_quadrature(toy, estimator, groups, particles)
+        means, variances = flat(truth, "mean"), flat(truth, "var")
         assert means.keys() == expected.keys()
         np.testing.assert_allclose(
-            list(means.values()), [expected[k] for k in means], rtol=tolerance, atol=tolerance
+            list(means.values()), [expected[k][0] for k in means], rtol=tolerance, atol=tolerance
         )
-        variances = flat(truth, "var")
-        squares = second_moments(toy, estimator, groups, particles)
-        expected_var = [squares[k] - expected[k] ** 2 for k in variances]
         np.testing.assert_allclose(
-            list(variances.values()), expected_var, rtol=10 * tolerance, atol=tolerance
+            list(variances.values()), [expected[k][1] for k in variances], rtol=10 * tolerance, atol=tolerance
         )
 
 
@@ -122,11 +132,10 @@ CERTIFIED = {
 }
 
 
-@pytest.mark.skipif(not REFERENCE.exists(), reason="the reference values are not part of the package")
 @pytest.mark.parametrize("name", ["two_in_three", "narrow", "twelve"])
 def test_agrees_with_the_reference(name: str) -> None:
     """Every gap, sample size, mean and variance to 1e-8."""
-    entry = json.loads(REFERENCE.read_text())[name]
+    entry = reference()[name]
     problem, rows = Problem.from_dict(entry["problem"]), entry["truth"]["rows"]
     asked = {key.split("/")[0] for row in rows for key in row.get("gradients", {})}
     exact = toyiwae.exact(problem, K=[row["K"] for row in rows], estimators=sorted(asked))
@@ -186,8 +195,10 @@ def scaled_problem(
     )
 
 
-EVERY_K = [1, 2, 10, 1000, 10**6, 10**12]
+EVERY_K = [1, 2, 1000, 10**12]
 FORMS = [e for e in estimators.all() if e.form is not None and not e.form.has_log_terms]
+# where it is not about the estimators: weights to the powers 0, 1 and 2, another exponent, all groups pooled
+KINDS = [estimators.get(name) for name in ("elbo", "iwae", "dreg", "vr_iwae:0.4", "piwae")]
 
 
 @pytest.mark.parametrize(
@@ -203,12 +214,16 @@ FORMS = [e for e in estimators.all() if e.form is not None and not e.form.has_lo
         (0.5, 1.3, {"dim_z": 7, "dim_x": 2}),
         (0.5, 1.3, {"dim_z": 2, "dim_x": 7}),
         (0.5, 1.2, {"dim_z": 1, "dim_x": 1}),
+        pytest.param(1e-6, 1.0, {}, marks=pytest.mark.slow),
     ],
     ids=["infinite-variance", "heavy", "nearly-singular-law", "far", "far-wide", "far-narrow", "condition", "Dz>Dx",
-         "Dz<Dx", "one"],
+         "Dz<Dx", "one", "nearly-equal"],
 )  # fmt: skip
 def test_limits_keep_their_accuracy(shift: float, scale: float, options: dict) -> None:
-    """Values exist at every K, are ordered as theory says, and their stated errors stay small."""
+    """Values exist at every K, are ordered as theory says, and are right to 1e-8, or variances say why not.
+
+    Variances count against themselves, means against the larger of themselves and their standard deviation.
+    """
     exact = toyiwae.exact(scaled_problem(shift, scale, **options), K=EVERY_K, estimators=FORMS)
     gaps = np.array([cell.gap for cell in exact.results])
     sizes = np.array([cell.ess for cell in exact.results])
@@ -222,11 +237,10 @@ def test_limits_keep_their_accuracy(shift: float, scale: float, options: dict) -
         assert cell.ess_error <= 1e-8 * cell.ess
         for truth in cell.gradients.values():
             for moments in truth.parameters.values():
-                spread = np.sqrt(moments.var)
-                assert np.all(moments.var_error <= 1e-6 * moments.var + 1e-300)
-                assert np.all(
-                    moments.mean_error <= 1e-8 * (np.abs(moments.mean) + spread + np.abs(moments.bias))
-                )
+                good = moments.var_error <= 1e-8 * moments.var
+                assert np.all(good | (np.isnan(moments.var) & bool(moments.reason)))
+                spread = np.sqrt(np.nan_to_num(moments.var, nan=np.inf))
+                assert np.all(moments.mean_error <= 1e-8 * np.maximum(np.abs(moments.mean), spread))
 
 
 def test_proposal_equal_to_the_posterior() -> None:
@@ -258,7 +272,7 @@ def test_gap_of_a_billion_particles_in_fifty_dimensions() -> None:
 def test_average_over_rows_is_the_average_of_rows() -> None:
     """Many rows with an amortised proposal: values and means average, variances shrink as 1/N², weights carry x."""
     problem = toyiwae.paper_problem(D=3, N=5, perturbation_std=0.3, seed=4)
-    options = {"K": [1, 7, 300], "M": 2, "estimators": FORMS}
+    options = {"K": [1, 7, 300], "M": 2, "estimators": KINDS}
     together = toyiwae.exact(problem, parameters="all", **options)
     rows = [toyiwae.exact(problem.row(n), parameters="all", **options) for n in range(5)]
     assert together.log_evidence == pytest.approx(np.mean([row.log_evidence for row in rows]))
@@ -296,15 +310,18 @@ def test_results_are_frozen_and_strict() -> None:
         toyiwae.exact(as_problem(Toy()), K=0)
 
 
-def test_covariance_agrees_with_variances_and_quadrature() -> None:
+@pytest.mark.parametrize(
+    "chosen", [pytest.param(KINDS, id="kinds"), pytest.param(FORMS, id="all", marks=pytest.mark.slow)]
+)
+def test_covariance_agrees_with_variances_and_quadrature(chosen: list[Estimator]) -> None:
     """Its diagonal holds the variances; off it, two parameters of one latent against tensor quadrature."""
     toy, particles = Toy(), 2
     exact = toyiwae.exact(
-        as_problem(toy), K=particles, M=3, estimators=FORMS, parameters="all", covariance=True
+        as_problem(toy), K=particles, M=3, estimators=chosen, parameters="all", covariance=True
     )
     noise, log_w, weights = quadrature.log_weights(toy, 1, particles)
     factors = toy.gradients(noise)
-    for estimator in FORMS:
+    for estimator in chosen:
         truth = exact.cell(particles, 3).gradients[estimator.name]
         for part, names in (("model", quadrature.MODEL), ("proposal", quadrature.PROPOSAL)):
             cov = truth.cov[part]
