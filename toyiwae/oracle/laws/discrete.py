@@ -110,6 +110,10 @@ class DiscreteLaw:
         value = factors[0].base if known else (product.value @ weight)[None]
         return Bounded(value, (EPS * (sizes @ (size * weight)) + product.error @ weight)[None])
 
+    def moment_less_one(self, power: int) -> Bounded:
+        """E[w^power] - 1: [1, 1]."""
+        return self.moment(power) - 1.0
+
     def log_moments(
         self, factors: tuple[Table, ...], order: int, centre: float | np.ndarray = 0.0
     ) -> list[Bounded]:

@@ -106,6 +106,14 @@ class GaussianMoments:
         mean = np.real(TiltedNoise(self.beta, self.h, s).expectation(factors)[:, 0])
         return Bounded(moment * mean, error * np.abs(mean) + EPS * moment * self.sizes(s, factors)[:, 0])
 
+    def moment_less_one(self, power: int) -> Bounded:
+        """E[w^power] - 1 for a power of 2 or more, with a relative accuracy of its own: [N, 1]."""
+        s = np.array([float(power)])
+        log_moment, error = self.log_moment(s), self.log_moment_error(s)
+        # a sum of positive terms, each rounded in proportion to itself and not, as where it is exponentiated, to 1
+        error = np.maximum(error - 8.0 * EPS, 0.0) + 32.0 * EPS * np.abs(log_moment)
+        return Bounded(log_moment, error).expm1()
+
     def sizes(self, s: np.ndarray, factors: tuple[Polynomial, ...], about: float = 1.0) -> np.ndarray:
         """Round-off of the mean of a product under the laws ∝ w^s, in machine precisions: [N or 1, S, F]."""
         errors = (np.asarray(error / EPS) for error in (self.beta_error, self.h_error))

@@ -70,6 +70,10 @@ class Law(Protocol):
         """E[w^power Π g]: [N, F]; raises MissingMomentError where it does not exist."""
         ...
 
+    def moment_less_one(self, power: int) -> Bounded:
+        """E[w^power] - 1 for a power of 2 or more, to a relative accuracy of its own where it can be had: [N, 1]."""
+        ...
+
     def upper_log_t(self, decay: float, p: float = 1.0) -> float:
         """Log t beyond which E[e^{-t w^p}] < e^-decay for every row."""
         ...

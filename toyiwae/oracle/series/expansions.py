@@ -18,7 +18,7 @@ import numpy as np
 
 from toyiwae.errors import InputError, MissingMomentError, PrecisionError
 from toyiwae.forms import Form
-from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.oracle.laws.bounded import EPS, Bounded, stack, where
 from toyiwae.oracle.series import multiprecision
 from toyiwae.oracle.series.cumulants import Means, lowest_order
 from toyiwae.oracle.series.delta_method import checked, named, statistic
@@ -171,13 +171,10 @@ def snr_constant(problem: Problem | Whitened, form: Form, parameter: str) -> Snr
     series = _Series(_whitened(problem), form, parameter, 8)
     var_order, var = series.leading("var", 2 * series.lowest + 1, series.parameter.free)
     mean_order, mean = series.leading("mean", series.lowest, var.value > 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        constant = np.abs(mean.value) / np.sqrt(var.value)
-        relative = 0.5 * var.error / var.value
-        relative = relative + np.where(mean.value != 0.0, mean.error / np.abs(mean.value), 0.0)
+    constant = abs(mean) / var.sqrt()
     exponent = np.where(var.value > 0.0, 0.5 * var_order - mean_order, np.nan)
     pooled = ("model" if series.parameter.part == "model" else "path") in form.pooled
-    return SnrLimit(constant, exponent, constant * (relative + 4 * EPS), pooled, series.max_power)
+    return SnrLimit(constant.value, exponent, constant.error, pooled, series.max_power)
 
 
 def _whitened(problem: Problem | Whitened) -> Whitened:
@@ -185,14 +182,14 @@ def _whitened(problem: Problem | Whitened) -> Whitened:
 
 
 def _float_bound(whitened: Whitened, order: int, exponent: float) -> Expansion:
-    law = whitened.law(exponent)
-    means = Means(FloatMoments(law, exponent).central)
-    start = whitened.law().log_moment(exponent) if exponent != 1.0 else np.zeros((len(law), 1))
-    terms = [Bounded(start, 4 * EPS * np.abs(start))]
-    terms += [named("the bound", n, lambda n=n: means.log(n)) for n in range(1, order + 1)]
-    pairs = [_arrays(term, (len(law), 1)) for term in terms]
-    value = np.array([value.mean() for value, _ in pairs]) / exponent
-    return Expansion(0, value, np.array([error.mean() for _, error in pairs]) / abs(exponent))
+    law, one = whitened.law(exponent), whitened.law()
+    means, nothing = Means(FloatMoments(law, exponent).central), Bounded.zeros((len(law), 1))
+    terms = [
+        Bounded(one.log_moment(exponent), one.log_moment_error(exponent)) if exponent != 1.0 else nothing
+    ]
+    terms += [named("the bound", n, lambda n=n: means.log(n)) + nothing for n in range(1, order + 1)]
+    found = stack([term.mean() for term in terms]) / exponent
+    return Expansion(0, found.value, found.error)
 
 
 def _gradient(
@@ -213,10 +210,10 @@ class _Series:
         self.shape = self.parameter.shape
         law, width = whitened.law(form.exponent), self.parameter.size
         self._parts: list[tuple[slice | np.ndarray, _Rows]] = []
-        evidence = log_evidence(whitened).value
+        evidence = log_evidence(whitened)
         for rows in row_batches(law, min(width, 2 * law.beta.size**2)):
             gradients = whitened.gradients(law, rows, form.exponent)
-            self._parts.append((rows, _Rows(gradients, form, self.parameter, evidence[rows, None], order)))
+            self._parts.append((rows, _Rows(gradients, form, self.parameter, evidence[rows][:, None], order)))
         self.lowest = min(part.lowest for _, part in self._parts)
 
     @property
@@ -227,16 +224,15 @@ class _Series:
     def expansion(self, kind: str, order: int) -> Expansion:
         """The terms up to an order."""
         first = min(self.lowest if kind == "mean" else 2 * self.lowest + 1, order)
-        terms = [self.coefficient(kind, n) for n in range(first, order + 1)]
-        return Expansion(first, np.array([t.value for t in terms]), np.array([t.error for t in terms]))
+        found = stack([self.coefficient(kind, n) for n in range(first, order + 1)])
+        return Expansion(first, found.value, found.error)
 
     def leading(self, kind: str, first: int, wanted: np.ndarray) -> tuple[np.ndarray, Bounded]:
         """The lowest order whose coefficient is not 0 within its error, by coordinate, and that coefficient.
 
         Where all vanish it is the last order looked at, and 0.
         """
-        order, value, error = np.full(self.shape, first), np.zeros(self.shape), np.zeros(self.shape)
-        missing = wanted
+        order, result, missing = np.full(self.shape, first), Bounded.zeros(self.shape), wanted
         for n in range(first, first + _DEPTH + 1):
             try:
                 term = self.coefficient(kind, n)
@@ -246,31 +242,30 @@ class _Series:
                 raise
             order = np.where(missing, n, order)
             found = missing & (np.abs(term.value) > term.error)
-            value, error = np.where(found, term.value, value), np.where(found, term.error, error)
+            result = where(found, term, result)
             missing = missing & ~found
             if not missing.any():
                 break
-        return order, Bounded(value, error)
+        return order, result
 
     def coefficient(self, kind: str, order: int) -> Bounded:
         """The coefficient of K^-order in the mean or the variance."""
         what = f"the {'mean' if kind == 'mean' else 'variance'} of the gradient of {self.parameter.name}"
-        value, error = np.zeros(self.shape), np.zeros(self.shape)
+        power, total = 1 if kind == "mean" else 2, Bounded.zeros(self.shape)
         for rows, part in self._parts:
-            x = self._whitened.x[rows]
+            x = self._whitened.x[rows] ** power
             term = named(what, order, lambda part=part: getattr(part, kind)(order))
-            by_row, slack = _arrays(term, (len(x), part.width))
-            value = value + self.parameter.summed(by_row, x if kind == "mean" else x**2, rows)
-            error = error + self.parameter.summed(slack, np.abs(x) if kind == "mean" else x**2, rows)
-        count = len(self._whitened.x) ** (1 if kind == "mean" else 2)
-        return Bounded(value / count, (error + EPS * np.abs(value)) / count)
+            term = term + Bounded.zeros((len(x), part.width))
+            value = self.parameter.summed(term.value, x, rows)
+            total = total + Bounded(value, self.parameter.summed(term.error, np.abs(x), rows))
+        return total / float(len(self._whitened.x) ** power)
 
 
 class _Rows:
     """A batch of rows: one form's gradient as a statistic of means, and the moments that it needs."""
 
     def __init__(
-        self, gradients: Gradients, form: Form, parameter: Parameter, log_evidence: np.ndarray, order: int
+        self, gradients: Gradients, form: Form, parameter: Parameter, log_evidence: Bounded, order: int
     ):
         law, proposal = gradients.law, parameter.part == "proposal"
         self.moments = moments = FloatMoments(law, form.exponent)
@@ -288,8 +283,7 @@ class _Rows:
         if "score" in self._statistic or "scaled" in self._statistic:
             score = score.less(law.moment(0, (score,)).value)
             moments.tags["score"] = Tag(0, score, centred=True)
-            scale = Bounded(log_evidence, 8 * EPS * np.abs(log_evidence))
-            moments.tags["scaled"] = Tag(0, score, scale, centred=True)
+            moments.tags["scaled"] = Tag(0, score, log_evidence, centred=True)
         self._means = Means(moments.central, moments.joint)
         self.lowest = lowest_order(self._statistic)
 
@@ -301,9 +295,3 @@ class _Rows:
     def var(self, order: int) -> Any:
         """The coefficient of K^-order in the variance."""
         return self._means.variance(self._statistic, order)
-
-
-def _arrays(term: Bounded | int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    if isinstance(term, int):
-        return np.zeros(shape), np.zeros(shape)
-    return np.broadcast_to(term.value, shape), np.broadcast_to(term.error, shape)

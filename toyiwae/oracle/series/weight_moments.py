@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import cached_property
 from math import comb
 from typing import Any
 
@@ -16,8 +15,7 @@ import numpy as np
 
 from toyiwae.errors import MissingMomentError, PrecisionError
 from toyiwae.oracle.enclosure.law import PreciseLaw
-from toyiwae.oracle.laws.bounded import EPS, Bounded
-from toyiwae.oracle.laws.gaussian import GaussianLaw
+from toyiwae.oracle.laws.bounded import Bounded
 from toyiwae.oracle.laws.protocol import Law
 
 
@@ -51,7 +49,7 @@ class WeightMoments:
         Raises:
             MissingMomentError: if E[wⁿ] does not exist.
         """
-        return _alternating(n, 2, self._remembered_excess)
+        return _alternating(n, 2, self._remembered_less_one)
 
     def joint(self, names: tuple[Hashable, ...], n: int) -> Any:
         """E[Π φ uⁿ] for one or two variables.
@@ -68,7 +66,7 @@ class WeightMoments:
             total = total if tag.scale is None else total * tag.scale
         return total
 
-    def excess(self, power: int) -> Any:
+    def moment_less_one(self, power: int) -> Any:
         """E[w^power] - 1, to full relative accuracy."""
         raise NotImplementedError
 
@@ -76,10 +74,10 @@ class WeightMoments:
         """E[w^power Π g]."""
         raise NotImplementedError
 
-    def _remembered_excess(self, power: int) -> Any:
+    def _remembered_less_one(self, power: int) -> Any:
         if (power,) not in self._known:
             self._need(power)
-            self._known[(power,)] = self.excess(power)
+            self._known[(power,)] = self.moment_less_one(power)
         return self._known[(power,)]
 
     def _remembered(self, power: int, factors: tuple[Any, ...]) -> Any:
@@ -109,38 +107,14 @@ class FloatMoments(WeightMoments):
         super().__init__(law.max_power, exponent)
         self.law = law
 
-    def excess(self, power: int) -> Bounded:
+    def moment_less_one(self, power: int) -> Bounded:
         """E[w^power] - 1: [N, 1]."""
-        log_moment = self.law.log_moment(float(power))
-        with np.errstate(over="ignore"):
-            value = _finite(np.expm1(log_moment), power)
-        return Bounded(
-            value, self._slack(power, log_moment) * (1.0 + value) * np.minimum(1.0, np.abs(log_moment))
-        )
+        return _finite(self.law.moment_less_one(power), power)
 
     def raw(self, power: int, factors: tuple[Any, ...]) -> Bounded:
-        """E[w^power Π g]: [N, F]; round-off is in proportion to the root mean squares of the factors."""
-        log_moment = self.law.log_moment(float(power))
+        """E[w^power Π g]: [N, F]."""
         with np.errstate(over="ignore", invalid="ignore"):
-            value = _finite(self.law.moment(power, factors).value, power)
-            squares = [self.law.moment(power, (g, g)).value for g in factors]
-            other = squares[1] if len(factors) == 2 else np.exp(log_moment)
-            size = np.sqrt(squares[0]) * np.sqrt(other)
-        return Bounded(value, (self._slack(power, log_moment) + self._whitening) * size)
-
-    @cached_property
-    def _whitening(self) -> float:
-        """Round-off in β and h, which move the functions g in proportion to their spread."""
-        if not isinstance(self.law, GaussianLaw):
-            return 0.0
-        return float(np.max(self.law.beta_error)) + float(np.max(self.law.h_error))
-
-    def _slack(self, power: int, log_moment: np.ndarray) -> np.ndarray:
-        """Relative error of E[w^power]: [N, 1]."""
-        size = EPS * (8.0 + np.abs(log_moment))
-        if not isinstance(self.law, GaussianLaw):
-            return size
-        return size + self.law.log_moment_error(float(power))
+            return _finite(self.law.moment(power, factors), power)
 
 
 class MultiprecisionMoments(WeightMoments):
@@ -151,7 +125,7 @@ class MultiprecisionMoments(WeightMoments):
         super().__init__(law.max_power, exponent, tags)
         self._law = law
 
-    def excess(self, power: int) -> Any:
+    def moment_less_one(self, power: int) -> Any:
         """E[w^power] - 1."""
         return self._law.ctx.expm1(self._law.log_moment(self._law.ctx.mpf(power)))
 
@@ -169,7 +143,7 @@ def _alternating(n: int, start: int, term: Callable[[int], Any]) -> Any:
     return total
 
 
-def _finite(value: np.ndarray, power: int) -> np.ndarray:
-    if not np.isfinite(value).all():
+def _finite(moment: Bounded, power: int) -> Bounded:
+    if not np.isfinite(moment.value).all():
         raise PrecisionError(f"E[w^{power}] exceeds the range of double precision: ask for digits")
-    return value
+    return moment
