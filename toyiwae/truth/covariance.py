@@ -10,7 +10,8 @@ import numpy as np
 
 from toyiwae.errors import InputError
 from toyiwae.forms import Form
-from toyiwae.oracle.finite_k.gradients import GradientEngine, total
+from toyiwae.oracle.finite_k.every_k import insert_single
+from toyiwae.oracle.finite_k.gradients import GradientEngine, covariance_of_one
 from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.oracle.laws.polynomials import Polynomial
 from toyiwae.oracle.laws.ranges import Grids
@@ -110,22 +111,11 @@ def _covariances(
     law, f: Parts, h: Parts, particles: Sequence[int], engine: GradientEngine | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of aligned coordinates, for every K, and the error: [N, nK, F]."""
-    many = None if engine is None else engine.covariance(f, h)
-    values, errors, position = [], [], 0
-    for k in particles:
-        if k > 1 and many is not None:
-            values.append(many.value[:, position])
-            errors.append(np.broadcast_to(many.error, many.value.shape)[:, position])
-            position += 1
-        else:
-            left, right = (total(parts, float(k)) for parts in (f, h))
-            left, right = (g.less(law.moment(0, (g,)).value) for g in (left, right))
-            moment = law.moment(0, (left, right)) / k
-            values.append(moment.value)
-            errors.append(moment.error)
+    many = engine and engine.covariance(f, h)
+    found = insert_single(particles, many, lambda k: covariance_of_one(law, f, h, k))
     if engine is not None:
         engine.forget()
-    return np.stack(values, axis=1), np.stack(errors, axis=1)
+    return found.value, np.broadcast_to(found.error, found.shape)
 
 
 def _design(

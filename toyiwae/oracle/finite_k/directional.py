@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.oracle.laws.bounded import Bounded
 
 
 def directional_snr(mean: Bounded, cov: Bounded) -> Bounded:
@@ -18,22 +18,16 @@ def directional_snr(mean: Bounded, cov: Bounded) -> Bounded:
         mean: `[F]`.
         cov: `[F, F]`.
     """
-    length = np.linalg.norm(mean.value)
-    if length == 0.0:
-        return Bounded(np.asarray(np.nan), np.asarray(np.nan))
+    unknown = Bounded(np.asarray(np.nan), np.asarray(np.nan))
+    if not mean.value.any():
+        return unknown
     if len(mean.value) == 1 or not cov.value.any():
         return Bounded(np.asarray(np.inf), np.asarray(0.0))
-    u, turn = mean.value / length, float(np.linalg.norm(mean.error) / length)  # by how much u may be turned
-    along, trace = float(u @ cov.value @ u), float(np.trace(cov.value))
-    slack = float(np.abs(u) @ cov.error @ np.abs(u))
-    slack += 2 * turn * float(np.linalg.norm(cov.value @ u)) + turn**2 * trace
-    signal, noise = length**2 + along, trace - along
-    signal_error = 2 * length * float(np.linalg.norm(mean.error)) + slack + 4 * EPS * signal
-    noise_error = float(np.trace(cov.error)) + slack + 4 * EPS * trace
-    if noise <= noise_error:
-        return Bounded(np.asarray(np.nan), np.asarray(np.nan))
-    value = float(np.sqrt(signal / noise))
-    return Bounded(
-        np.asarray(value),
-        np.asarray(value * (signal_error / signal + noise_error / (noise - noise_error)) / 2),
-    )
+    scale = Bounded.exact(np.abs(mean.value).max())  # keeps squares within the range of floats
+    direction = mean / scale
+    square = (direction * direction).sum()
+    along, trace = direction @ (cov @ direction) / square, cov.map(np.diagonal).sum()
+    signal, noise = square * (scale * scale) + along, trace - along
+    if noise.value <= noise.error:
+        return unknown
+    return (signal / noise).sqrt()
