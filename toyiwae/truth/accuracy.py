@@ -113,8 +113,9 @@ def _for_integrals(law: GaussianLaw, particles: Sequence[int], coordinates: int,
     if not (law.beta.any() or law.h.any()):
         return 0.0  # equal weights: nothing to integrate
     ctx = MPContext()
-    row = law.h[np.argmax((law.h**2).sum(axis=1))]
-    lifted = PreciseLaw(ctx, [ctx.mpf(float(b)) for b in law.beta], [ctx.mpf(float(h)) for h in row])
+    farthest = int(np.argmax((law.h**2).sum(axis=1)))
+    beta = law.beta if law.beta.ndim == 1 else law.beta[farthest]
+    lifted = PreciseLaw(ctx, [ctx.mpf(float(b)) for b in beta], [ctx.mpf(float(h)) for h in law.h[farthest]])
     made = plan(lifted, 1, (0, 1, 2), particles, digits + 8.0)
     nodes = sum(segment.count * segment.bits / 128 for segment in made.segments)
     points = (made.high - made.low) * len(particles) * made.bits / 128

@@ -18,9 +18,12 @@ from toyiwae.oracle.laws.grid import Grid
 from toyiwae.oracle.laws.ranges import Grids
 from toyiwae.oracle.whitened.components import GradientComponents
 from toyiwae.oracle.whitened.gradient_polynomials import Gradients
+from toyiwae.oracle.whitened.own_covariances import OwnWhitened
 from toyiwae.oracle.whitened.rows import row_batches
 from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.problems.parameter import Parameter
+
+_MOST_ROWS = 256  # of a batch of bounds, whose transforms have one coordinate
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,12 @@ class Averaged:
     mean: Bounded
 
 
-def bounds(whitened: Whitened, particles: Sequence[int], exponent: float = 1.0) -> Bounds:
+def bounds(whitened: Whitened | OwnWhitened, particles: Sequence[int], exponent: float = 1.0) -> Bounds:
     """Exact bounds and expected sample sizes of w^exponent (not 0) for each number of particles."""
     law = whitened.law(exponent)
     gap, ess = [], []
     many = [k for k in particles if k > 1]
-    grids, batches = Grids(particles), list(row_batches(law, 8))
+    grids, batches = Grids(particles), list(row_batches(law, 8, _MOST_ROWS))
     for rows in batches:
         part = law.take(rows)
         grid = grids(part)
@@ -73,7 +76,7 @@ def _log_mean(law: GaussianLaw, exponent: float) -> Bounded:
 
 
 def gradients(
-    whitened: Whitened, jobs: Mapping[Any, tuple[Form, str]], particles: Sequence[int]
+    whitened: Whitened | OwnWhitened, jobs: Mapping[Any, tuple[Form, str]], particles: Sequence[int]
 ) -> dict[Any, Averaged]:
     """Mean and variance of one group's gradient of the average over rows, for each job and number of particles.
 
@@ -92,11 +95,9 @@ def gradients(
     sums = {key: Average(whitened.x, parameter, len(particles)) for key, (_, parameter) in wanted.items()}
     for exponent in sorted({form.exponent for form, _ in wanted.values()}):
         chosen = {key: job for key, job in wanted.items() if job[0].exponent == exponent}
-        law = whitened.law(exponent)
         grids = Grids(particles if exponent != 0.0 else ())
         width = max(parameter.size for _, parameter in chosen.values())
-        for rows in row_batches(law, min(width, 2 * law.beta.size**2)):
-            batch = whitened.gradients(law, rows, exponent)
+        for rows, batch in whitened.batches(exponent, min(width, 2 * whitened.problem.dim_z**2)):
             for key, moments in _moments(batch, chosen, particles, grids(batch.law)):
                 sums[key].add(rows, moments)
     return {key: average.result() for key, average in sums.items()}

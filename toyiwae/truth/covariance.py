@@ -16,7 +16,6 @@ from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.oracle.laws.polynomials import Polynomial
 from toyiwae.oracle.laws.ranges import Grids
 from toyiwae.oracle.whitened.components import GradientComponents
-from toyiwae.oracle.whitened.rows import row_batches
 from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.problems.parameter import Parameter
 
@@ -50,21 +49,20 @@ def covariance(
     count = sum(parameter.size for parameter in records)
     if count > MOST_COORDINATES:
         raise InputError(f"covariance of {count} coordinates: expected at most {MOST_COORDINATES}")
-    law = whitened.law(form.exponent)
     many = [k for k in particles if k > 1]
     grids = Grids(particles if form.exponent != 0.0 else ())
     value, error = np.zeros((2, len(particles), count, count))
     kinds = {
         parameter.kind: parameter for parameter in reversed(records)
     }  # which share their base coordinates
-    for rows in row_batches(law, _PAIRS):
-        built = GradientComponents(whitened.gradients(law, rows, form.exponent))
+    for rows, part in whitened.batches(form.exponent, _PAIRS):
+        built = GradientComponents(part)
         blocks = [built.of(form, parameter) for parameter in kinds.values()]
         if not any(blocks):
             return Bounded(value, error)
-        grid = grids(law.take(rows))
-        engine = GradientEngine(law.take(rows), many, grid) if grid is not None else None
-        base, slack = _base_covariance(law.take(rows), blocks, particles, engine)  # [N, nK, B, B]
+        grid = grids(part.law)
+        engine = GradientEngine(part.law, many, grid) if grid is not None else None
+        base, slack = _base_covariance(part.law, blocks, particles, engine)  # [N, nK, B, B]
         widths = {k: next(iter(block.values())).base.shape[1] for k, block in zip(kinds, blocks, strict=True)}
         design = _design(records, whitened.x[rows], widths, rows)  # [N, F, B]
         value += np.einsum("nfb,nkbc,ngc->kfg", design, base, design, optimize=True)

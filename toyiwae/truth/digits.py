@@ -18,7 +18,7 @@ from toyiwae.oracle.enclosure.fixed_point import objects
 from toyiwae.oracle.enclosure.precise import PreciseBounds, PreciseMoments
 from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.oracle.series import multiprecision
-from toyiwae.problems.linear_gaussian import Data, Problem
+from toyiwae.problems.linear_gaussian import Data, Problem, Proposal
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,15 @@ def rows_of(problem: Problem, rows: np.ndarray) -> Problem:
     """Some rows of the data; the proposal stays amortised, so that nothing is rounded."""
     if problem.data.x.ndim == 1:
         return problem
-    return Problem(problem.model, problem.proposal, Data(problem.data.x[rows]))
+    proposal = problem.proposal
+    if proposal.per_observation:
+        own, shared = proposal.given(), len(proposal.cov_shape) == 2
+        given = {
+            name: value if value is None or (shared and name != "mean") else value[rows]
+            for name, value in own.items()
+        }
+        proposal = Proposal(**given)
+    return Problem(problem.model, proposal, Data(problem.data.x[rows]))
 
 
 class Multiprecision:

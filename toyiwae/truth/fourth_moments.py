@@ -12,7 +12,6 @@ from toyiwae.oracle.finite_k.fourth_moments import FourthEngine, Spread, central
 from toyiwae.oracle.laws.bounded import Bounded
 from toyiwae.oracle.laws.ranges import Grids
 from toyiwae.oracle.whitened.components import GradientComponents
-from toyiwae.oracle.whitened.rows import row_batches
 from toyiwae.oracle.whitened.whitening import Whitened
 
 
@@ -30,12 +29,11 @@ def gradients(
     plain = form_of_mean(form) is form
     records = [whitened.problem.parameters.record(name) for name in parameters]
     chosen = {p.name: p for p in records if plain or p.part == "model"}
-    law, x, count = whitened.law(form.exponent), whitened.x, len(whitened.x)
+    x, count = whitened.x, len(whitened.x)
     many, grids = [k for k in particles if k > 1], Grids(particles)
     totals = {name: np.zeros((2, 2, len(particles), *p.shape)) for name, p in chosen.items()}
     width = max((p.size for p in chosen.values()), default=1)
-    for rows in row_batches(law, width):
-        part = whitened.gradients(law, rows, form.exponent)
+    for rows, part in whitened.batches(form.exponent, width):
         built, grid = GradientComponents(part), grids(part.law)
         engine = FourthEngine(part.law, many, grid) if grid is not None else None
         for name, parameter in chosen.items():

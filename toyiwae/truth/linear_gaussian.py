@@ -17,8 +17,7 @@ from toyiwae.oracle.laws.bounded import Bounded
 from toyiwae.oracle.laws.gaussian import GaussianLaw
 from toyiwae.oracle.laws.ranges import Grids
 from toyiwae.oracle.whitened import evidence
-from toyiwae.oracle.whitened.rows import row_batches
-from toyiwae.oracle.whitened.whitening import Whitened
+from toyiwae.oracle.whitened.own_covariances import whiten
 from toyiwae.problems.linear_gaussian import Problem
 from toyiwae.truth import covariance
 from toyiwae.truth.averages import Average, Averaged, Bounds, bounds, gradients
@@ -32,7 +31,7 @@ class GaussianSource:
     """The truths of a linear-Gaussian problem."""
 
     def __init__(self, problem: Problem):
-        self.problem, self.whitened = problem, Whitened(problem)
+        self.problem, self.whitened = problem, whiten(problem)
 
     @cached_property
     def _evidence(self) -> Bounded:
@@ -105,8 +104,7 @@ class GaussianSource:
         sums = {key: Average(self.whitened.x, parameter, len(particles)) for key, parameter in moved.items()}
         grids = Grids(particles, uniform=double)  # a double integral shifts one grid against another
         width = max((parameter.size for parameter in moved.values()), default=1)
-        for batch in row_batches(law, min(width, 2 * law.beta.size**2)) if jobs else ():
-            part = self.whitened.gradients(law, batch, 1.0)
+        for batch, part in self.whitened.batches(1.0, min(width, 2 * self.problem.dim_z**2)) if jobs else ():
             grid = grids(part.law)
             engine = LogEngine(part.law, many, grid) if grid is not None else None
             known: dict[Any, Bounded] = {}

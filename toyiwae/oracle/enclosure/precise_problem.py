@@ -166,13 +166,11 @@ def rows(problem: Problem, ctx: MPContext) -> list[PreciseRow]:
     prior, noise = Inverse(model.prior_cov, ctx), Inverse(model.noise_cov, ctx)
     loaded = noise.dot(loading)
     precision = prior.dot(exact(np.eye(problem.dim_z), ctx)) + _symmetric(loading, loaded, ctx)
-    factor = cholesky(exact(problem.proposal.cov, ctx), ctx)
-    values, vectors = ctx.eigsy(ctx.matrix((factor.T.dot(precision).dot(factor)).tolist()))
-    rotation = objects(list(vectors)).reshape(problem.dim_z, problem.dim_z)
-    turned = factor.dot(rotation)
-    inverse_factor = lower_inverse(factor, ctx)
-    result = []
+    shared = len(problem.proposal.cov_shape) == 2
+    result, axes = [], _axes(problem.proposal.cov, precision, ctx) if shared else None
     for n in range(problem.n_rows):
+        own = axes or _axes(problem.proposal.cov[n], precision, ctx)
+        values, rotation, turned, inverse_factor = own
         mean = _proposal_mean(problem, n, ctx)
         misfit = loading.dot(mean) + offset - exact(found.x[n], ctx)
         pull = prior.dot(mean - exact(model.prior_mean, ctx)) + loaded.T.dot(misfit)
@@ -181,6 +179,14 @@ def rows(problem: Problem, ctx: MPContext) -> list[PreciseRow]:
         forms = (turned, rotation, half, inverse_factor, precision, pull, prior, noise)
         result.append(PreciseRow(problem, ctx, n, beta, h, mean, *forms))
     return result
+
+
+def _axes(cov: np.ndarray, precision: Objects, ctx: MPContext) -> tuple[Any, Objects, Objects, Objects]:
+    """Eigenvalues of LᵀP⁻¹L, their vectors U, LU and L⁻¹ of one covariance LLᵀ."""
+    factor = cholesky(exact(cov, ctx), ctx)
+    values, vectors = ctx.eigsy(ctx.matrix((factor.T.dot(precision).dot(factor)).tolist()))
+    rotation = objects(list(vectors)).reshape(len(factor), len(factor))
+    return values, rotation, factor.dot(rotation), lower_inverse(factor, ctx)
 
 
 def _symmetric(a: Objects, b: Objects, ctx: MPContext) -> Objects:
@@ -195,7 +201,7 @@ def _symmetric(a: Objects, b: Objects, ctx: MPContext) -> Objects:
 def _proposal_mean(problem: Problem, n: int, ctx: MPContext) -> Objects:
     proposal = problem.proposal
     if proposal.weight is None:
-        return exact(np.asarray(proposal.mean), ctx)
+        return exact(problem.observations().proposal_mean[n], ctx)
     x = exact(problem.rows().x[n], ctx)
     return exact(proposal.weight, ctx).dot(x) + exact(np.asarray(proposal.offset), ctx)
 

@@ -20,6 +20,7 @@ from toyiwae.oracle.laws.spectrum import Nodes, abscissae, on_contour
 
 _SMALL = 0.2  # |sβ| up to which powers are summed
 _POWERS = 26  # how many: 0.2^26 is below the machine precision
+_BLOCK = 2**14  # nodes of all observations that are computed at once
 _RESCALE = 16  # factors after which the product is brought back to size 1
 
 
@@ -106,7 +107,10 @@ class OwnSpectra:
     def log_moment_on(self, nodes: Nodes, h: np.ndarray, *, near_zero: bool) -> tuple[np.ndarray, np.ndarray]:
         """Real and imaginary part of log M at the nodes, the latter up to multiples of 2π: [N, S]."""
         x, v = float(nodes.s[0].real), np.ascontiguousarray(nodes.s.imag)
-        log_size, angle, real, imag = self._products(x, v, h**2 / (2.0 * (1.0 + self.beta)))
+        weight, size = h**2 / (2.0 * (1.0 + self.beta)), max(1, _BLOCK // len(v))
+        blocks = [slice(n, n + size) for n in range(0, len(h), size)]  # that stay in a processor's cache
+        parts = [_products(x, v, self.beta[rows], weight[rows]) for rows in blocks]
+        log_size, angle, real, imag = (np.concatenate(part) for part in zip(*parts, strict=True))
         first, second = x * x - x - v * v, (2.0 * x - 1.0) * v  # s(s-1)
         of_h = first * real + second * imag, second * real - first * imag
         constant = 0.5 * x * self._logs - log_size, 0.5 * v * self._logs - angle
@@ -122,33 +126,6 @@ class OwnSpectra:
     def _within(self, size: np.ndarray) -> np.ndarray:
         """Where all sβ of an observation are small: [N, S]."""
         return self._largest * size <= _SMALL
-
-    def _products(self, x: float, v: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Log |Π √(1+sβ)| and its angle, and Σ weight/(1+sβ) as `real - i imag`, for s = x + iv: [N, S] each."""
-        n, dim = self.beta.shape
-        shape = n, len(v)
-        real, imag, log_size = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-        product = np.ones(shape), np.zeros(shape)
-        root = pair = product
-        for d in range(dim):
-            a, b = 1.0 + x * self.beta[:, d, None], self.beta[:, d, None] * v
-            ratio = weight[:, d, None] / (a * a + b * b)
-            real += ratio * a
-            ratio *= b
-            imag += ratio
-            if d % 2 == 0:
-                pair = np.broadcast_to(a, shape), b
-                if d + 1 < dim:
-                    continue
-            else:
-                pair = pair[0] * a - pair[1] * b, pair[0] * b + pair[1] * a
-            root = _root(*pair)
-            product = product[0] * root[0] - product[1] * root[1], product[0] * root[1] + product[1] * root[0]
-            if (d + 1) % _RESCALE == 0 or d + 1 == dim:
-                size = np.hypot(*product)
-                log_size += np.log(size)
-                product = product[0] / size, product[1] / size
-        return log_size, np.arctan2(product[1], product[0]), real, imag
 
     def _power_sums(self, s: np.ndarray) -> np.ndarray:
         """½ Σ [s (log(1+β) - β) - (log(1+sβ) - sβ)] from the power series of the second part: [N, S]."""
@@ -180,6 +157,34 @@ class OwnSpectra:
             within = self._within(size)
             return rounding + np.where(within, EPS * _POWERS, 0.0), moved + np.where(within, 0.0, plain)
         return rounding + plain, moved
+
+
+def _products(x: float, v: np.ndarray, beta: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Log |Π √(1+sβ)| and its angle, and Σ weight/(1+sβ) as `real - i imag`, for s = x + iv: [N, S] each."""
+    n, dim = beta.shape
+    shape = n, len(v)
+    real, imag, log_size = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    product = np.ones(shape), np.zeros(shape)
+    root = pair = product
+    for d in range(dim):
+        a, b = 1.0 + x * beta[:, d, None], beta[:, d, None] * v
+        ratio = weight[:, d, None] / (a * a + b * b)
+        real += ratio * a
+        ratio *= b
+        imag += ratio
+        if d % 2 == 0:
+            pair = np.broadcast_to(a, shape), b
+            if d + 1 < dim:
+                continue
+        else:
+            pair = pair[0] * a - pair[1] * b, pair[0] * b + pair[1] * a
+        root = _root(*pair)
+        product = product[0] * root[0] - product[1] * root[1], product[0] * root[1] + product[1] * root[0]
+        if (d + 1) % _RESCALE == 0 or d + 1 == dim:
+            size = np.hypot(*product)
+            log_size += np.log(size)
+            product = product[0] / size, product[1] / size
+    return log_size, np.arctan2(product[1], product[0]), real, imag
 
 
 def _root(real: np.ndarray, imag: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

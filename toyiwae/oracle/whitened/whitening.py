@@ -37,10 +37,16 @@ class Whitened:
         model: the factorised model, in the precision that was enough.
     """
 
-    def __init__(self, problem: Problem, model: WhitenedModel | None = None):
-        """Whitens; a `model` that is known need not be factorised again."""
+    def __init__(self, problem: Problem, model: WhitenedModel | None = None, products: int = 0):
+        """Whitens.
+
+        Args:
+            problem: the problem.
+            model: its factorised model in 31 digits, where that is known.
+            products: how many products of observations with the loading 50 digits would take, all in all.
+        """
+        self._products = max(products, problem.n_rows * problem.dim_x * problem.dim_z)
         self.problem = problem
-        problem.require_shared_proposal("the oracle")
         observations = problem.observations()
         self.x, self.mean = observations.x, observations.proposal_mean
         self._cov = observations.proposal_cov
@@ -57,8 +63,7 @@ class Whitened:
 
     def _usable(self) -> bool:
         """Whether 31 digits have to do, since 50 would take too long, and can: their bounds are small."""
-        products = len(self.x) * self.problem.dim_x * self.problem.dim_z
-        return products > _MOST_EXTENDED and self._condition * self.model.algebra.unit < EPS
+        return self._products > _MOST_EXTENDED and self._condition * self.model.algebra.unit < EPS
 
     def _whiten(self, model: WhitenedModel) -> bool:
         """Compute everything; whether that kept enough digits."""
