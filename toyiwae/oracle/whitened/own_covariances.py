@@ -7,13 +7,12 @@ bound is too large for what the observation's weights vary by, it is whitened al
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
 
-from toyiwae.oracle.closed_form import gaussian
-from toyiwae.oracle.laws.bounded import EPS
+from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.oracle.laws.gaussian import GaussianLaw
 from toyiwae.oracle.whitened.algebra import Double
 from toyiwae.oracle.whitened.gradient_polynomials import Gradients
@@ -116,26 +115,16 @@ class OwnWhitened:
         good = (moved <= _TOLERATED * self.law().spreads ** 2) & (self.beta_error * inside < 1e-6).all(axis=1)
         return ~good
 
-    def _alone(self, rows: list[int], products: int = 0) -> Whitened:
-        """Some observations of one covariance, whitened in more than double precision."""
+    def _alone(self, rows: Sequence[int] | np.ndarray, products: int = 0) -> Whitened:
+        """Some observations, as if of the covariance of the first, whitened in more than double precision."""
         proposal, first = self.problem.proposal, rows[0]
         given = {"cov": proposal.cov[first]} if proposal.var is None else {"var": proposal.var[first]}
         part = Problem(self.problem.model, Proposal(**given, mean=self.mean[rows]), Data(self.x[rows]))
         return Whitened(part, self.model, products=products)
 
-    @cached_property
-    def _posterior(self) -> gaussian.Posterior:
-        return gaussian.condition(self.problem.model, self.x)
-
-    @property
-    def posterior_cov(self) -> Float:
-        """P, the same for all rows: [D_z, D_z]."""
-        return self._posterior.cov
-
-    @property
-    def posterior_mean(self) -> Float:
-        """The posterior mean of each row: [N, D_z]."""
-        return self._posterior.mean
+    def posterior(self) -> tuple[Bounded, Bounded]:
+        """Its mean for each row [N, D_z], and its covariance [D_z, D_z], which no proposal changes."""
+        return self._alone(np.arange(len(self.x))).posterior()
 
     def law(self, exponent: float = 1.0) -> GaussianLaw:
         """The law of w^e of all rows, normalised to mean 1."""
