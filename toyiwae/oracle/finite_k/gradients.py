@@ -50,6 +50,7 @@ class GradientEngine(FiniteK):
     def __init__(self, law: Law, particles: Sequence[int], grid: Grid | None = None):
         super().__init__(law, particles, grid)
         self._centres: dict[tuple[int, Function], Function] = {}
+        self._singles: dict[tuple[int, Function], Bounded] = {}
 
     def moments(self, components: Components) -> GradientMoments:
         """Mean and variance for each K.
@@ -82,6 +83,7 @@ class GradientEngine(FiniteK):
         """Drop the transforms with functions, when many gradients are asked for one after another."""
         self._transforms = {key: found for key, found in self._transforms.items() if not key[1]}
         self._centres.clear()
+        self._singles.clear()
 
     # what is needed --------------------------------------------------------------------------------------------
 
@@ -129,7 +131,10 @@ class GradientEngine(FiniteK):
 
     def single(self, r: int, f: Function) -> Bounded:
         """E[Σ w^r f / S^r] of a centred f."""
-        return self.integral(self.weights[0], self.get(r, f).value, r + 1) / gamma(r)
+        if (r, f) not in self._singles:
+            integral = self.integral(self.weights[0], self.get(r, f).value, r + 1)
+            self._singles[r, f] = integral / gamma(r)
+        return self._singles[r, f]
 
     def _pair(self, r: int, f: Function, s: int, g: Function) -> Bounded:
         """E[Σ w^r f Σ w^s g / S^{r+s}], r + s ≥ 1."""
