@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from toyiwae.oracle.laws.bounded import EPS, Bounded, better, concatenate, matmul, stack, where
 
-SHARES = st.sampled_from([-1.0, -0.7, 0.0, 0.3, 1.0])  # where in its interval the truth is
+FRACTIONS = st.sampled_from([-1.0, -0.7, 0.0, 0.3, 1.0])  # where in its interval the truth is
 MANTISSAS = st.floats(-4.0, 4.0, allow_nan=False).map(lambda x: x if abs(x) > 1e-100 else 0.0)
 EXPONENTS = st.integers(-30, 30)
 ROOM = Fraction(1 + 1e-12)  # a bound is a float itself, and rounded as such
@@ -29,7 +29,7 @@ def uncertain(draw: st.DrawFn, exponents: st.SearchStrategy[int] = EXPONENTS) ->
     """A number with its bound, and a truth within it."""
     value = draw(MANTISSAS) * 10.0 ** draw(exponents)
     error = abs(draw(MANTISSAS)) * 10.0 ** draw(exponents) * draw(st.sampled_from([0.0, EPS, 1e-6, 1.0]))
-    return Bounded(np.array(value), np.array(error)), Fraction(value) + Fraction(draw(SHARES)) * Fraction(
+    return Bounded(np.array(value), np.array(error)), Fraction(value) + Fraction(draw(FRACTIONS)) * Fraction(
         error
     )
 
@@ -163,9 +163,9 @@ def test_bounds_are_not_much_larger_than_what_happens() -> None:
     x, w = rng.normal(size=(30, 1000)), rng.random(1000)
     moved = x * (1.0 + 1e-12 * rng.uniform(-1.0, 1.0, x.shape))
     found = Bounded(x, 1e-12 * np.abs(x)) @ w
-    reached = np.abs(moved @ w - x @ w).max()
-    assert reached <= found.error.min()
-    assert found.error.max() <= 100.0 * reached
+    happened = np.abs(moved @ w - x @ w).max()
+    assert happened <= found.error.min()
+    assert found.error.max() <= 100.0 * happened
     more = matmul(Bounded(x, 1e-12 * np.abs(x)), w, relative=1e-12)
     np.testing.assert_allclose(more.error, 2.0 * found.error, rtol=0.02)
 

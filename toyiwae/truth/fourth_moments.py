@@ -18,7 +18,7 @@ from toyiwae.oracle.whitened.whitening import Whitened
 def gradients(
     whitened: Whitened, form: Form, parameters: Iterable[str], particles: Sequence[int]
 ) -> dict[str, Spread]:
-    """Spread of one group's gradient of the average over rows, for each K, by parameter; all on the same transforms.
+    """Spread of one group's gradient of the average over observations, by parameter, for each K: the same transforms.
 
     Args:
         whitened: the problem.
@@ -50,7 +50,7 @@ def gradients(
 
 
 def value(whitened: Whitened, particles: int, exponent: float = 1.0) -> Spread:
-    """Spread of `(1/e) log (1/K) Σ w^e` of one group, averaged over rows; at K = 1, of log w.
+    """Spread of `(1/e) log (1/K) Σ w^e` of one group, averaged over observations; at K = 1, of log w.
 
     Args:
         whitened: the problem.

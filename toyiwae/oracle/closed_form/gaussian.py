@@ -1,6 +1,6 @@
 """Gaussian algebra in NumPy float64: conditioning, divergences, and the moments of a ratio of two Gaussians.
 
-Means are batched over rows, covariances shared by them. Everything goes through orthogonal factorisations of
+Means are batched over observations, covariances shared by them. Everything goes through orthogonal factorisations of
 square roots of precisions (QR, singular values), so that nearly singular covariances cost no more digits
 than they must: neither a posterior covariance nor a marginal covariance is ever inverted.
 """
@@ -115,7 +115,7 @@ def kl(q_mean: np.ndarray, q_cov: np.ndarray, p_mean: np.ndarray, p_cov: np.ndar
         p_cov: P [D, D].
 
     Returns:
-        One value per row [...].
+        One value per observation [...].
     """
     return _ratio(p_mean, p_cov, q_mean, q_cov).kl_to_target
 
@@ -133,7 +133,7 @@ def renyi(
         q_cov: S [D, D].
 
     Returns:
-        One value per row [...].
+        One value per observation [...].
 
     Raises:
         MissingMomentError: unless α P⁻¹ + (1−α) S⁻¹ is positive definite.
@@ -199,14 +199,14 @@ class Ratio:
             f" 1 + s·β > 0, but β = {beta:.6g}; orders {side} {-1 / beta:.6g} exist"
         )
 
-    def excess(self, order: float | complex) -> np.ndarray:
+    def scaled_log_moment(self, order: float | complex) -> np.ndarray:
         """The bound (1/s) log E_q[w^s] less log Z, i.e. log E_q[(w/Z)^s] / s; at s = 0, E_q log(w/Z).
 
         Args:
             order: s, real or complex.
 
         Returns:
-            One value per row [...], to full relative accuracy also near s = 0 and near p = q.
+            One value per observation [...], to full relative accuracy also near s = 0 and near p = q.
 
         Raises:
             MissingMomentError: if the moment does not exist.
@@ -224,7 +224,7 @@ class Ratio:
         Raises:
             MissingMomentError: if the moment does not exist.
         """
-        return np.asarray(order * self.excess(order))
+        return np.asarray(order * self.scaled_log_moment(order))
 
     def moment(self, order: float | complex) -> np.ndarray:
         """E_q[(w/Z)^s] for real or complex s [...].

@@ -9,7 +9,7 @@ Under the tilted Gaussian r_s ∝ p(z|x)^s q(z|x)^{1−s}, its gradients are
     ∇θ B(s) = E_{r_s}[∇θ log p(x, z)],    ∇φ B(s) = ((1−s)/s) E_{r_s}[∇φ log q(z|x)],
 
 and both are written so that s = 0 is no special case. This route shares no formula with the integrals at
-finite K, and is a witness for them at K = 1 and at first order in 1/K.
+finite K, and an independent check of them at K = 1 and at first order in 1/K.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from toyiwae.oracle.closed_form.gaussian import Posterior, Ratio, condition
 from toyiwae.problems.linear_gaussian import Problem
 
 Gradients = dict[str, np.ndarray]
-"""Parameter -> gradient of each row [N, *shape of the parameter]; see `averaged`."""
+"""Parameter -> gradient of each observation [N, *shape of the parameter]; see `averaged`."""
 
 
 class _Tilted(NamedTuple):
@@ -35,23 +35,23 @@ class _Tilted(NamedTuple):
 
 
 class ClosedForms:
-    """Values [N] and gradients of a problem's closed forms, row by row, in nats.
+    """Values [N] and gradients of a problem's closed forms, observation by observation, in nats.
 
     Attributes:
         problem: the problem.
-        posterior: p(z|x) and log p(x) of every row.
-        ratio: the law of w/Z of every row.
+        posterior: p(z|x) and log p(x) of every observation.
+        ratio: the law of w/Z of every observation.
     """
 
     def __init__(self, problem: Problem):
         """Factorises the problem once; all else is cheap."""
         problem.require_shared_proposal("ClosedForms")
         self.problem = problem
-        self._rows = problem.rows()
+        self._observations = problem.rows()
         self._chol = np.linalg.cholesky(problem.proposal.cov)
-        self.posterior: Posterior = condition(problem.model, self._rows.x)
+        self.posterior: Posterior = condition(problem.model, self._observations.x)
         self.ratio: Ratio = Ratio.between(
-            self.posterior.mean, self.posterior.precision_root, self._rows.proposal_mean, self._chol
+            self.posterior.mean, self.posterior.precision_root, self._observations.proposal_mean, self._chol
         )
 
     @property
@@ -95,7 +95,7 @@ class ClosedForms:
         Raises:
             MissingMomentError: if E_q[w^s] does not exist.
         """
-        return self.log_evidence + self.ratio.excess(order)
+        return self.log_evidence + self.ratio.scaled_log_moment(order)
 
     def vr_bound(self, alpha: float) -> np.ndarray:
         """Variational Rényi bound log E_q[w^{1−α}] / (1−α): log p(x) at α = 0, the ELBO at α = 1.
@@ -125,9 +125,9 @@ class ClosedForms:
         self.ratio.require(order)
         beta, shift = self.ratio.beta, self.ratio.shift
         tilted_var = 1 / (1 + order * beta)
-        lean = (1 + beta) * tilted_var * shift  # mean of r_s in units of s
-        model = self._model_gradients(_Tilted(order * lean, tilted_var))
-        score = _Tilted(lean, -beta * tilted_var)
+        scaled = (1 + beta) * tilted_var * shift  # mean of r_s in units of s
+        model = self._model_gradients(_Tilted(order * scaled, tilted_var))
+        score = _Tilted(scaled, -beta * tilted_var)
         return model | self._proposal_gradients(score, order, factor=1 - order)
 
     def eubo_gradients(self) -> Gradients:
@@ -169,62 +169,62 @@ class ClosedForms:
         return np.linalg.cholesky(self.problem.model.noise_cov), True
 
     @cached_property
-    def _pulled_loading(self) -> np.ndarray:
+    def _precision_loading(self) -> np.ndarray:
         return cho_solve(self._noise_root, self.problem.model.loading)  # R⁻¹W
 
-    def _latent_and_pull(self, tilted: _Tilted) -> tuple[np.ndarray, np.ndarray]:
+    def _latent_and_residual(self, tilted: _Tilted) -> tuple[np.ndarray, np.ndarray]:
         """Means of z and of R⁻¹(x − Wz − offset) under `tilted`."""
         model = self.problem.model
-        latent = self._rows.proposal_mean + tilted.mean @ self.ratio.axes.T
-        misfit = self._rows.x - latent @ model.loading.T - model.offset
+        latent = self._observations.proposal_mean + tilted.mean @ self.ratio.axes.T
+        misfit = self._observations.x - latent @ model.loading.T - model.offset
         return latent, cho_solve(self._noise_root, misfit.T).T
 
     def _model_gradients(self, tilted: _Tilted) -> Gradients:
         """E_r[∇θ log p(x, z)] under z = μ_q + axes ε, ε ~ N(mean, diag(var))."""
-        latent, pull = self._latent_and_pull(tilted)
+        latent, residual = self._latent_and_residual(tilted)
         axes = self.ratio.axes
         return {
             "prior_mean": cho_solve(self._prior_root, (latent - self.problem.model.prior_mean).T).T,
-            "loading": _outer(pull, latent) - self._pulled_loading @ (axes * tilted.var) @ axes.T,
-            "offset": pull,
+            "loading": _outer(residual, latent) - self._precision_loading @ (axes * tilted.var) @ axes.T,
+            "offset": residual,
         }
 
     def _model_gradient_changes(self, tilted: _Tilted, change: _Tilted) -> Gradients:
         """Derivative of `_model_gradients` in s, where `tilted` changes at the rate `change`."""
-        latent, pull = self._latent_and_pull(tilted)
+        latent, residual = self._latent_and_residual(tilted)
         axes = self.ratio.axes
         moved = change.mean @ axes.T
-        pull_moved = -moved @ self._pulled_loading.T
-        spread = self._pulled_loading @ (axes * change.var) @ axes.T
+        residual_change = -moved @ self._precision_loading.T
+        spread = self._precision_loading @ (axes * change.var) @ axes.T
         return {
             "prior_mean": cho_solve(self._prior_root, moved.T).T,
-            "loading": _outer(pull_moved, latent) + _outer(pull, moved) - spread,
-            "offset": pull_moved,
+            "loading": _outer(residual_change, latent) + _outer(residual, moved) - spread,
+            "offset": residual_change,
         }
 
-    def _proposal_gradients(self, lean: _Tilted, order: float, factor: float) -> Gradients:
-        """factor/s · E_r[∇φ log q] where ε has mean s·lean.mean and variances 1 + s·lean.var.
+    def _proposal_gradients(self, scaled: _Tilted, order: float, factor: float) -> Gradients:
+        """factor/s · E_r[∇φ log q] where ε has mean s·scaled.mean and variances 1 + s·scaled.var.
 
         ∇_μ log q = L⁻ᵀUε and ∇_L log q = tril L⁻ᵀU(εεᵀ − I)Uᵀ.
         """
         rotation = solve_triangular(self._chol, self.ratio.axes, lower=True)  # U
         back = solve_triangular(self._chol, rotation, lower=True, trans=1)  # L⁻ᵀU
-        mean = factor * lean.mean @ back.T
-        second = np.diag(lean.var) + order * _outer(lean.mean, lean.mean)
+        mean = factor * scaled.mean @ back.T
+        second = np.diag(scaled.var) + order * _outer(scaled.mean, scaled.mean)
         chol = np.tril(factor * back @ second @ rotation.T)
         if not self.problem.amortised:
             return {"proposal_mean": mean, "proposal_chol": chol}
-        weight = _outer(mean, self._rows.x)
+        weight = _outer(mean, self._observations.x)
         return {"proposal_weight": weight, "proposal_offset": mean, "proposal_chol": chol}
 
 
 def averaged(gradients: Gradients) -> Gradients:
-    """The gradients of the average over the rows: parameter -> array of the parameter's shape."""
+    """The gradients of the average over the observations: parameter -> array of the parameter's shape."""
     return {name: values.mean(axis=0) for name, values in gradients.items()}
 
 
 def _outer(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Outer product row by row: [N, D], [N, E] -> [N, D, E]."""
+    """Outer products, observation by observation: [N, D], [N, E] -> [N, D, E]."""
     return left[:, :, None] * right[:, None, :]
 
 

@@ -40,19 +40,19 @@ def insert_single(
     closed = one if callable(one) else lambda k: one
     at, columns = 0, []
     for k in particles:
-        alone = k == 1 or many is None
-        columns.append(closed(float(k))[:, 0] if alone else many[:, at])
-        at += not alone
+        closed_form = k == 1 or many is None
+        columns.append(closed(float(k))[:, 0] if closed_form else many[:, at])
+        at += not closed_form
     return stack(columns, axis=1)
 
 
 def joined(parts: list[Bounded], back: np.ndarray) -> Bounded:
-    """One batch of rows below the other, brought back to the rows' own order by the indices `back`."""
+    """One batch of observations below the other, brought back to their own order by the indices `back`."""
     return concatenate(parts)[back]
 
 
 def first_gap(law: GaussianLaw) -> Bounded:
-    """KL(q‖p) of each row: -E[log w] = Σ [h²/(2(1+β)) - ½(log(1+β) - β)]: [N, 1]."""
+    """KL(q‖p) of each observation: -E[log w] = Σ [h²/(2(1+β)) - ½(log(1+β) - β)]: [N, 1]."""
     return -mean_log(law)[:, None]
 
 

@@ -23,7 +23,7 @@ from toyiwae.oracle.laws.protocol import Function, Law
 Components = Mapping[int, Any]
 
 _CONTROL_FROM = (
-    100  # K from which the control for squared weights wins; for nearly equal weights it always does
+    100  # K from which the control variate for squared weights wins; for nearly equal weights it always does
 )
 _NEARLY_EQUAL = 0.1  # log E[w²] of those
 _CONTROL_TO = 100.0  # log E[w²] beyond which it is useless, since no K reaches the regime it is made for
@@ -105,7 +105,7 @@ class GradientEngine(FiniteK):
         return wanted
 
     def _controlled(self, left: Components, right: Components) -> bool:
-        """Whether the control for squared weights applies: E[w²] exists in floats, and some K is large enough."""
+        """Whether the control variate for squared weights serves: E[w²] exists in floats, some K is large enough."""
         if not (2 in left and 2 in right and self.law.max_power > 2.0):
             return False
         log_square = self.law.log_moment(2.0)
@@ -154,7 +154,7 @@ class GradientEngine(FiniteK):
             return product / k
         found = product - self.single(r, f) * self.single(s, g)
         if r == s == 2 and self._controlled({2: f}, {2: g}):
-            # where the control is refused, or overflows, the plain form stands without it
+            # where the control variate is refused, or overflows, the plain form stands without it
             with contextlib.suppress(PrecisionError), np.errstate(over="ignore", invalid="ignore"):
                 found = better(found, covariance_of_squares(self, f, g))
         return found
@@ -184,7 +184,7 @@ def limit_of(law: Law, components: Components) -> Bounded:
 
 
 def mean_of(law: Law, r: int, g: Function) -> Bounded:
-    """E[w^r g]; for r = 1 the very number that `g` is written about: [N, F]."""
+    """E[w^r g]; for r = 1 the very number that `g` is an expansion about: [N, F]."""
     found = law.moment(r, (g,))
     return Bounded(g.base, found.error) if r == 1 else found
 

@@ -34,7 +34,7 @@ class Table:
 
     @property
     def centred(self) -> Table:
-        """The same function less its unit-tilt mean."""
+        """The same function less its posterior mean."""
         return replace(self, base=np.zeros_like(self.base))
 
     def less(self, constant: np.ndarray) -> Table:
@@ -76,7 +76,7 @@ class DiscreteLaw:
         self.log_w = log_w - logsumexp(self.log_prob + log_w)
 
     def __len__(self) -> int:
-        """One row."""
+        """One observation."""
         return 1
 
     @cached_property
@@ -125,8 +125,8 @@ class DiscreteLaw:
         found = []
         for j in range(order + 1):
             weight = self._prob * log_w**j
-            slack = np.abs(weight) * (8.0 + 2.0 * j + np.abs(self.log_prob))
-            error = EPS * (size @ slack) + product.error @ np.abs(weight)
+            size_of = np.abs(weight) * (8.0 + 2.0 * j + np.abs(self.log_prob))
+            error = EPS * (size @ size_of) + product.error @ np.abs(weight)
             found.append(Bounded((product.value @ weight)[None], error[None]))
         return found
 
@@ -142,8 +142,8 @@ class DiscreteLaw:
     def upper_log_t(self, decay: float, p: float = 1.0) -> float:
         """Log t beyond which E[e^{-t w^p}] < e^-decay, from the smallest weight that carries that much probability."""
         order = np.argsort(self.log_w)
-        reached = np.cumsum(self._prob[order]) > np.exp(-decay) / 2
-        return float(np.log(decay + 1.0) - p * self.log_w[order][np.argmax(reached)])
+        enough = np.cumsum(self._prob[order]) > np.exp(-decay) / 2
+        return float(np.log(decay + 1.0) - p * self.log_w[order][np.argmax(enough)])
 
     def smoothness(self, p: float = 1.0) -> None:
         """Nothing is known: every atom is a feature."""
@@ -174,10 +174,10 @@ class DiscreteLaw:
         with np.errstate(over="ignore"):
             y = np.exp(np.minimum(log_y, 300.0))
             log_scaled = self.log_prob + (power / p) * log_y
-            kept, lost = np.exp(log_scaled - y), np.expm1(-y) * np.exp(np.minimum(log_scaled, 600.0))
-            split = -lost.sum(axis=1) < kept.sum(axis=1)  # the smaller of the two is the more accurate
+            whole, less = np.exp(log_scaled - y), np.expm1(-y) * np.exp(np.minimum(log_scaled, 600.0))
+            split = -less.sum(axis=1) < whole.sum(axis=1)  # the smaller of the two is the more accurate
             rise = np.where(split, np.exp(np.minimum((power / p) * grid.log_t, 600.0)), 0.0)[:, None]
-        weights = np.where(split[:, None], lost, kept)
+        weights = np.where(split[:, None], less, whole)
         size = np.abs(weights) * (8.0 + np.abs(log_y))
         result = []
         for factors in requests:

@@ -35,23 +35,23 @@ class Transform:
 
 @runtime_checkable
 class Function(Protocol):
-    """A function `g` of the noise, per row and coordinate; `base` [N, F] is its mean under the unit tilt, exactly."""
+    """A function `g` of the noise, by observation and coordinate; `base` [N, F] is its posterior mean, exactly."""
 
     base: np.ndarray
 
     @property
     def centred(self) -> Any:
-        """The function less its unit-tilt mean."""
+        """The function less its posterior mean."""
         ...
 
     def less(self, constant: np.ndarray) -> Any:
-        """The function minus a constant per row and coordinate."""
+        """The function minus a constant per observation and coordinate."""
         ...
 
 
 @runtime_checkable
 class Law(Protocol):
-    """The law of the weight, in units in which E[w] = 1, for N rows of data."""
+    """The law of the weight, in units in which E[w] = 1, for N observations."""
 
     @property
     def max_power(self) -> float:
@@ -59,7 +59,7 @@ class Law(Protocol):
         ...
 
     def __len__(self) -> int:
-        """Number of rows."""
+        """Number of observations."""
         ...
 
     def log_moment(self, s: float | np.ndarray) -> np.ndarray:
@@ -75,7 +75,7 @@ class Law(Protocol):
         ...
 
     def upper_log_t(self, decay: float, p: float = 1.0) -> float:
-        """Log t beyond which E[e^{-t w^p}] < e^-decay for every row."""
+        """Log t beyond which E[e^{-t w^p}] < e^-decay for every observation."""
         ...
 
     def smoothness(self, p: float = 1.0) -> Smoothness | None:

@@ -40,7 +40,7 @@ def statistic(form: Form, proposal: bool, order: int) -> tuple[Form, Factors]:
     """A form's gradient, right up to K^-order in its mean and in its variance.
 
     Returns:
-        The form with its leave-one-out evidence written as powers of w̃, and its factors by tag: the power r stands
+        The form with its leave-one-out evidence expanded in powers of w̃, and its factors by tag: the power r stands
         for `w^r G_r` with the form's own polynomial G_r, "score" for ∇φ log q, "scaled" for log Z · ∇φ log q.
     """
     if proposal and form.leave_one_out:

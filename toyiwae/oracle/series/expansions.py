@@ -58,7 +58,7 @@ class Expansion:
         """The coefficient of K^-order.
 
         Raises:
-            InputError: if the expansion does not reach so far.
+            InputError: if the expansion ends before it.
         """
         if not self.first <= order <= self.last:
             raise InputError(f"order {order}: this expansion holds the orders {self.first} to {self.last}")
@@ -103,7 +103,7 @@ class SnrLimit:
 def bound(
     problem: Problem | Whitened, order: int, exponent: float = 1.0, *, digits: int | None = None
 ) -> Expansion:
-    """The expansion of a bound less log Z, averaged over the rows: `(1/e) E log[(1/K) Σ w^e] - log Z`.
+    """The expansion of a bound less log Z, averaged over the observations: `(1/e) E log[(1/K) Σ w^e] - log Z`.
 
     The coefficient of K^-n is a polynomial in the central moments up to order n + 1 of w^e in units of its mean;
     that of K^0 is `log E[w^e] / e`, which is 0 for the IWAE bound, e = 1.
@@ -137,7 +137,7 @@ def bound(
 def gradient_mean(
     problem: Problem | Whitened, form: Form, parameter: str, order: int, *, digits: int | None = None
 ) -> Expansion:
-    """The expansion of the mean of one group's gradient, averaged over the rows, in the parameter's shape.
+    """The expansion of the mean of one group's gradient, averaged over the observations, in the parameter's shape.
 
     For the IWAE form this is the gradient of the bound's expansion, term by term, `∇ E[wⁿ] = n E[wⁿ ∇ log w]`. Log
     terms of the score (`log_evidence`, `leave_one_out`, `constant`) are part of it.
@@ -153,7 +153,7 @@ def gradient_mean(
 def gradient_var(
     problem: Problem | Whitened, form: Form, parameter: str, order: int, *, digits: int | None = None
 ) -> Expansion:
-    """The expansion of the variance of one group's gradient of the average over rows, likewise."""
+    """The expansion of the variance of one group's gradient of the average over observations, likewise."""
     return _gradient(_whitened(problem), form, parameter, "var", order, digits)
 
 
@@ -209,11 +209,13 @@ class _Series:
         checked(form, self.parameter.part == "proposal")
         self.shape = self.parameter.shape
         law, width = whitened.law(form.exponent), self.parameter.size
-        self._parts: list[tuple[slice | np.ndarray, _Rows]] = []
+        self._parts: list[tuple[slice | np.ndarray, _Batch]] = []
         evidence = log_evidence(whitened)
         for rows in row_batches(law, min(width, 2 * law.beta.size**2)):
             gradients = whitened.gradients(law, rows, form.exponent)
-            self._parts.append((rows, _Rows(gradients, form, self.parameter, evidence[rows][:, None], order)))
+            self._parts.append(
+                (rows, _Batch(gradients, form, self.parameter, evidence[rows][:, None], order))
+            )
         self.lowest = min(part.lowest for _, part in self._parts)
 
     @property
@@ -261,8 +263,8 @@ class _Series:
         return total / float(len(self._whitened.x) ** power)
 
 
-class _Rows:
-    """A batch of rows: one form's gradient as a statistic of means, and the moments that it needs."""
+class _Batch:
+    """A batch of observations: one form's gradient as a statistic of means, and the moments that it needs."""
 
     def __init__(
         self, gradients: Gradients, form: Form, parameter: Parameter, log_evidence: Bounded, order: int

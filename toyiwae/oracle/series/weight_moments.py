@@ -1,7 +1,6 @@
 """Moments of one particle, as the expansions in 1/K want them: E[uⁿ] and E[Π φ uⁿ], with u = w - 1 and φ = w^r g.
 
-Once in float64 with a bound on the round-off of every number, batches of rows at a time, for any law; and once in
-multiprecision, one row and one coordinate at a time.
+Once in float64 with bounds, batches of observations at a time, for any law; and once in multiprecision, one observation and one coordinate at a time.
 """
 
 from __future__ import annotations
@@ -100,7 +99,7 @@ class WeightMoments:
 
 
 class FloatMoments(WeightMoments):
-    """In float64, for N rows and F coordinates: numbers are `Bounded` arrays [N, F], or [N, 1] without a φ."""
+    """In float64, for N observations and F coordinates: numbers are `Bounded` arrays [N, F], or [N, 1] without a φ."""
 
     def __init__(self, law: Law, exponent: float = 1.0):
         """Nothing is computed yet."""
@@ -118,7 +117,7 @@ class FloatMoments(WeightMoments):
 
 
 class MultiprecisionMoments(WeightMoments):
-    """In multiprecision, for one row and one coordinate: numbers are those of the law's context."""
+    """In multiprecision, for one observation and one coordinate: numbers are those of the law's context."""
 
     def __init__(self, law: PreciseLaw, exponent: float, tags: dict[Hashable, Tag]):
         """Nothing is computed yet."""
