@@ -1,6 +1,7 @@
 """Moments of one particle, as the expansions in 1/K want them: E[uⁿ] and E[Π φ uⁿ], with u = w - 1 and φ = w^r g.
 
-Once in float64 with bounds, batches of observations at a time, for any law; and once in multiprecision, one observation and one coordinate at a time.
+Once in float64 with bounds, batches of observations at a time, for any law; and once in multiprecision, one
+observation and one coordinate at a time.
 """
 
 from __future__ import annotations
