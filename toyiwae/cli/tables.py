@@ -285,14 +285,8 @@ def _range(values: list[float | None], notes: Footnotes, reason: str | None) -> 
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title=title,
-        title_justify="left",
-        title_style="",
-        pad_edge=False,
-        show_edge=False,
-    )
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="")
+    table.pad_edge = table.show_edge = False
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     return table
