@@ -12,9 +12,8 @@ from toyiwae.forms import Form
 from toyiwae.oracle.finite_k.bounds import FiniteK
 from toyiwae.oracle.finite_k.every_k import first_gap, insert_single, joined, moments_for_all
 from toyiwae.oracle.finite_k.gradients import GradientEngine, GradientMoments
-from toyiwae.oracle.laws.bounded import Bounded
+from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.oracle.laws.gaussian import GaussianLaw
-from toyiwae.oracle.laws.grid import Grid
 from toyiwae.oracle.laws.ranges import Grids
 from toyiwae.oracle.whitened.components import GradientComponents
 from toyiwae.oracle.whitened.gradient_polynomials import Gradients
@@ -51,21 +50,80 @@ class Averaged:
     mean: Bounded
 
 
-def bounds(whitened: Whitened | OwnWhitened, particles: Sequence[int], exponent: float = 1.0) -> Bounds:
-    """Exact bounds and expected sample sizes of w^exponent (not 0) for each number of particles."""
-    law = whitened.law(exponent)
-    gap, ess = [], []
+def moments(
+    whitened: Whitened | OwnWhitened,
+    exponent: float,
+    particles: Sequence[int],
+    jobs: Mapping[Any, tuple[Form, str]],
+    counts: Sequence[int],
+) -> tuple[Bounds | None, dict[Any, Averaged]]:
+    """Bounds of w^exponent, and means and variances of gradients of forms with that exponent, on the same transforms.
+
+    Observations are sampled independently, so the variance of the average is the mean of their variances over N.
+
+    Args:
+        whitened: the problem.
+        exponent: e.
+        particles: the numbers of particles of bounds; none if no bound is wanted.
+        jobs: key -> (form, name of the parameter); a form's log terms are not part of it.
+        counts: the numbers of particles of gradients.
+
+    Returns:
+        the bounds; and key -> moments, zeros where the form has no such coefficient.
+    """
+    if not jobs:
+        return (bounds(whitened, particles, exponent) if particles else None), {}
+    every, record = sorted({*particles, *counts}), whitened.problem.parameters.record
+    at, columns = ([every.index(k) for k in some] for some in (particles, counts))
+    wanted = {key: (form, record(name)) for key, (form, name) in jobs.items()}
+    sums = {key: Average(whitened.x, parameter, len(counts)) for key, (_, parameter) in wanted.items()}
+    grids, gap, order = Grids(every if exponent != 0.0 else ()), [], []
+    width = max(parameter.size for _, parameter in wanted.values())
+    for rows, batch in whitened.batches(exponent, min(width, 2 * whitened.problem.dim_z**2)):
+        law, grid = batch.law, grids(batch.law)
+        engine = GradientEngine(law, [k for k in every if k > 1], grid) if grid is not None else None
+        for key, found in _gradients(batch, wanted, every, engine):
+            sums[key].add(rows, found, columns)
+        if particles:
+            order.append(rows)
+            gap.append(insert_single(every, engine and engine.gap(), first_gap(law))[:, at])
+    averages = {key: average.result() for key, average in sums.items()}
+    if not particles:
+        return None, averages
+    return bounds(whitened, particles, exponent, joined(gap, np.argsort(np.concatenate(order)))), averages
+
+
+def bounds(
+    whitened: Whitened | OwnWhitened,
+    particles: Sequence[int],
+    exponent: float = 1.0,
+    gap: Bounded | None = None,
+) -> Bounds:
+    """Exact bounds and expected sample sizes of w^exponent (not 0) for each number of particles; gaps may be known."""
+    law, gaps, ess = whitened.law(exponent), [], []
     many = [k for k in particles if k > 1]
     grids, batches = Grids(particles), list(row_batches(law, 8, _MOST_ROWS))
     for rows in batches:
         part = law.take(rows)
-        grid = grids(part)
-        one = Bounded(np.ones((len(part), 1)), np.zeros((len(part), 1)))
-        engine = FiniteK(part, many, grid) if many else None
-        gap.append(insert_single(particles, engine and engine.gap(), first_gap(part)))
+        engine = FiniteK(part, many, grids(part)) if many else None
+        one = Bounded.exact(np.ones((len(part), 1)))
         ess.append(insert_single(particles, engine and engine.ess(), one))
+        if gap is None:
+            gaps.append(insert_single(particles, engine and engine.gap(), first_gap(part)))
     back = np.argsort(np.concatenate(batches))
-    return Bounds(_log_mean(whitened.law(), exponent), joined(gap, back), joined(ess, back))
+    gap = joined(gaps, back) if gap is None else gap
+    return Bounds(_log_mean(whitened.law(), exponent), gap, joined(ess, back))
+
+
+def gradients(
+    whitened: Whitened | OwnWhitened, jobs: Mapping[Any, tuple[Form, str]], particles: Sequence[int]
+) -> dict[Any, Averaged]:
+    """The gradients of `moments`, of forms with any exponents."""
+    found: dict[Any, Averaged] = {}
+    for exponent in sorted({form.exponent for form, _ in jobs.values()}):
+        chosen = {key: job for key, job in jobs.items() if job[0].exponent == exponent}
+        found |= moments(whitened, exponent, (), chosen, particles)[1]
+    return {key: found[key] for key in jobs}
 
 
 def _log_mean(law: GaussianLaw, exponent: float) -> Bounded:
@@ -75,41 +133,16 @@ def _log_mean(law: GaussianLaw, exponent: float) -> Bounded:
     return Bounded(law.log_moment(exponent)[:, 0], law.log_moment_error(exponent)[:, 0])
 
 
-def gradients(
-    whitened: Whitened | OwnWhitened, jobs: Mapping[Any, tuple[Form, str]], particles: Sequence[int]
-) -> dict[Any, Averaged]:
-    """Mean and variance of one group's gradient of the average over rows, for each job and number of particles.
-
-    Rows are sampled independently, so the variance is the mean of the rows' variances over N.
-
-    Args:
-        whitened: the problem.
-        jobs: key -> (form, parameter); a form's log terms are not part of it.
-        particles: the numbers of particles.
-
-    Returns:
-        key -> moments, arrays `[nK, *shape of the parameter]`; zeros where the form has no such coefficient.
-    """
-    record = whitened.problem.parameters.record
-    wanted = {key: (form, record(name)) for key, (form, name) in jobs.items()}
-    sums = {key: Average(whitened.x, parameter, len(particles)) for key, (_, parameter) in wanted.items()}
-    for exponent in sorted({form.exponent for form, _ in wanted.values()}):
-        chosen = {key: job for key, job in wanted.items() if job[0].exponent == exponent}
-        grids = Grids(particles if exponent != 0.0 else ())
-        width = max(parameter.size for _, parameter in chosen.values())
-        for rows, batch in whitened.batches(exponent, min(width, 2 * whitened.problem.dim_z**2)):
-            for key, moments in _moments(batch, chosen, particles, grids(batch.law)):
-                sums[key].add(rows, moments)
-    return {key: average.result() for key, average in sums.items()}
-
-
-def _moments(
-    rows: Gradients, jobs: Mapping[Any, tuple[Form, Parameter]], particles: Sequence[int], grid: Grid | None
+def _gradients(
+    rows: Gradients,
+    jobs: Mapping[Any, tuple[Form, Parameter]],
+    particles: Sequence[int],
+    engine: GradientEngine | None,
 ) -> Iterator[tuple[Any, GradientMoments]]:
+    """The moments of every job of some observations, each combination of polynomials once."""
     built = GradientComponents(rows)
     parts = {key: built.of(form, parameter) for key, (form, parameter) in jobs.items()}
     parts = {key: components for key, components in parts.items() if components}
-    engine = GradientEngine(rows.law, [k for k in particles if k > 1], grid) if grid is not None else None
     if engine is not None:
         engine.prepare((components, components) for components in parts.values())
     known: dict[tuple, GradientMoments] = {}  # polynomials are equal if they are one object
@@ -124,26 +157,26 @@ class Average:
     """Running average over rows of one parameter's moments, in the parameter's own shape; of any source of rows."""
 
     def __init__(self, x: np.ndarray, parameter: Parameter, count: int):
-        self._x, self._parameter = x, parameter
+        """Starts at zero, for `count` numbers of particles."""
+        self._x, self._parameter, shape = x, parameter, (count, *parameter.shape)
         self._limit = np.zeros(parameter.shape)
-        self._parts = [np.zeros((count, *parameter.shape)) for _ in range(6)]
+        self._shift, self._mean, self._var = (Bounded.zeros(shape) for _ in range(3))
 
-    def add(self, rows: np.ndarray, moments: GradientMoments) -> None:
-        """Add a batch of rows."""
-        x = self._x[rows]
-        estimates = (moments.shift, moments.mean, moments.var)
-        arrays = [array for found in estimates for array in (found.value, found.error)]
-        factors = (x, np.abs(x), x, np.abs(x), x**2, x**2)
-        for total_so_far, array, factor in zip(self._parts, arrays, factors, strict=True):
-            total_so_far += self._parameter.summed(array, factor, rows)
-        self._limit += self._parameter.summed(moments.limit, x, rows)
+    def add(self, rows: np.ndarray, moments: GradientMoments, columns: Sequence[int] | None = None) -> None:
+        """Add a batch of rows, those columns of it."""
+        x, at = self._x[rows], slice(None) if columns is None else columns
+        self._limit = self._limit + self._parameter.summed(moments.limit, x, rows)
+        self._shift = self._shift + self._summed(moments.shift[:, at], x, rows)
+        self._mean = self._mean + self._summed(moments.mean[:, at], x, rows)
+        self._var = self._var + self._summed(moments.var[:, at], x**2, rows)
+
+    def _summed(self, found: Bounded, factor: np.ndarray, rows: np.ndarray) -> Bounded:
+        """The sum over a batch, with what the additions round."""
+        value = self._parameter.summed(found.value, factor, rows)
+        error = found.error + EPS * len(rows) ** 0.5 * np.abs(found.value)
+        return Bounded(value, self._parameter.summed(error, np.abs(factor), rows))
 
     def result(self) -> Averaged:
         """The average over the rows."""
-        n, (shift, shift_error, mean, mean_error, var, var_error) = len(self._x), self._parts
-        return Averaged(
-            self._limit / n,
-            Bounded(shift / n, shift_error / n),
-            Bounded(var / n**2, var_error / n**2),
-            Bounded(mean / n, mean_error / n),
-        )
+        n = float(len(self._x))
+        return Averaged(self._limit / n, self._shift / n, self._var / n**2, self._mean / n)

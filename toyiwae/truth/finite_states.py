@@ -181,6 +181,12 @@ class TabulatedSource:
             self._known[key] = RowTruth(self.rows[n], exponent, particles)
         return self._known[key]
 
+    def moments(
+        self, exponent: float, particles: Sequence[int], jobs: Jobs, counts: Sequence[int]
+    ) -> tuple[Bounds | None, dict[Any, Averaged]]:
+        """Bounds of w^exponent, and means (with log terms) and variances (without) of gradients."""
+        return self.bounds(particles, exponent) if particles else None, self.gradients(jobs, counts)
+
     def bounds(self, particles: Sequence[int], exponent: float) -> Bounds:
         """Bounds of w^exponent."""
         pairs = [self._truth(n, exponent, particles).bounds() for n in range(len(self.rows))]

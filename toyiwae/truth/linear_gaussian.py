@@ -20,7 +20,7 @@ from toyiwae.oracle.whitened import evidence
 from toyiwae.oracle.whitened.own_covariances import whiten
 from toyiwae.problems.linear_gaussian import Problem
 from toyiwae.truth import covariance
-from toyiwae.truth.averages import Average, Averaged, Bounds, bounds, gradients
+from toyiwae.truth.averages import Average, Averaged, Bounds, moments
 from toyiwae.truth.source import Jobs, LogVariance, with_errors
 
 MOST_DOUBLE = 500
@@ -68,15 +68,14 @@ class GaussianSource:
             f" β is {worst:.6g}"
         )
 
-    def bounds(self, particles: Sequence[int], exponent: float) -> Bounds:
-        """Bounds of w^exponent."""
-        return bounds(self.whitened, particles, exponent)
-
-    def gradients(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, Averaged]:
-        """Means with all terms, and variances without log terms."""
+    def moments(
+        self, exponent: float, particles: Sequence[int], jobs: Jobs, counts: Sequence[int]
+    ) -> tuple[Bounds | None, dict[Any, Averaged]]:
+        """Bounds of w^exponent, and means (with log terms) and variances (without) of gradients."""
         forms = {key: (form_of_mean(form), name) for key, (form, name) in jobs.items()}
-        found = gradients(self.whitened, {job: job for job in forms.values()}, particles)
-        return {key: found[job] for key, job in forms.items()}
+        asked = {job: job for job in forms.values()}
+        bounds, found = moments(self.whitened, exponent, particles, asked, counts)
+        return bounds, {key: found[job] for key, job in forms.items()}
 
     def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> Bounded:
         """Covariance between all coordinates."""

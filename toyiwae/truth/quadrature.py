@@ -177,6 +177,12 @@ class QuadratureSource:
     def check(self, estimators: Sequence[Any], parameters: Sequence[str]) -> None:
         """Every estimator has an answer, if only an empty one."""
 
+    def moments(
+        self, exponent: float, particles: Sequence[int], jobs: Jobs, counts: Sequence[int]
+    ) -> tuple[Bounds | None, dict[Any, Averaged]]:
+        """Bounds of w^exponent, and means (with log terms) and variances (without) of gradients."""
+        return self.bounds(particles, exponent) if particles else None, self.gradients(jobs, counts)
+
     def bounds(self, particles: Sequence[int], exponent: float) -> Bounds:
         """Bounds of w^exponent."""
         a, b = (source.bounds(particles, exponent) for source in (self._coarse, self._fine))

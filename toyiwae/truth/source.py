@@ -63,12 +63,10 @@ class Source(Protocol):
         """Why E[w^exponent] does not exist, or None where it does."""
         ...
 
-    def bounds(self, particles: Sequence[int], exponent: float) -> Bounds:
-        """Bounds of w^exponent."""
-        ...
-
-    def gradients(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, Averaged]:
-        """Means with all terms, and variances without log terms."""
+    def moments(
+        self, exponent: float, particles: Sequence[int], jobs: Jobs, counts: Sequence[int]
+    ) -> tuple[Bounds | None, dict[Any, Averaged]]:
+        """Of w^exponent: bounds, if any `particles` are given; gradients' means with log terms, variances without."""
         ...
 
     def log_variances(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, LogVariance]:
@@ -110,8 +108,14 @@ class Numbers:
 def numbers(source: Source, request: Request) -> Numbers:
     """Everything that a request needs, in float64."""
     evidence, particles = source.evidence, request.particles
-    known = {e: source.bounds(counts, e) for e, counts in request.bound_particles.items()}
-    gradients = source.gradients(request.jobs, particles) if request.jobs else {}
+    known: dict[float, Bounds] = {}
+    gradients: dict[Job, Averaged] = {}
+    for exponent in sorted({*request.bound_particles, *(form.exponent for form, _ in request.jobs)}):
+        jobs = {job: job for job in request.jobs if job[0].exponent == exponent}
+        counts = request.bound_particles.get(exponent, [])
+        found, averages = source.moments(exponent, counts, jobs, particles)
+        known |= {} if found is None else {exponent: found}
+        gradients |= averages
     logs: dict[tuple[Job, int], LogVariance] = {}
     for counts, jobs in request.log_jobs.items():
         for job, found in source.log_variances(jobs, counts).items():
