@@ -16,6 +16,7 @@ from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.oracle.laws.polynomials import Polynomial
 from toyiwae.oracle.laws.ranges import Grids
 from toyiwae.oracle.whitened.components import GradientComponents
+from toyiwae.oracle.whitened.own_covariances import OwnWhitened
 from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.problems.parameter import Parameter
 
@@ -26,7 +27,7 @@ Parts = dict[int, Polynomial]
 
 
 def covariance(
-    whitened: Whitened, form: Form, parameters: Sequence[str], particles: Sequence[int]
+    whitened: Whitened | OwnWhitened, form: Form, parameters: Sequence[str], particles: Sequence[int]
 ) -> Bounded:
     """Covariance of one group's gradient of the average over rows, between all coordinates of some parameters.
 
