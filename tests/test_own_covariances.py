@@ -106,3 +106,11 @@ def test_gradients_are_those_of_single_observations() -> None:
                     assert value.shape == values.shape == problem.parameters[parameter]
                     slack = 1e-15 * np.abs(value)
                     assert_agree(value, error, values, errors + slack)
+
+
+def test_bounds_alone_are_those_beside_gradients() -> None:
+    problem = own_problem(2, 3, 3)
+    alone, beside = (toyiwae.exact(problem, K=[2, 9], parameters=names) for names in ([], ["prior_mean"]))
+    for one, other in zip(alone.results, beside.results, strict=True):
+        assert (one.gap, one.ess) == (other.gap, other.ess)
+        assert not one.gradients["iwae"].parameters

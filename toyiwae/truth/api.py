@@ -44,7 +44,8 @@ def exact(
         K: particles inside the log, one or several.
         M: groups averaged outside, one or several.
         estimators: names such as "iwae", "ciwae:0.5" or "FILE.py:name", or estimators.
-        parameters: whose gradients; by default the parameters of the prior's and the proposal's mean; "all" for all.
+        parameters: whose gradients; by default the parameters of the prior's and the proposal's mean; "all" for all, []
+            for none: bounds, gaps and sample sizes alone.
         covariance: also the covariance between coordinates, and from it the directional SNR.
         digits: significant decimal digits, computed with mpmath, of bounds, gaps, sample sizes, means, and variances
             without logarithms; as text in `decimals`, and rounded to float64 in their own places. None for float64.

@@ -172,7 +172,8 @@ def _sliced_product(a: DoubleDouble, b: DoubleDouble) -> DoubleDouble | None:
     bits = (53 - int(np.ceil(np.log2(count)))) // 2
     number = int(np.ceil((_DROPPED + np.log2(count) + 3.0) / bits))
     size_a, size_b = np.abs(a.hi), np.abs(b.hi)
-    balance = _power_of_two(np.sqrt(size_a.max(axis=0)) / np.sqrt(size_b.max(axis=1)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        balance = _power_of_two(np.sqrt(size_a.max(axis=0)) / np.sqrt(size_b.max(axis=1)))
     rows = _power_of_two((size_a / balance).max(axis=1))
     columns = _power_of_two((size_b * balance[:, None]).max(axis=0))
     scale = rows[:, None] * columns
@@ -191,8 +192,9 @@ def _sliced_product(a: DoubleDouble, b: DoubleDouble) -> DoubleDouble | None:
 
 
 def _power_of_two(values: np.ndarray) -> np.ndarray:
-    """The next power of two above positive numbers; 1 for 0."""
-    return np.where(values > 0.0, 2.0 ** np.frexp(values)[1], 1.0)
+    """The next power of two above positive numbers; 1 for what is 0 or not finite."""
+    plain = (values > 0.0) & (values < np.inf)
+    return np.where(plain, 2.0 ** np.frexp(np.where(plain, values, 1.0))[1], 1.0)
 
 
 def _slices(a: DoubleDouble, scale: np.ndarray, bits: int, number: int) -> list[np.ndarray]:

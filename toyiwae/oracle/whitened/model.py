@@ -89,7 +89,10 @@ class WhitenedModel:
         lift, proposal = self.algebra.array, self.problem.proposal
         if proposal.weight is None or proposal.offset is None:
             return lift(mean)
-        return lift(x) @ lift(proposal.weight).T + lift(proposal.offset)
+        found, weight, offset = lift(np.zeros(mean.shape)), lift(proposal.weight), lift(proposal.offset)
+        for rows in chunks(len(x)):
+            found[rows] = lift(x[rows]) @ weight.T + offset
+        return found
 
     def slopes(self, x: Float, mean: Float) -> Slopes:
         """P⁻¹(μ_q - m) of observations x [N, D_x] with means [N, D_z], the proposal's as float64 has them."""
