@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from toyiwae import estimators
 from toyiwae.conformance.api import check
 from toyiwae.conformance.bank.bank import bank
 from toyiwae.conformance.bank.particles import Particles
@@ -44,19 +45,18 @@ class Bug:
     rows: bool = False
 
 
-def _iwae(log_w: Array) -> tuple[Array, Array, Array]:
-    weights = normalise(log_w) / log_w.shape[-2]
-    return weights, weights, -weights
+def _formula(name: str) -> Formula:
+    """A registered estimator's coefficients."""
+    claimed = estimators.get(name)
+
+    def formula(log_w: Array) -> tuple[Array, Array, Array]:
+        made = claimed(log_w)
+        return made.model, made.path, made.score
+
+    return formula
 
 
-def _dreg(log_w: Array) -> tuple[Array, Array, Array]:
-    weights = normalise(log_w)
-    return weights / log_w.shape[-2], weights**2 / log_w.shape[-2], 0.0 * weights
-
-
-def _equal(log_w: Array) -> tuple[Array, Array, Array]:
-    equal = np.full_like(log_w, 1.0 / (log_w.shape[-1] * log_w.shape[-2]))
-    return equal, equal, -equal
+_iwae, _dreg, _equal = (_formula(name) for name in ("iwae", "dreg", "elbo"))
 
 
 def _score(
@@ -130,19 +130,9 @@ def _exchanged_pooling(log_w: Array) -> tuple[Array, Array, Array]:
     return normalise(log_w) / log_w.shape[-2], pooled, -pooled
 
 
-def _mixed(beta: float) -> _Planted:
-    """CIWAE's coefficients and value at this β."""
-
-    def formula(log_w: Array) -> tuple[Array, Array, Array]:
-        a, b, c = (beta * e + (1 - beta) * s for e, s in zip(_equal(log_w), _iwae(log_w), strict=True))
-        return a, b, c
-
-    return _Planted(formula, lambda log_w: beta * log_w.mean((-1, -2, -3)) + (1 - beta) * _value(log_w))
-
-
-def _squared_model(log_w: Array) -> tuple[Array, Array, Array]:
-    model, path, score = _dreg(log_w)
-    return path + 0.0 * model, path, score
+def _exchanged(log_w: Array) -> Array:
+    """CIWAE's value at β = 0.7."""
+    return 0.7 * log_w.mean((-1, -2, -3)) + 0.3 * _value(log_w)
 
 
 def _of_posterior(drawn: Particles, gradients: dict[str, Array]) -> dict[str, Array]:
@@ -222,9 +212,11 @@ def _of_weights() -> Iterator[Bug]:
     yield Bug("M and K swapped", "iwae", swapped)
     yield Bug("log K missing", "iwae", replace(iwae, value=lambda w: log_sum_exp(w).mean((-1, -2))))
     yield Bug("value is Σ w̃ log w", "iwae", replace(iwae, value=_weighted_mean_of_logs))
-    yield Bug("squared weights on the model's gradient", "dreg", _Planted(_squared_model))
+    yield Bug(
+        "squared weights on the model's gradient", "dreg", _Planted(lambda w: (_dreg(w)[1], *_dreg(w)[1:]))
+    )
     yield Bug("θ and φ targets exchanged", "piwae", _Planted(_exchanged_pooling))
-    yield Bug("β and 1−β exchanged", "ciwae:0.3", _mixed(0.7))
+    yield Bug("β and 1−β exchanged", "ciwae:0.3", _Planted(_formula("ciwae:0.7"), _exchanged))
     yield Bug(
         "data-set factor inside the log",
         "iwae",

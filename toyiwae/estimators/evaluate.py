@@ -107,11 +107,11 @@ def coefficients(
     across = within if not form.pooled else (total.pool() if pooled is None else pooled).share(scaled)
 
     def part(name: str) -> Array:
-        shares = across if name in form.pooled else within
+        weights = across if name in form.pooled else within
         value = array_namespace(log_w).zeros_like(log_w)
         for power, factor in getattr(form, name).items():
             scale = factor if name in form.pooled and power > 0 else factor / repeats
-            value = value + scale * (shares**power if power else 1.0 / summary.particles)
+            value = value + scale * (weights**power if power else 1.0 / summary.particles)
         return value
 
     return Coefficients(
@@ -120,12 +120,12 @@ def coefficients(
 
 
 def _log_terms(form: Form, log_w: Array, summary: Summary) -> Array | float:
-    """The logarithms in the score coefficient, from their differences to `log Ẑ`: no shift spoils these."""
+    """The logarithms in the score coefficient, from their differences to `log Ẑ`: these lose no digits to a shift."""
     xp, particles, total = array_namespace(log_w), summary.particles, summary.sums[1.0]
     terms: Array | float = form.constant * math.log1p(-1.0 / particles) if form.constant else 0.0
-    level = form.log_evidence + form.leave_one_out + form.leave_one_out_geometric
-    if level:
-        terms = terms + level * summary.log_evidence[..., None]
+    factor = form.log_evidence + form.leave_one_out + form.leave_one_out_geometric
+    if factor:
+        terms = terms + factor * summary.log_evidence[..., None]
     if form.leave_one_out:
         terms = terms + form.leave_one_out * (total.log_others(log_w) - math.log1p(-1.0 / particles))
     if form.leave_one_out_geometric:

@@ -19,5 +19,5 @@ def iwae(log_w: Array) -> Coefficients:
     References:
         burda2016iwae, rainforth2018tighter
     """
-    shares = normalise(log_w) / log_w.shape[-2]
-    return Coefficients(model=shares, path=shares, score=-shares)
+    weights = normalise(log_w) / log_w.shape[-2]
+    return Coefficients(model=weights, path=weights, score=-weights)

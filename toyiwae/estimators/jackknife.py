@@ -33,6 +33,6 @@ def jackknife(log_w: Array, order: int = 1) -> Coefficients:
     """
     groups, particles = log_w.shape[-2:]
     terms = Bound.jackknife(order, particles).terms
-    shares = [float(weight) * subset_gradient(log_w, size) / groups for size, weight in terms]
-    total = sum(shares[1:], shares[0])
+    parts = [float(weight) * subset_gradient(log_w, size) / groups for size, weight in terms]
+    total = sum(parts[1:], parts[0])
     return Coefficients(model=total, path=total, score=-total)

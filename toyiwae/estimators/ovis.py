@@ -30,7 +30,7 @@ def ovis(log_w: Array, gamma: float = 1.0) -> Coefficients:
     References:
         lievin2020ovis
     """
-    shares, (groups, particles) = normalise(log_w), log_w.shape[-2:]
-    score = gamma * math.log1p(-1.0 / particles) - log_others(log_w) - (1.0 - gamma) * shares
-    none = array_namespace(shares).zeros_like(shares)
-    return Coefficients(model=shares / groups, path=none, score=score / groups)
+    weights, (groups, particles) = normalise(log_w), log_w.shape[-2:]
+    score = gamma * math.log1p(-1.0 / particles) - log_others(log_w) - (1.0 - gamma) * weights
+    none = array_namespace(weights).zeros_like(weights)
+    return Coefficients(model=weights / groups, path=none, score=score / groups)

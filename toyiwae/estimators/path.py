@@ -22,8 +22,8 @@ def iwae_stl(log_w: Array) -> Coefficients:
     References:
         roeder2017sticking, tucker2019dreg
     """
-    shares = normalise(log_w) / log_w.shape[-2]
-    return Coefficients(model=shares, path=shares, score=array_namespace(shares).zeros_like(shares))
+    weights = normalise(log_w) / log_w.shape[-2]
+    return Coefficients(model=weights, path=weights, score=array_namespace(weights).zeros_like(weights))
 
 
 @estimator(
@@ -40,6 +40,6 @@ def dreg(log_w: Array) -> Coefficients:
     References:
         tucker2019dreg
     """
-    shares, groups = normalise(log_w), log_w.shape[-2]
-    none = array_namespace(shares).zeros_like(shares)
-    return Coefficients(model=shares / groups, path=shares**2 / groups, score=none)
+    weights, groups = normalise(log_w), log_w.shape[-2]
+    none = array_namespace(weights).zeros_like(weights)
+    return Coefficients(model=weights / groups, path=weights**2 / groups, score=none)

@@ -19,5 +19,5 @@ def piwae(log_w: Array) -> Coefficients:
     References:
         rainforth2018tighter
     """
-    shares = normalise(log_w) / log_w.shape[-2]
-    return Coefficients(model=normalise(log_w, axis=(-2, -1)), path=shares, score=-shares)
+    weights = normalise(log_w) / log_w.shape[-2]
+    return Coefficients(model=normalise(log_w, axis=(-2, -1)), path=weights, score=-weights)

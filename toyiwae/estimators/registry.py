@@ -3,8 +3,8 @@
     @estimator(target=both(iwae_bound), form=Form({1: 1}, {1: 1}, {1: -1}), cite="burda2016iwae")
     def iwae(log_w):
         "IWAE: the gradient of log Ẑ."
-        shares = normalise(log_w) / log_w.shape[-2]
-        return Coefficients(model=shares, path=shares, score=-shares)
+        weights = normalise(log_w) / log_w.shape[-2]
+        return Coefficients(model=weights, path=weights, score=-weights)
 
 Every claim is tested in both directions: an estimator declared biased that turns out unbiased fails too.
 Nothing else lists estimators; tables, tests, figures and the command line ask this registry.

@@ -1,4 +1,4 @@
-"""Reweighted wake-sleep's wake-φ update: the proposal climbs `−KL(p‖q)`, self-normalised."""
+"""Reweighted wake-sleep's wake-φ update: the proposal maximises `−KL(p‖q)`, self-normalised."""
 
 from array_api_compat import array_namespace
 
@@ -22,8 +22,8 @@ def rws_wake_phi(log_w: Array) -> Coefficients:
     References:
         bornschein2015rws, le2018aesmc
     """
-    shares = normalise(log_w) / log_w.shape[-2]
-    return Coefficients(model=shares, path=array_namespace(shares).zeros_like(shares), score=shares)
+    weights = normalise(log_w) / log_w.shape[-2]
+    return Coefficients(model=weights, path=array_namespace(weights).zeros_like(weights), score=weights)
 
 
 @estimator(
@@ -40,6 +40,6 @@ def rws_wake_phi_dreg(log_w: Array) -> Coefficients:
     References:
         tucker2019dreg, finke2019iwae
     """
-    shares, groups = normalise(log_w), log_w.shape[-2]
-    none = array_namespace(shares).zeros_like(shares)
-    return Coefficients(model=shares / groups, path=shares * (1.0 - shares) / groups, score=none)
+    weights, groups = normalise(log_w), log_w.shape[-2]
+    none = array_namespace(weights).zeros_like(weights)
+    return Coefficients(model=weights / groups, path=weights * (1.0 - weights) / groups, score=none)

@@ -10,11 +10,11 @@ from toyiwae.forms import Coefficients, Form
 from toyiwae.weights import Array, log_mean_exp, log_normalise, log_others, mean_log_others, normalise
 
 
-def _scored(shares: Array, learning_signal: Array) -> Coefficients:
+def _scored(weights: Array, learning_signal: Array) -> Coefficients:
     """`a = w̃/M`, `b = 0`, `c = signal/M`."""
-    groups = shares.shape[-2]
-    none = array_namespace(shares).zeros_like(shares)
-    return Coefficients(model=shares / groups, path=none, score=learning_signal / groups)
+    groups = weights.shape[-2]
+    none = array_namespace(weights).zeros_like(weights)
+    return Coefficients(model=weights / groups, path=none, score=learning_signal / groups)
 
 
 @estimator(
@@ -32,8 +32,8 @@ def score_function(log_w: Array) -> Coefficients:
     References:
         mnih2016vimco
     """
-    shares = normalise(log_w)
-    return _scored(shares, log_mean_exp(log_w)[..., None] - shares)
+    weights = normalise(log_w)
+    return _scored(weights, log_mean_exp(log_w)[..., None] - weights)
 
 
 @estimator(
@@ -51,8 +51,8 @@ def vimco_arithmetic(log_w: Array) -> Coefficients:
     References:
         mnih2016vimco
     """
-    shares = normalise(log_w)
-    return _scored(shares, math.log1p(-1.0 / log_w.shape[-1]) - log_others(log_w) - shares)
+    weights = normalise(log_w)
+    return _scored(weights, math.log1p(-1.0 / log_w.shape[-1]) - log_others(log_w) - weights)
 
 
 @estimator(
@@ -71,5 +71,5 @@ def vimco_geometric(log_w: Array) -> Coefficients:
         mnih2016vimco
     """
     geometric = mean_log_others(log_normalise(log_w))
-    shares, others = normalise(log_w), log_others(log_w)
-    return _scored(shares, -array_namespace(shares).logaddexp(others, geometric) - shares)
+    weights, others = normalise(log_w), log_others(log_w)
+    return _scored(weights, -array_namespace(weights).logaddexp(others, geometric) - weights)

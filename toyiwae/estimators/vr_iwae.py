@@ -30,8 +30,8 @@ def vr_iwae(log_w: Array, alpha: float = 0.5) -> Coefficients:
     References:
         daudel2023alphadivergence
     """
-    shares = normalise(tempered(log_w, 1.0 - alpha)) / log_w.shape[-2]
-    return Coefficients(model=shares, path=shares, score=-shares)
+    weights = normalise(tempered(log_w, 1.0 - alpha)) / log_w.shape[-2]
+    return Coefficients(model=weights, path=weights, score=-weights)
 
 
 @estimator(
@@ -51,7 +51,7 @@ def vr_iwae_dreg(log_w: Array, alpha: float = 0.5) -> Coefficients:
     References:
         daudel2023alphadivergence, tucker2019dreg
     """
-    shares, groups = normalise(tempered(log_w, 1.0 - alpha)), log_w.shape[-2]
-    none = array_namespace(shares).zeros_like(shares)
-    path = shares * (alpha + (1.0 - alpha) * shares) / groups
-    return Coefficients(model=shares / groups, path=path, score=none)
+    weights, groups = normalise(tempered(log_w, 1.0 - alpha)), log_w.shape[-2]
+    none = array_namespace(weights).zeros_like(weights)
+    path = weights * (alpha + (1.0 - alpha) * weights) / groups
+    return Coefficients(model=weights / groups, path=path, score=none)

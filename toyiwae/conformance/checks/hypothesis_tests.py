@@ -61,6 +61,11 @@ def compare(
     return Compared(mean, shift, np.where(constant, right * 1.0, p), np.abs(skewness) / (6.0 * np.sqrt(n)))
 
 
+def influence(y: Array) -> Array:
+    """Catoni's `ψ(y) = log(1 + y + y²/2)` for `y ≥ 0`, `ψ(−y) = −ψ(y)`."""
+    return np.sign(y) * np.log1p(np.abs(y) + 0.5 * y * y)
+
+
 def compare_known(
     samples: Array, mean: Array, var: Array, level: float, error: Array | float = 0.0
 ) -> Compared:
@@ -84,9 +89,8 @@ def compare_known(
     estimate, bet = samples.mean(axis=0), np.sqrt(2.0 * np.log(2.0 / level) / (n * var))
     log_e = np.full(np.shape(estimate), -np.inf)
     for sign in (1.0, -1.0):
-        y = bet * (sign * (samples - mean) - error)
-        influence = np.sign(y) * np.log1p(np.abs(y) + 0.5 * y * y)
-        log_e = np.maximum(log_e, influence.sum(axis=0) - 0.5 * n * bet**2 * var)
+        y = influence(bet * (sign * (samples - mean) - error))
+        log_e = np.maximum(log_e, y.sum(axis=0) - 0.5 * n * bet**2 * var)
     p = np.minimum(1.0, 2.0 * np.exp(-np.maximum(log_e, 0.0)))
     shift = np.sign(estimate - mean) * np.maximum(np.abs(estimate - mean) - error, 0.0) / np.sqrt(var)
     return Compared(estimate, shift, p, np.zeros(np.shape(estimate)))

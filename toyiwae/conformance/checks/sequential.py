@@ -25,6 +25,7 @@ import numpy as np
 
 from toyiwae.conformance.calling.call import Sample, Violation
 from toyiwae.conformance.checks import mean_variance
+from toyiwae.conformance.checks.hypothesis_tests import influence
 from toyiwae.conformance.report import Check
 from toyiwae.conformance.truths.targets import Truth
 
@@ -58,9 +59,7 @@ class EProcess:
         steps = []
         for size in GRID:
             for bet in (size, -size):
-                y = bet * x
-                influence = np.sign(y) * np.log1p(np.abs(y) + 0.5 * y * y)
-                steps.append(np.cumsum(influence - np.log1p(0.5 * size * size), axis=0))
+                steps.append(np.cumsum(influence(bet * x) - np.log1p(0.5 * size * size), axis=0))
         paths = self.log_e + np.stack(steps, axis=1) if self.n else np.stack(steps, axis=1)
         mixed = np.logaddexp.reduce(paths, axis=1) - np.log(2 * len(GRID))
         top = mixed.max(axis=0)
