@@ -59,14 +59,12 @@ def _formula(name: str) -> Formula:
 _iwae, _dreg, _equal = (_formula(name) for name in ("iwae", "dreg", "elbo"))
 
 
-def _score(
-    baseline: Callable[[Array], Array], log_evidence: Callable[[Array], Array] = log_mean_exp
-) -> Formula:
+def _score(baseline: Callable[[Array], Array], bound: Callable[[Array], Array] = log_mean_exp) -> Formula:
     """A score-function estimator with a baseline (VIMCO's coefficients)."""
 
     def formula(log_w: Array) -> tuple[Array, Array, Array]:
         weights, groups = normalise(log_w), log_w.shape[-2]
-        score = log_evidence(log_w)[..., None] - baseline(log_w) - weights
+        score = bound(log_w)[..., None] - baseline(log_w) - weights
         return weights / groups, 0.0 * weights, score / groups
 
     return formula
@@ -128,11 +126,6 @@ def _swapped(log_w: Array) -> tuple[Array, Array, Array]:
 def _exchanged_pooling(log_w: Array) -> tuple[Array, Array, Array]:
     pooled = normalise(log_w, axis=(-2, -1))
     return normalise(log_w) / log_w.shape[-2], pooled, -pooled
-
-
-def _exchanged(log_w: Array) -> Array:
-    """CIWAE's value at β = 0.7."""
-    return 0.7 * log_w.mean((-1, -2, -3)) + 0.3 * _value(log_w)
 
 
 def _of_posterior(drawn: Particles, gradients: dict[str, Array]) -> dict[str, Array]:
@@ -197,26 +190,36 @@ def _geometric_by_count(log_w: Array) -> Array:
     return np.logaddexp(others, mean) - np.log(particles)
 
 
+_IWAE = _Planted(_iwae)
+
+
 def catalogue() -> tuple[Bug, ...]:
     """All planted bugs."""
     return (*_of_weights(), *_of_densities(), *_of_score(), *_of_noise())
 
 
 def _of_weights() -> Iterator[Bug]:
-    iwae = _Planted(_iwae)
     yield Bug("weights not detached", "iwae", _Planted(_not_detached))
     yield Bug("mean of logs for log of mean", "iwae", _Planted(_equal, lambda w: w.mean((-1, -2, -3))))
     elbo = _Planted(lambda w: tuple(w.shape[-1] * c for c in _equal(w)), lambda w: w.sum(-1).mean((-1, -2)))  # pyright: ignore
     yield Bug("sum for mean over K", "elbo", elbo)
     swapped = _Planted(_swapped, lambda w: log_mean_exp(w, axis=-2).mean((-1, -2)))
     yield Bug("M and K swapped", "iwae", swapped)
-    yield Bug("log K missing", "iwae", replace(iwae, value=lambda w: log_sum_exp(w).mean((-1, -2))))
-    yield Bug("value is Σ w̃ log w", "iwae", replace(iwae, value=_weighted_mean_of_logs))
+    yield Bug("log K missing", "iwae", replace(_IWAE, value=lambda w: log_sum_exp(w).mean((-1, -2))))
+    yield Bug("value is Σ w̃ log w", "iwae", replace(_IWAE, value=_weighted_mean_of_logs))
     yield Bug(
         "squared weights on the model's gradient", "dreg", _Planted(lambda w: (_dreg(w)[1], *_dreg(w)[1:]))
     )
     yield Bug("θ and φ targets exchanged", "piwae", _Planted(_exchanged_pooling))
-    yield Bug("β and 1−β exchanged", "ciwae:0.3", _Planted(_formula("ciwae:0.7"), _exchanged))
+    yield Bug(
+        "β and 1−β exchanged",
+        "ciwae:0.3",
+        replace(
+            _IWAE,
+            formula=_formula("ciwae:0.7"),
+            value=lambda w: estimators.get("ciwae:0.7").value_of(w).mean(-1),
+        ),
+    )
     yield Bug(
         "data-set factor inside the log",
         "iwae",
@@ -224,18 +227,17 @@ def _of_weights() -> Iterator[Bug]:
     )
     half = _Planted(lambda w: _iwae(_half(w)), lambda w: _value(_half(w)))
     yield Bug("weights in float16", "iwae", half)
-    yield Bug("clamped log-weights", "iwae", replace(iwae, log_w=lambda p: np.clip(p.log_w, -20.0, 20.0)))
+    yield Bug("clamped log-weights", "iwae", replace(_IWAE, log_w=lambda p: np.clip(p.log_w, -20.0, 20.0)))
 
 
 def _of_densities() -> Iterator[Bug]:
-    iwae = _Planted(_iwae)
-    posterior = replace(iwae, log_w=lambda p: p.log_w - _log_evidence(p), after=_of_posterior)
+    posterior = replace(_IWAE, log_w=lambda p: p.log_w - _log_evidence(p), after=_of_posterior)
     yield Bug("p(z|x) for p(x,z)", "iwae", posterior)
-    yield Bug("log p(z) missing", "iwae", replace(iwae, log_w=lambda p: p.log_w - p.log_prior))
-    as_variance = replace(iwae, problem=_with_proposal(lambda chol: chol @ chol.T))
-    yield Bug("variance where a standard deviation belongs", "iwae", as_variance)
+    yield Bug("log p(z) missing", "iwae", replace(_IWAE, log_w=lambda p: p.log_w - p.log_prior))
+    variance = replace(_IWAE, problem=_with_proposal(lambda chol: chol @ chol.T))
+    yield Bug("variance where a standard deviation belongs", "iwae", variance)
     exponential = _with_proposal(lambda chol: np.tril(chol, -1) + np.diag(np.exp(np.diag(chol))))
-    yield Bug("σ for log σ", "iwae", replace(iwae, problem=exponential))
+    yield Bug("σ for log σ", "iwae", replace(_IWAE, problem=exponential))
 
 
 def _of_score() -> Iterator[Bug]:
@@ -257,19 +259,18 @@ def _of_score() -> Iterator[Bug]:
 
 
 def _of_noise() -> Iterator[Bug]:
-    iwae = _Planted(_iwae)
-    yield Bug("one noise for the whole batch", "iwae", replace(iwae, noise=_same(0)), tier=0)
+    yield Bug("one noise for the whole batch", "iwae", replace(_IWAE, noise=_same(0)), tier=0)
     yield Bug(
         "noise of the batch used twice",
         "iwae",
-        replace(iwae, noise=_halves(lambda half: half[:, :, :, ::-1])),
+        replace(_IWAE, noise=_halves(lambda half: half[:, :, :, ::-1])),
         tier=4,
     )
-    yield Bug("antithetic replicates", "iwae", replace(iwae, noise=_halves(np.negative)), tier=4)
-    yield Bug("noise reused over M", "iwae", replace(iwae, noise=_same(2)), tier=3)
-    yield Bug("noise reused over M, bound only", "bound:iwae", replace(iwae, noise=_same(2)), tier=4)
-    yield Bug("noise reused over K", "iwae", replace(iwae, noise=_same(3)))
-    yield Bug("noise reused over the rows", "iwae", replace(iwae, noise=_same(1)), tier=3, rows=True)
+    yield Bug("antithetic replicates", "iwae", replace(_IWAE, noise=_halves(np.negative)), tier=4)
+    yield Bug("noise reused over M", "iwae", replace(_IWAE, noise=_same(2)), tier=3)
+    yield Bug("noise reused over M, bound only", "bound:iwae", replace(_IWAE, noise=_same(2)), tier=4)
+    yield Bug("noise reused over K", "iwae", replace(_IWAE, noise=_same(3)))
+    yield Bug("noise reused over the rows", "iwae", replace(_IWAE, noise=_same(1)), tier=3, rows=True)
 
 
 def effects(report: Any) -> Mapping[str, float | str]:

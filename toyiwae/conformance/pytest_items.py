@@ -65,11 +65,10 @@ def collect(session: Any, config: Any) -> list[CheckItem]:
         raise pytest.UsageError(
             f"no check is called {sorted(unknown)[0]!r}: see --collect-only for the names"
         )
-    items = [
+    return [
         CheckItem.from_parent(session, name=found.id, found=found, expected=found.id in listed)
         for found in report.checks
     ]
-    return items
 
 
 def expected(file: str | None) -> set[str]:
