@@ -207,24 +207,14 @@ def _of_weights() -> Iterator[Bug]:
     yield Bug("M and K swapped", "iwae", swapped)
     yield Bug("log K missing", "iwae", replace(_IWAE, value=lambda w: log_sum_exp(w).mean((-1, -2))))
     yield Bug("value is Σ w̃ log w", "iwae", replace(_IWAE, value=_weighted_mean_of_logs))
-    yield Bug(
-        "squared weights on the model's gradient", "dreg", _Planted(lambda w: (_dreg(w)[1], *_dreg(w)[1:]))
-    )
+    squared = _Planted(lambda w: (_dreg(w)[1], *_dreg(w)[1:]))
+    yield Bug("squared weights on the model's gradient", "dreg", squared)
     yield Bug("θ and φ targets exchanged", "piwae", _Planted(_exchanged_pooling))
-    yield Bug(
-        "β and 1−β exchanged",
-        "ciwae:0.3",
-        replace(
-            _IWAE,
-            formula=_formula("ciwae:0.7"),
-            value=lambda w: estimators.get("ciwae:0.7").value_of(w).mean(-1),
-        ),
-    )
-    yield Bug(
-        "data-set factor inside the log",
-        "iwae",
-        _Planted(lambda w: _iwae(3.0 * w), lambda w: _value(3.0 * w) / 3.0),
-    )
+    mixed = estimators.get("ciwae:0.7")
+    other = _Planted(_formula("ciwae:0.7"), lambda w: mixed.value_of(w).mean(-1))
+    yield Bug("β and 1−β exchanged", "ciwae:0.3", other)
+    scaled = _Planted(lambda w: _iwae(3.0 * w), lambda w: _value(3.0 * w) / 3.0)
+    yield Bug("data-set factor inside the log", "iwae", scaled)
     half = _Planted(lambda w: _iwae(_half(w)), lambda w: _value(_half(w)))
     yield Bug("weights in float16", "iwae", half)
     yield Bug("clamped log-weights", "iwae", replace(_IWAE, log_w=lambda p: np.clip(p.log_w, -20.0, 20.0)))
