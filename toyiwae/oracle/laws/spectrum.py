@@ -16,8 +16,9 @@ from scipy.special import gammaln, loggamma
 
 from toyiwae.oracle.laws import contour
 from toyiwae.oracle.laws.bounded import EPS
-from toyiwae.oracle.laws.special import log1pmx
+from toyiwae.oracle.laws.special import log1p_difference
 
+_ROUNDED = 3.0  # roundings of a coefficient of h², and of its product with it
 _POLES = 4  # how many Taylor terms may be taken out where the moments exist
 _GROUPS = 24  # of the nodes of a contour; sizes vary slowly along one: each group has its largest
 
@@ -61,13 +62,13 @@ class Spectrum:
 
     def log_moment(self, s: np.ndarray, h: np.ndarray) -> np.ndarray:
         """Log M(s): [N, S]."""
-        constant, weight = self._parts(s)
+        constant, weight, _ = self._parts(s)
         return constant + h**2 @ weight.T
 
     def log_moment_error(self, s: np.ndarray, h: np.ndarray, h_error: float | np.ndarray) -> np.ndarray:
         """Bound on the error of `log_moment`, that of β and h included: [N, S]."""
-        constant, weight = self._parts(s)
-        size = 8.0 + np.abs(constant) + h**2 @ np.abs(weight).T
+        _, weight, terms = self._parts(s)
+        size = 8.0 + terms + _ROUNDED * (h**2 @ np.abs(weight).T)
         return EPS * size + _apply(self._perturbation(s, weight), h, h_error)
 
     def candidates(
@@ -78,7 +79,7 @@ class Spectrum:
         if key not in self._tables:
             abscissa, order = abscissae(self, power, p, deviation, spread, finest)
             self._tables[key] = (abscissa, order, gammaln(abscissa), *self._parts(power - p * abscissa))
-        abscissa, order, log_gamma, constant, weight = self._tables[key]
+        abscissa, order, log_gamma, constant, weight, _ = self._tables[key]
         return abscissa, order, log_gamma, constant + h**2 @ weight.T
 
     def nodes(self, power: float, p: float, abscissa: float, step: float, truncation: float) -> Nodes:
@@ -94,9 +95,9 @@ class Spectrum:
         found = self._nodes.get(key)
         if found is None:
             found = on_contour(y, power, p, abscissa)
-            constant, weight = self._parts(found.s)
+            constant, weight, terms = self._parts(found.s)
             starts, size = found.starts, np.abs(weight)
-            rounding = EPS * (4.0 + np.abs(found.log_gamma) + np.abs(constant)), EPS * size
+            rounding = EPS * (4.0 + np.abs(found.log_gamma) + terms), _ROUNDED * EPS * size
             perturbation = self._perturbation(found.s, weight)
             grouped = tuple(
                 tuple(np.maximum.reduceat(part, starts, axis=0) for part in parts)
@@ -127,13 +128,12 @@ class Spectrum:
         rounding, perturbation = nodes.parts[-1]
         return _apply(rounding, h, 0.0), _apply(perturbation, h, h_error)
 
-    def _parts(self, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The constant part [S] and the coefficients of h² [S, D] of log M(s)."""
+    def _parts(self, s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The constant part [S], the coefficients of h² [S, D] of log M(s), and what the first is rounded at [S]."""
         beta = self.beta
-        sb = np.multiply.outer(s, beta)
-        constant = 0.5 * (s[:, None] * log1pmx(beta)[None, :] - log1pmx(sb)).sum(axis=1)
-        weight = (s * (s - 1.0))[:, None] / (2.0 * (1.0 + sb) * (1.0 + beta))
-        return constant, weight
+        found, size = log1p_difference(s, beta)
+        weight = (s * (s - 1.0))[:, None] / (2.0 * (1.0 + np.multiply.outer(s, beta)) * (1.0 + beta))
+        return 0.5 * found.sum(axis=1), weight, 0.5 * size.sum(axis=1)
 
     def _perturbation(self, s: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, ...]:
         """Change of log M(s) under the errors of β and h: its constant part, and coefficients of h² and |h| δh."""
