@@ -5,6 +5,7 @@ import pytest
 
 import toyiwae
 from tests.problems import random_problem
+from toyiwae.problems.linear_gaussian import Problem, Proposal
 from toyiwae.problems.parameter import Parameter
 
 RNG = np.random.default_rng(0)
@@ -88,3 +89,19 @@ def test_problems_say_what_their_parameters_are() -> None:
     assert paper.parameters.where(part="proposal") == ("proposal_weight", "proposal_offset", "proposal_chol")
     assert paper.parameters.record("proposal_weight").amortised == "weight"
     assert paper.parameters.record("proposal_chol").moves == "chol"
+
+
+def test_digits_serve_proposals_of_each_observation() -> None:
+    """Gradients by one's own mean and Cholesky factor are those of the observation alone, over N."""
+    base = random_problem(3, 2, 3, rows=2)
+    mean, cov = np.array([[0.3, -0.2], [0.1, 0.4]]), np.stack([base.proposal.cov, 1.2 * base.proposal.cov])
+    problem = Problem(base.model, Proposal(cov, mean=mean), base.data)
+    options = {"K": 4, "estimators": "iwae", "parameters": ["proposal_mean", "proposal_chol"]}
+    exact = toyiwae.exact(problem, digits=20, **options).cell(4).gradients["iwae"].parameters
+    plain = toyiwae.exact(problem, **options).cell(4).gradients["iwae"].parameters
+    for n in range(2):
+        alone = toyiwae.exact(problem.row(n), **options).cell(4).gradients["iwae"].parameters
+        for name in options["parameters"]:
+            for found in (exact[name], plain[name]):
+                np.testing.assert_allclose(found.mean[n], alone[name].mean / 2, rtol=1e-11, atol=1e-14)
+                np.testing.assert_allclose(found.var[n], alone[name].var / 4, rtol=1e-11)

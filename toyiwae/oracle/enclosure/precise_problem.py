@@ -144,19 +144,22 @@ class PreciseRow:
 
     def proposal(self, parameter: str, index: Index, path: float, score: float) -> Quadratic:
         """One coordinate of `path·(∂ log w/∂z)(∂z/∂φ) + score·∇φ log q`."""
-        ctx, i = self.ctx, index[0]
+        ctx, record = self.ctx, self.problem.parameters.record(parameter)
+        i, *rest = index[1:] if record.own else index
         path, score = ctx.mpf(path), ctx.mpf(score)
         constant, linear = self._path
         left = Affine(path * constant[i], path * linear[i] + score * self.half[i])
-        if self.problem.parameters.record(parameter).moves != "chol":
+        if record.moves != "chol":
             return Quadratic(ctx.zero, left)
-        j = index[1]
+        (j,) = rest
         return Quadratic(-score * self.inverse_factor[j, i], left, Affine(ctx.zero, self.rotation[j]))
 
     def factor(self, parameter: str, index: Index) -> Any:
-        """What a coordinate is multiplied by: x_j for a weight's entry (i, j), else 1."""
-        weight = self.problem.parameters.record(parameter).amortised == "weight"
-        return self._x[index[1]] if weight else self.ctx.one
+        """What a coordinate is multiplied by: x_j for a weight's entry (i, j), 0 for what another row owns, else 1."""
+        record = self.problem.parameters.record(parameter)
+        if record.own and index[0] != self.n:
+            return self.ctx.zero
+        return self._x[index[1]] if record.amortised == "weight" else self.ctx.one
 
 
 def rows(problem: Problem, ctx: MPContext) -> list[PreciseRow]:
