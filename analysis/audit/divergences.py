@@ -18,8 +18,8 @@ import numpy as np
 from toyiwae import stats
 from toyiwae.conformance.bank.bank import bank
 from toyiwae.conformance.calling import call
-from toyiwae.conformance.checks.hypothesis_tests import STEEP, compare, worst
-from toyiwae.conformance.checks.mean_variance import Level, judged
+from toyiwae.conformance.checks.hypothesis_tests import compare
+from toyiwae.conformance.checks.mean_variance import Level, judged, worst_check
 from toyiwae.conformance.report import Check, CheckReport
 from toyiwae.errors import InputError, MissingMomentError
 from toyiwae.problems.linear_gaussian import Problem
@@ -135,8 +135,7 @@ def judge(
     try:
         sample = call.call(estimator, entry.problem, K, M, n, seed)
     except call.Violation as found:
-        where = {"problem": entry.name, "K": K, "M": M, "n": n, "seed": seed}
-        checks = [Check(found.kind, 0, **where, passed=False, reason=found.message)]
+        checks = [found.check({"problem": entry.name, "K": K, "M": M, "n": n, "seed": seed})]
     else:
         where = {"problem": entry.name, "K": K, "M": M, "n": n}
         checks = [
@@ -149,21 +148,7 @@ def judge(
 def _mean(array: np.ndarray, exact: np.ndarray, level: Level, where: dict[str, Any]) -> Check:
     """One check of a mean, by its worst coordinate."""
     compared, free = compare(array, exact), judged(where["parameter"], exact.shape)
-    if np.any(free & (compared.steepness * level.threshold**3 > 4 * STEEP)):
+    if np.any(free & compared.too_skewed(level.threshold)):
         return Check("mean", 2, **where, reason="tails too heavy for this many replicates")
-    index = worst(compared, free)
-    p_value = float(np.asarray(compared.p_value)[index])
-    return Check(
-        "mean",
-        2,
-        **where,
-        index=index,
-        coordinates=int(free.sum()),
-        estimate=float(np.asarray(compared.estimate)[index]),
-        truth=float(exact[index]),
-        truth_error=1e-12 * (1.0 + abs(float(exact[index]))),
-        shift_in_sd=float(np.asarray(compared.shift)[index]),
-        p_value=p_value,
-        smallest_detectable=level.detectable(where["n"]),
-        passed=p_value > level.each,
-    )
+    base, error = {**where, "name": "mean", "tier": 2}, 1e-12 * (1.0 + np.abs(exact))
+    return worst_check(base, compared, exact, error, level, level.detectable(where["n"]), free)
