@@ -1,4 +1,4 @@
-"""The proposal that each bound wants: the exact maximiser of L_K over a Gaussian family, for every K.
+"""The optimal proposal of each bound: the exact maximiser of L_K over a Gaussian family, for every K.
 
 Where the posterior lies outside the family (mean-field q, correlated posterior), the optimum moves with K: from that
 of KL(q‖p) at K = 1, `S_ii = 1/(P⁻¹)_ii`, to that of least variance of w (χ²) as K → ∞. Values and gradients are the
@@ -20,13 +20,15 @@ from toyiwae.oracle.finite_k.bounds import FiniteK
 from toyiwae.oracle.finite_k.every_k import first_gap
 from toyiwae.oracle.laws.gaussian import GaussianLaw
 from toyiwae.oracle.laws.polynomials import Polynomial
+from toyiwae.oracle.whitened.algebra import Double
 from toyiwae.oracle.whitened.components import GradientComponents
+from toyiwae.oracle.whitened.model import WhitenedModel, rounded
 from toyiwae.oracle.whitened.rows import row_batches
 from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.problems.linear_gaussian import Problem, Proposal
 from toyiwae.problems.parameter import Parameter
 
-_SETTLED = 1e-6  # slope of log(gap) in whitened coordinates below which an optimum counts as one
+_CONVERGED = 1e-6  # slope of log(gap) in whitened coordinates below which an optimum counts as one
 _TOTAL = Form({}, {1: 1.0}, {1: -1.0})  # w̃ times the whole derivative of log w through the noise
 _ATTEMPTS = 5  # round-off can spoil the curvature that BFGS collects, and a search that begins anew goes on
 
@@ -83,7 +85,7 @@ def optimal_proposals(
             found[k] = Optimum(k, first, gap, 0.0)
             continue
         objective = _LimitGap(at) if isinf(k) else _Gap(at, int(k))
-        point, found[k] = _climb(objective, objective.start(point), k, at)
+        point, found[k] = _maximised(objective, objective.start(point), k, at)
     return tuple(found[float(k)] for k in particles)
 
 
@@ -94,25 +96,24 @@ class _Coordinates:
         problem.require_shared_proposal("optimal_proposals")
         self._problem = problem
         model, x = problem.model, problem.rows().x
-        pulled = np.linalg.solve(model.noise_cov, model.loading)  # R⁻¹W
-        precision = np.linalg.inv(model.prior_cov) + model.loading.T @ pulled
-        cov = np.linalg.inv(0.5 * (precision + precision.T))
-        weight = cov @ pulled.T
-        offset = cov @ np.linalg.solve(model.prior_cov, model.prior_mean) - weight @ model.offset
+        factors = WhitenedModel(problem, Double())
+        precision = rounded(factors.precision)
+        cov = np.linalg.inv(precision)
+        weight = cov @ rounded(factors.noise_loading).T
+        offset = model.prior_mean - weight @ (model.loading @ model.prior_mean + model.offset)
         self._best = (weight, offset) if problem.amortised else ((x @ weight.T + offset).mean(axis=0),)
         full = family == "full"
         self._chol = np.linalg.cholesky(0.5 * (cov + cov.T)) if full else np.diag(np.diag(precision) ** -0.5)
         self._std = np.sqrt(np.diag(self._chol @ self._chol.T))
         spread = x.std(axis=0) if problem.amortised else np.ones(0)
-        self._reach = np.where(
-            spread > 0.0, spread, 1.0
-        )  # of x, so that a unit of weight moves the mean by one std
+        # of x, so that a unit of weight moves the mean by one standard deviation
+        self._input_std = np.where(spread > 0.0, spread, 1.0)
         self._lower = np.tril_indices(problem.dim_z, -1) if full else (np.zeros(0, int), np.zeros(0, int))
         self.size = sum(a.size for a in self._best) + problem.dim_z + len(self._lower[0])
 
     def _units(self) -> list[np.ndarray]:
         """What a coordinate of 1 means for each mean parameter."""
-        column = self._std[:, None] / self._reach if len(self._best) == 2 else None
+        column = self._std[:, None] / self._input_std if len(self._best) == 2 else None
         return [self._std] if column is None else [column, self._std]
 
     def _split(self, point: np.ndarray) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
@@ -232,13 +233,13 @@ class _LimitGap(_Gap):
         return np.log(0.5 * variance / len(whitened.x)), self._at.pull_back(point, slopes)
 
 
-def _climb(objective: _Gap, start: np.ndarray, k: float, at: _Coordinates) -> tuple[np.ndarray, Optimum]:
+def _maximised(objective: _Gap, start: np.ndarray, k: float, at: _Coordinates) -> tuple[np.ndarray, Optimum]:
     point, slope = start, inf
     for _ in range(_ATTEMPTS):
         result = minimize(objective, point, jac=True, method="BFGS", options={"gtol": 1e-8, "maxiter": 500})
         point, slope = result.x, float(np.abs(result.jac).max())
-        if slope <= _SETTLED:
+        if slope <= _CONVERGED:
             break
-    if not slope <= _SETTLED:
+    if not slope <= _CONVERGED:
         raise PrecisionError(f"the optimal proposal at K = {k:g}: a slope of {slope:.1e} is left in log(gap)")
     return point, Optimum(k, at.problem(point), objective.value(float(result.fun)), slope)
