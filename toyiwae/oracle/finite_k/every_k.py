@@ -76,7 +76,6 @@ def log_variance(
     if not form.evidence:
         return found
     centred = score.less(law.moment(0, (score,)).value)
-    of_scores = law.moment(0, (centred, centred)).value[:, None, :]
-    of_scores = of_scores * np.asarray(particles, dtype=float)[:, None]
-    moved = 2.0 * abs(form.evidence) * np.sqrt(of_scores * np.maximum(found.value, 0.0))
-    return Bounded(found.value, found.error + moved * log_evidence.error[:, None, None])
+    of_scores = law.moment(0, (centred, centred))[:, None, :] * np.asarray(particles, dtype=float)[:, None]
+    moved = (of_scores * found.clip(0.0)).sqrt() * (2.0 * abs(form.evidence))
+    return found.widened((moved.value + moved.error) * log_evidence.error[:, None, None])

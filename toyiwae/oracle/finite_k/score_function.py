@@ -129,61 +129,39 @@ class LogEngine(GradientEngine):
 
     def _plain(self, s, sigma2: Bounded, form: LogForm, kappa, a) -> list[tuple[Any, Bounded]]:
         """The terms that `λ T log Ẑ`, log Ẑ = a + log y, adds to the variance, with their factors; σ² = E[s²]."""
-        zero, one = self.centre(0, s), self.centre(1, s)
-        lam, k = form.evidence, self.particles[:, None]
+        zero, one, (first, second) = self.centre(0, s), self.centre(1, s), self.weights
+        lam, theta, k = form.evidence, form.weight, self.particles[:, None]
         log_kt = np.log(k) + self.grid.log_t
         squares = [
             self._scores_squared(zero, sigma2, weight) for weight in (np.ones(1), -2.0 * (log_kt + _EULER))
         ]
-        (first, slack1), (second, slack2) = ((x.value, x.error) for x in self.weights)
-        scores = less_limit(self.get(0, zero))
-        share, both = self.get(1, one).value, self.get(1, one, zero).value
-        value, error = scores.value, scores.error
-        mean = _integral(first, slack1, -value, error, self._rule)  # E[T log y]
-        products = []  # E[W T log^j y]
-        for weight in (np.ones(1), -_EULER - log_kt):
-            alone = _integral(first * weight, slack1 * np.abs(weight), both.value, both.error, self._rule)
-            pair = share.value * value
-            pair_error = share.error * np.abs(value) + np.abs(share.value) * error
-            mixed = _integral(second * weight, slack2 * np.abs(weight), pair, pair_error, self._rule)
-            products.append(Bounded(alone.value + mixed.value, alone.error + mixed.error))
-        weighed = self.single(1, one)
-        off = Bounded(
-            mean.value * weighed.value,
-            mean.error * np.abs(weighed.value) + weighed.error * np.abs(mean.value),
-        )
-        square = Bounded(mean.value**2, 2 * np.abs(mean.value) * mean.error)
-        size = Bounded(k * sigma2.value, k * (sigma2.error + 2 * EPS * sigma2.value))
-        theta = form.weight
+        scores, weighed = less_limit(self.get(0, zero)), self.get(1, one).value
+        mean, pair = self.integral(first, -scores, 3), weighed * scores  # E[T log y]
+        both = self.get(1, one, zero).value
+        products = [  # E[W T log^j y]
+            self.integral(first * weight, both, 3) + self.integral(second * weight, pair, 3)
+            for weight in (np.ones(1), -_EULER - log_kt)
+        ]
         return [
-            (lam**2 * a**2 + 2 * lam * kappa * a, size),
+            (lam**2 * a**2 + 2 * lam * kappa * a, sigma2 * k),
             (2 * lam**2 * a + 2 * lam * kappa, squares[0]),
             (lam**2, squares[1]),
-            (-(lam**2), square),
+            (-(lam**2), mean * mean),
             (2 * lam * theta * a, products[0]),
             (2 * lam * theta, products[1]),
-            (-2 * lam * theta, off),
+            (-2 * lam * theta, mean * self.single(1, one)),
         ]
 
     def _scores_squared(self, zero: Any, sigma2: Bounded, weight: np.ndarray) -> Bounded:
         """∫ weight · (C(0)e^{-Kt} - C(t)) dt/t with C(t) = E[T² e^{-tS}], free of cancellation at large K."""
-        (first, slack1), (second, slack2) = ((x.value, x.error) for x in self.weights)
-        size = np.abs(weight)
-        difference, difference_error = self.difference.value, self.difference.error
-        k, step = self.particles[:, None], self.grid.weight[:, None]
-        base, scores, square = self.law.transform(0, [(), (zero,), (zero, zero)], self.grid)
-        (b, b_error), (v, v_error), (r, r_error) = (
-            (x.value, x.error) for x in map(less_limit, (base, scores, square))
-        )
-        near = sigma2.value * b - r
-        near_error = sigma2.value * b_error + sigma2.error * np.abs(b) + r_error
-        near_error = near_error + 2 * EPS * (sigma2.value * np.abs(b) + np.abs(r))
-        whole = -((weight * difference) @ step) * k
-        moved = (size * (difference_error + self._rule * np.abs(difference))) @ step
-        alone = _integral(first * weight, slack1 * size, near, near_error, self._rule)
-        pairs = _integral(second * weight, slack2 * size, v**2, 2 * np.abs(v) * v_error, self._rule)
-        error = moved * k * sigma2.value + np.abs(whole) * sigma2.error + alone.error + pairs.error
-        return Bounded(whole * sigma2.value + alone.value - pairs.value, error)
+        wanted = [(), (zero,), (zero, zero)]
+        self.request([(0, factors) for factors in wanted])
+        base, scores, square = (less_limit(self.get(0, *factors)) for factors in wanted)
+        first, second = self.weights
+        step = Bounded.exact(self.grid.weight[:, None])
+        whole = self.integral(self.difference * weight, step, 3) * self.particles[:, None]
+        near = self.integral(first * weight, sigma2 * base - square, 3)
+        return near - whole * sigma2 - self.integral(second * weight, scores * scores, 3)
 
 
 def variance_of_one(law: Any, s: Any, form: LogForm, log_evidence: np.ndarray) -> Bounded:
@@ -191,27 +169,22 @@ def variance_of_one(law: Any, s: Any, form: LogForm, log_evidence: np.ndarray) -
 
     Log w enters less its mean, since log Z and that mean may be far larger than their sum.
     """
-    score, centre = _own(law, s), mean_log(law)
-    known = form.evidence * (log_evidence + centre.value)[:, None] + form.uniform + form.weight
-    squares, single = _with_logs(law, (score, score)), _with_logs(law, (score,))[1]
-    lam, square = form.evidence, single.value**2
-    factors = (known**2, 2 * lam * known, np.asarray(lam**2))
-    value, error = -(lam**2) * square, lam**2 * (2 * np.abs(single.value) * single.error + single.error**2)
-    size = np.abs(value)
-    for factor, found in zip(factors, squares, strict=True):
-        value = value + factor * found.value
-        error = error + np.abs(factor) * found.error
-        size = size + np.abs(factor * found.value)
-    doubt = abs(lam) * (centre.error + 4 * EPS * np.abs(log_evidence))[:, None]
-    error = error + 2 * doubt * (np.abs(known) * squares[0].value + abs(lam) * np.abs(squares[1].value))
-    return Bounded(value[:, None, :], (error + 8 * EPS * size)[:, None, :])
+    score, centre = _own(law, s), mean_log(law).value
+    known = ((Bounded.exact(centre) + log_evidence) * form.evidence + (form.uniform + form.weight))[:, None]
+    squares, single, lam = _with_logs(law, (score, score)), _with_logs(law, (score,))[1], form.evidence
+    var = (
+        squares[0] * known * known
+        + squares[1] * known * (2.0 * lam)
+        + (squares[2] - single * single) * lam**2
+    )
+    return var[:, None, :]
 
 
 def mean_of_one(law: Any, s: Any, form: LogForm) -> Bounded:
     """E[s λ log w] at K = 1: [N, 1, F]."""
-    single = _with_logs(law, (_own(law, s),))[1]  # E[s] = 0: the mean of log w drops out
-    value, error = form.evidence * single.value, abs(form.evidence) * single.error
-    return Bounded(value[:, None, :], error[:, None, :])
+    return (
+        _with_logs(law, (_own(law, s),))[1][:, None, :] * form.evidence
+    )  # E[s] = 0: the mean of log w drops out
 
 
 def _own(law: Any, s: Any) -> Any:
