@@ -149,6 +149,8 @@ def test_equal_replicates_do_not_hide_how_far_off_they_are():
     }
     value = next(failure for failure in report.failures if failure.tier == 2)
     problem = problem_of("wide")
+    assert value.estimate is not None
+    assert value.truth is not None
     above = value.estimate - condition(problem.model, problem.data.x).log_evidence[0]
     gain = problem.model.loading @ np.linalg.cholesky(problem.proposal.cov)
     expected = 0.5 * np.trace(gain.T @ np.linalg.solve(problem.model.noise_cov, gain))
@@ -299,7 +301,7 @@ def test_a_right_estimator_in_float32_conforms(settings):
 
 @pytest.mark.parametrize("name", ["overflow", "underflow"])
 def test_the_truth_beyond_the_range_of_exp_agrees_with_monte_carlo(name):
-    """A second look at truths whose log p(x) no float holds: the value and its variance, and wake-φ's gradients."""
+    """The value and all gradients, with their variances, where p(x) itself is beyond float64."""
     entry = next(entry for entry in bank() if entry.name == name)
     K, M = entry.cells[0]
     truth = linear_gaussian.truths(Target.of("iwae"), entry)[K, M]
@@ -310,6 +312,7 @@ def test_the_truth_beyond_the_range_of_exp_agrees_with_monte_carlo(name):
     z = []
     for parameter, array in arrays.items():
         exact, var = truth[parameter].mean, truth[parameter].var
+        assert var is not None
         z += list(np.ravel((array.mean(0) - exact) / np.sqrt(var / len(array))))
     assert np.abs(z).max() < 6.0  # 204 coordinates at most, all together at 4e-7
     assert truth["value"].log_evidence == pytest.approx(
