@@ -1,4 +1,8 @@
-"""The rules of the house: which module may import which, what an import costs, what stands where."""
+"""The rules of the house: which module may import which, what an import costs, what stands where.
+
+Imports point down: between the rooms of the package, between the rooms of the oracle, and between the files of a room.
+An import for type checkers only counts as any other.
+"""
 
 import ast
 import re
@@ -24,7 +28,10 @@ FLOORS = {
     5: "cli __main__",
 }
 FLOOR = {unit: floor for floor, units in FLOORS.items() for unit in units.split()}
-TORCH = {"montecarlo", "surrogate", "networks", "cli"}  # these alone may import it; cli to say it is missing
+ORACLE = {0: "laws closed_form", 1: "whitened finite_k", 2: "enclosure", 3: "series"}
+ORACLE_FLOOR = {room: floor for floor, rooms in ORACLE.items() for room in rooms.split()}
+MOST_FLOORS = 8  # that a reader climbs through inside one room, at most
+TORCH = {"montecarlo", "surrogate", "networks", "cli"}  # these may import it; cli to say it is missing
 TORCH_FILES = {"toyiwae.conformance.calling.torch_surrogate"}
 LATE = {"scipy", "sympy", "mpmath", "rich", "importlib"}  # always there, but slow to import
 TOP_LEVEL = set(
@@ -46,27 +53,18 @@ def unit(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
-def type_checking_only(tree: ast.AST) -> set[ast.AST]:
-    """The nodes below `if TYPE_CHECKING:`."""
-    guards = [n for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.unparse(n.test)]
-    return {node for guard in guards for statement in guard.body for node in ast.walk(statement)}
-
-
 def imports(source: str, names: set[str], package: str) -> Iterator[tuple[str, bool]]:
     """Every import in a source: the module imported, and whether that happens inside a function.
 
     `from toyiwae import forms` counts as toyiwae.forms, so does a relative import, and
-    `import_extra("torch")` as torch; what is for type checkers only does not count.
+    `import_extra("torch")` as torch, and what stands under `if TYPE_CHECKING:`.
     """
     tree = ast.parse(source)
-    ignored = type_checking_only(tree)
     functions = [
         n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
     ]
     inside = {node for function in functions for node in ast.walk(function)}
     for node in ast.walk(tree):
-        if node in ignored:
-            continue
         if isinstance(node, ast.Import):
             yield from ((alias.name, node in inside) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -111,11 +109,55 @@ def test_imports_point_down(module):
     assert module.endswith("__main__") or "toyiwae.cli.main" not in targets
 
 
+def module_graph() -> dict[str, set[str]]:
+    """Module -> the modules of the package that it imports; a package's own `__init__` counts only if named."""
+    return {m: {t for t, _ in imported_by(m) if t in modules() and t != m} for m in modules()}
+
+
+def floors(graph: dict[str, set[str]]) -> list[set[str]]:
+    """The nodes of a graph by floor, each importing from floors below alone; AssertionError if it has a circle."""
+    found: list[set[str]] = []
+    while graph:
+        leaves = {node for node, targets in graph.items() if not targets}
+        assert leaves, f"these import each other: {sorted(graph)}"
+        found.append(leaves)
+        graph = {node: targets - leaves for node, targets in graph.items() if node not in leaves}
+    return found
+
+
 def test_no_import_cycle():
-    graph = {m: {t for t, _ in imported_by(m) if t in modules() and t != m} for m in modules()}
-    while leaves := {module for module, targets in graph.items() if not targets}:
-        graph = {module: targets - leaves for module, targets in graph.items() if module not in leaves}
-    assert not graph, f"these modules import each other: {sorted(graph)}"
+    floors(module_graph())
+
+
+def test_the_oracle_has_rooms_on_floors():
+    inside = {module for module in modules() if module.startswith("toyiwae.oracle.")}
+    assert {module.split(".")[2] for module in inside} == set(ORACLE_FLOOR)
+    assert len(ORACLE_FLOOR) <= 6
+    assert len(ORACLE) <= 5
+    for module in sorted(inside):
+        room = module.split(".")[2]
+        targets = {target.split(".")[2] for target, _ in imported_by(module) if target in inside}
+        upward = {other for other in targets - {room} if ORACLE_FLOOR[other] >= ORACLE_FLOOR[room]}
+        assert not upward, f"{module} imports from {sorted(upward)}, which do not stand below {room}"
+
+
+@pytest.mark.parametrize("room", sorted({m.rpartition(".")[0] for m in modules() if m.count(".") > 1}))
+def test_a_room_has_few_floors(room):
+    """How many files a reader climbs through, at most, inside one folder."""
+    inside = {module for module in modules() if module.rpartition(".")[0] == room}
+    graph = {module: targets & inside for module, targets in module_graph().items() if module in inside}
+    assert len(floors(graph)) <= MOST_FLOORS
+
+
+def test_circles_are_seen():
+    with pytest.raises(AssertionError, match="import each other"):
+        floors({"a": {"b"}, "b": {"a"}, "c": set()})
+    assert floors({"a": {"b"}, "b": set()}) == [{"b"}, {"a"}]
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_no_file_is_long(module):
+    assert len(modules()[module].read_text(encoding="utf-8").splitlines()) <= 300
 
 
 @pytest.mark.parametrize("module", sorted(set(modules()) - {"toyiwae"}))
@@ -141,7 +183,7 @@ def test_the_import_reader_sees_every_spelling():
     source = """
 import toyiwae.forms
 from toyiwae import truth
-from .laws import gaussian
+from . import laws
 from .. import montecarlo
 from ..estimators import registry
 def f():
@@ -150,17 +192,13 @@ def f():
 if TYPE_CHECKING:
     import xarray
 """
-    names = {
-        "toyiwae.truth",
-        "toyiwae.oracle.laws.gaussian",
-        "toyiwae.montecarlo",
-        "toyiwae.estimators.registry",
-    }
+    names = {"toyiwae.truth", "toyiwae.oracle.laws", "toyiwae.montecarlo", "toyiwae.estimators.registry"}
     assert set(imports(source, names, "toyiwae.oracle")) == {
         ("toyiwae.forms", False),
         *((name, False) for name in names),
         ("torch.nn", True),
         ("pandas", True),
+        ("xarray", False),
     }
 
 

@@ -24,6 +24,8 @@ _LARGEST_LOG = 700.0  # below the logarithm of the largest float64, with room fo
 class Coefficients:
     """The three coefficients of each particle, shaped `[..., M, K]` like the log-weights they came from.
 
+    Formula: coefficients.
+
         Δθ = Σ_mk model_mk · ∇θ log p_θ(x, z_mk)
         Δφ = Σ_mk path_mk · (∂ log w/∂z)(∂z/∂φ) + score_mk · ∇φ log q_φ(z_mk|x)
 
@@ -41,6 +43,8 @@ class Coefficients:
 @dataclass(frozen=True)
 class Form:
     """An estimator's coefficients as polynomials in the normalised weights.
+
+    Formula: form.
 
     The coefficient of particle `(m, k)` is `(1/M) Σ_r factor_r · w̃_mk^r`; the power `r = 0` stands for
     `1/K`. The score coefficient gets in addition `1/M` times
@@ -121,6 +125,8 @@ class Form:
 @dataclass(frozen=True)
 class Bound:
     """A bound on the log-evidence: `B = Σ_t weight_t · (1/e) E log[(1/k_t) Σ_{i≤k_t} w_i^e]`.
+
+    Formula: bound.
 
     Equal bounds compare equal however they were written: terms are sorted and merged, and what is the ELBO
     (every `k_t = 1`, or the limit `e = 0`) is stored with `k = 1` and `e = 1`.
@@ -247,7 +253,10 @@ def _fold_first_power(terms: dict[int, float]) -> dict[int, float]:
 
 
 def form_of_mean(form: Form) -> Form:
-    """The form with the same mean and no log terms: E[log Ẑ Σ ∇ log q] = E[Σ w̃ path]; baselines have mean zero."""
+    """The form with the same mean and no log terms: E[log Ẑ Σ ∇ log q] = E[Σ w̃ path]; baselines have mean zero.
+
+    Formula: mean-form.
+    """
     if not form.has_log_terms and form.constant == 0.0:
         return form
     path = dict(form.path)

@@ -35,7 +35,10 @@ MOST_EFFORT = 40.0
 
 
 def above_tolerance(found: Bounded, scale: Any = 0.0) -> np.ndarray:
-    """Where the error is above the tolerance; a scale counts where it is larger than the value."""
+    """Where the error is above the tolerance; a scale counts where it is larger than the value.
+
+    Formula: tolerance.
+    """
     return np.asarray(found.error > TOLERANCE * np.maximum(np.abs(found.value), scale))
 
 

@@ -154,7 +154,10 @@ def _gradients(
 
 
 class Average:
-    """Running average over rows of one parameter's moments, in the parameter's own shape; of any source of rows."""
+    """Running average over rows of one parameter's moments, in the parameter's own shape; of any source of rows.
+
+    Formula: averages.
+    """
 
     def __init__(self, x: np.ndarray, parameter: Parameter, count: int):
         """Starts at zero, for `count` numbers of particles."""

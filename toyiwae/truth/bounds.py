@@ -41,6 +41,8 @@ class Combined:
 def value(bound: Bound, evidence: Bounded, known: Bounds, particles: Sequence[int]) -> Combined:
     """`B = Σ_t c_t (log Z + log E[w^e]/e - gap_t/e)`, averaged over the observations.
 
+    Formula: linear-combination.
+
     Args:
         bound: the combination.
         evidence: log Z of each observation [N].

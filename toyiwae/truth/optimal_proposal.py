@@ -55,6 +55,8 @@ def optimal_proposals(
 ) -> tuple[Optimum, ...]:
     """The maximisers of L_K over the proposal's mean (or weight and offset) and covariance, one for each K.
 
+    Formula: optimal-proposal.
+
     K = 1 is closed-form; from there the optimum is followed upwards through K, each starting from the one before.
     The proposal that the problem comes with plays no part, except in whether its mean is affine in x.
 

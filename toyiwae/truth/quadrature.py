@@ -41,7 +41,7 @@ _AGREE = 1e-11  # relative change of the evidence and of the gaps at which a lat
 
 
 class QuadratureSource:
-    """The truths of a QuadratureProblem, on two lattices."""
+    """The truths of a QuadratureProblem, on two lattices. Formula: lattice."""
 
     def __init__(self, problem: QuadratureProblem):
         self.problem = problem

@@ -65,6 +65,8 @@ class Posterior:
 def condition(model: LinearGaussian, x: np.ndarray) -> Posterior:
     """Posterior and evidence of a linear-Gaussian model.
 
+    Formula: posterior.
+
         cov⁻¹ = prior_cov⁻¹ + loadingᵀ noise_cov⁻¹ loading
         mean  = prior_mean + cov loadingᵀ noise_cov⁻¹ (x − loading prior_mean − offset)
         log p(x) = log N(x; loading prior_mean + offset, loading prior_cov loadingᵀ + noise_cov)
@@ -258,6 +260,8 @@ class Ratio:
 
     def renyi(self, order: float) -> np.ndarray:
         """D_α(p‖q) = log E_q[(w/Z)^α] / (α−1) [...]; at α = 1 its limit KL(p‖q).
+
+        Formula: divergence.
 
         Raises:
             MissingMomentError: if the moment does not exist.

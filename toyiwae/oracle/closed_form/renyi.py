@@ -92,6 +92,8 @@ class ClosedForms:
     def renyi_bound(self, order: float) -> np.ndarray:
         """B(s) = (1/s) log E_q[w^s]; the ELBO at s = 0.
 
+        Formula: renyi.
+
         Raises:
             MissingMomentError: if E_q[w^s] does not exist.
         """

@@ -87,6 +87,8 @@ class FiniteK:
     def log_base(self) -> tuple[Bounded, Bounded]:
         """Log Λ(t), and log Λ(t) + t with a relative accuracy of its own: [N, T].
 
+        Formula: log-base.
+
         Two ways to either: from the deviation from e^-t (small spread of the weights), and from the plain transform
         (far-off proposals, whose Λ stays near 1 while e^-t falls; large t). At every t that of the smaller error.
         """
@@ -128,11 +130,14 @@ class FiniteK:
     # bound and expected sample size ----------------------------------------------------------------------------------
 
     def gap(self) -> Bounded:
-        """Log Z - L_K of each K (in units of the law: for w^e, of its own mean): [N, nK]."""
+        """Log Z - L_K of each K (in units of the law: for w^e, of its own mean): [N, nK]. Formula: gap."""
         return _total(self.difference, self.grid, 3)
 
     def ess(self) -> Bounded:
-        """Expected effective sample size E[(Σw)²/Σw²] of each K: [N, nK]. It exists whatever moments w has."""
+        """Expected effective sample size E[(Σw)²/Σw²] of each K: [N, nK]. It exists whatever moments w has.
+
+        Formula: ess.
+        """
         law, k = self.law, self.particles[:, None]
         slope = min(1.0, 0.5 * law.max_power)
         high = law.upper_log_t(TAIL / (self.particles.min() - 1), p=2.0)
@@ -180,6 +185,8 @@ def _total(integrand: Bounded, grid: Grid, order: int, slope: float = 1.0) -> Bo
 @cache
 def rule_error(n: int, step: float) -> float:
     """Relative error of the trapezoidal rule for ∫ t^n e^{-tS} dt/t in log t: 2|Γ(n + 2πi/h)|/Γ(n), whatever S.
+
+    Formula: trapezoid.
 
     A factor E[f e^{-tw}] with E[f] = 0 begins with t: n counts one more for each, and two for Λ^K - e^{-Kt}.
     """

@@ -10,6 +10,8 @@ from toyiwae.oracle.laws.bounded import Bounded
 def directional_snr(mean: Bounded, cov: Bounded) -> Bounded:
     """√(E‖Δ∥‖² / E‖Δ⊥‖²), Δ split along the direction of its mean: exact, from two moments.
 
+    Formula: directional-snr.
+
     With u = E[Δ]/‖E[Δ]‖ this is √((‖E[Δ]‖² + uᵀΣu) / (tr Σ - uᵀΣu)); infinite where nothing varies across the mean, NaN
     where it has no direction, or where what varies across it is not told from zero. (rainforth2018tighter has the mean
     of the ratio in place of the ratio of means; for many coordinates the two agree.)

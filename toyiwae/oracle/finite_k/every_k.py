@@ -52,7 +52,7 @@ def joined(parts: list[Bounded], back: np.ndarray) -> Bounded:
 
 
 def first_gap(law: GaussianLaw) -> Bounded:
-    """KL(q‖p) of each observation: -E[log w] = Σ [h²/(2(1+β)) - ½(log(1+β) - β)]: [N, 1]."""
+    """KL(q‖p) of each observation: -E[log w] = Σ [h²/(2(1+β)) - ½(log(1+β) - β)]: [N, 1]. Formula: kl."""
     return -mean_log(law)[:, None]
 
 

@@ -63,7 +63,7 @@ class FourthEngine(GradientEngine):
     """The integrals of fourth moments, for a list of K ≥ 2."""
 
     def central(self, components: Components) -> tuple[Bounded, Bounded]:
-        """Second and fourth central moments of one group's gradient, for each K: [N, nK, F]."""
+        """Second and fourth central moments of one group's gradient, for each K: [N, nK, F]. Formula: fourth."""
         parts = self._centred(components)
         tuples = [c for n in range(1, ORDER + 1) for c in combinations_with_replacement(sorted(parts), n)]
         if max(parts):
@@ -128,7 +128,10 @@ def splits(count: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
 
 
 def log_moments(engine: FiniteK) -> list[Bounded]:
-    """E[log^n y] for n = 1, …, 4 and the first K: derivatives at 0 of E[y^-s], by Cauchy's integral: [N] each."""
+    """E[log^n y] for n = 1, …, 4 and the first K: derivatives at 0 of E[y^-s], by Cauchy's integral: [N] each.
+
+    Formula: log-powers.
+    """
     difference, count = engine.difference[:, 0], engine.particles[0]
     log_kt = engine.grid.log_t + np.log(count)
     s = _RADIUS * np.exp(2j * np.pi * np.arange(_NODES) / _NODES)

@@ -67,7 +67,10 @@ class GradientEngine(FiniteK):
         return GradientMoments(limit.value, shift, var, shift + limit[:, None, :])
 
     def covariance(self, left: Components, right: Components) -> Bounded:
-        """Covariance of two gradients on the same particles, coordinate by coordinate, for each K: [N, nK, F]."""
+        """Covariance of two gradients on the same particles, coordinate by coordinate, for each K: [N, nK, F].
+
+        Formula: covariance.
+        """
         self.prepare([(left, right)])
         same = left is right
         lefts, rights = self._centred(left), self._centred(right)
@@ -130,7 +133,7 @@ class GradientEngine(FiniteK):
     # the integrals ---------------------------------------------------------------------------------------------
 
     def single(self, r: int, f: Function) -> Bounded:
-        """E[Σ w^r f / S^r] of a centred f."""
+        """E[Σ w^r f / S^r] of a centred f. Formula: mean."""
         if (r, f) not in self._singles:
             integral = self.integral(self.weights[0], self.get(r, f).value, r + 1)
             self._singles[r, f] = integral / gamma(r)
@@ -161,7 +164,10 @@ class GradientEngine(FiniteK):
 
 
 def moments_of_one(law: Law, components: Components, count: float = 1.0) -> GradientMoments:
-    """The moments over `count` independent draws of equal weights: K = 1, and weights to the power 0."""
+    """The moments over `count` independent draws of equal weights: K = 1, and weights to the power 0.
+
+    Formula: one-particle.
+    """
     whole = total(components, count)
     mean = law.moment(0, (whole,))
     rest = {r: g.centred if r == 1 else g for r, g in components.items() if r}

@@ -98,6 +98,8 @@ class LogEngine(GradientEngine):
     def log_variance(self, s: Any, form: LogForm, log_evidence: np.ndarray) -> Bounded:
         """Var[Δ] of one group for each K: [N, nK, F].
 
+        Formula: log-evidence-score.
+
         Args:
             s: the score of the coordinates.
             form: the coefficients.

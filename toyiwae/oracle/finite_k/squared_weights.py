@@ -14,6 +14,8 @@ from toyiwae.oracle.laws.protocol import Function
 def covariance_of_squares(engine: FiniteK, p: Function, q: Function) -> Bounded:
     """Cov[Σ w²p / S², Σ w²q / S²] without the loss of log10 K digits: [N, nK, F].
 
+    Formula: squared-weights.
+
     For any constant μ, with `f = w²p - 2μw + μ`,  Σ w²p/S² = μ/K + Σ f/S² - (μ/K)(1 - K/S)². With μ = E[w²p]
     both f and the last term are of second order in the fluctuation of S, and nothing large is left to cancel.
     """

@@ -104,6 +104,8 @@ class Contours:
     def choose(self, log_t: np.ndarray, breaks: Sequence[int] = ()) -> list[tuple[int, float, int, int]]:
         """Segments (contour, step, start, stop) of the grid: of the accurate enough contours, that of the longest step.
 
+        Formula: contours.
+
         No segment contains one of the `breaks` but as its start.
         """
         inner = np.r_[

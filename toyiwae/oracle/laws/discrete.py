@@ -169,7 +169,7 @@ class DiscreteLaw:
     def transform(
         self, power: float, requests: Sequence[tuple[Table, ...]], grid: Grid, p: float = 1.0
     ) -> list[Transform]:
-        """`t^{a/p} E[w^a Π g e^{-t w^p}]` for each tuple of factors: see `Transform`."""
+        """`t^{a/p} E[w^a Π g e^{-t w^p}]` for each tuple of factors: see `Transform`. Formula: states."""
         log_y = grid.log_t[:, None] + p * self.log_w  # [T, n]
         with np.errstate(over="ignore"):
             y = np.exp(np.minimum(log_y, 300.0))

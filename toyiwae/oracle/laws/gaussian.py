@@ -25,7 +25,10 @@ class GaussianLaw(GaussianMoments):
     """The weights of a Gaussian proposal against Gaussian posteriors of N rows: see `GaussianMoments`."""
 
     def deviation(self, power: int, grid: Grid) -> Bounded:
-        """`t^a (E[w^a e^{-tw}] - e^{-t})` for a = 0 or 1, what the weight's spread adds: [N, T]."""
+        """`t^a (E[w^a e^{-tw}] - e^{-t})` for a = 0 or 1, what the weight's spread adds: [N, T].
+
+        Formula: deviation.
+        """
         found, _ = self._integrate(power, 1.0, [()], grid, deviation=True)
         return found[0][..., 0]
 

@@ -76,7 +76,7 @@ class GaussianMoments:
         return -self.spectrum.limit(+1)
 
     def log_moment(self, s: float | np.ndarray) -> np.ndarray:
-        """Log E[w^s] for s [S], real or complex, in the strip (min_power, max_power): [N, S]."""
+        """Log E[w^s] for s [S], real or complex, in the strip (min_power, max_power): [N, S]. Formula: moment."""
         return self.spectrum.log_moment(np.atleast_1d(np.asarray(s)), self.h)
 
     def log_moment_error(self, s: float | np.ndarray) -> np.ndarray:

@@ -85,6 +85,8 @@ class Grid:
     def covering(cls, low: float, high: float, smooth: Smoothness | None) -> Grid:
         """A grid that covers [low, high] in as few points as the law allows; uniform for short ranges.
 
+        Formula: windows.
+
         Raises:
             PrecisionError: if it would be too long.
         """

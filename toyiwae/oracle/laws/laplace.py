@@ -103,7 +103,7 @@ class Segment:
         return (truncation, None) if window is None else (min(truncation, window.end), window)
 
     def sum(self, factors: tuple[Polynomial, ...]) -> Bounded:
-        """The remainder: [N, T', F]."""
+        """The remainder: [N, T', F]. Formula: laplace."""
         value, fixed, moving = self._products(factors) if factors else self._plain()
         value = value * self.scale[:, :, None]
         error = self.scale[:, :, None] * (fixed + (1.0 + 1.5 * np.abs(self.log_t))[:, None] * moving)

@@ -33,7 +33,10 @@ class TiltedNoise:
         return self.variance + (self._per_shift * self._h[:, None, :]) ** 2
 
     def expectation(self, factors: tuple[Polynomial, ...]) -> np.ndarray:
-        """E_s of the product of one or more polynomials: [N, S, F]; of one or two without cancellation near s = 1."""
+        """E_s of the product of one or more polynomials: [N, S, F]; of one or two without cancellation near s = 1.
+
+        Formula: tilted.
+        """
         f, *others = factors
         if not others:
             return self._mean(f)

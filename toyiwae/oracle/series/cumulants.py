@@ -43,6 +43,8 @@ Statistic = Mapping[Hashable, Sequence[Factor]]
 class Means:
     """Expectations of products of means, order by order in ε = 1/K.
 
+    Formula: cumulants.
+
     Args:
         central: n -> E[uⁿ] of one particle, n ≥ 2.
         joint: (tags, n) -> E[Π φ_tag uⁿ] of one particle, for one or two tags. It is called only for the moments

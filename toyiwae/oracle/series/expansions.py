@@ -105,7 +105,7 @@ def bound(
 ) -> Expansion:
     """The expansion of a bound less log Z, averaged over the observations: `(1/e) E log[(1/K) Σ w^e] - log Z`.
 
-    The coefficient of K^-n is a polynomial in the central moments up to order n + 1 of w^e in units of its mean;
+    Formula: bound-series. The coefficient of K^-n is a polynomial in the central moments up to order n + 1 of w^e in units of its mean;
     that of K^0 is `log E[w^e] / e`, which is 0 for the IWAE bound, e = 1.
 
     Args:
@@ -139,7 +139,7 @@ def gradient_mean(
 ) -> Expansion:
     """The expansion of the mean of one group's gradient, averaged over the observations, in the parameter's shape.
 
-    For the IWAE form this is the gradient of the bound's expansion, term by term, `∇ E[wⁿ] = n E[wⁿ ∇ log w]`. Log
+    Formula: gradient-series. For the IWAE form this is the gradient of the bound's expansion, term by term, `∇ E[wⁿ] = n E[wⁿ ∇ log w]`. Log
     terms of the score (`log_evidence`, `leave_one_out`, `constant`) are part of it.
 
     Raises:
@@ -160,7 +160,7 @@ def gradient_var(
 def snr_constant(problem: Problem | Whitened, form: Form, parameter: str) -> SnrLimit:
     """The law `SNR → constant · √M · K^exponent` of any form, by the leading terms of its mean and variance.
 
-    For the reparameterised IWAE gradient `√K · SNR(φ) → √M |∂φ Var w| / (2Z √E[(∂φ w)²])` and
+    Formula: snr-constant. For the reparameterised IWAE gradient `√K · SNR(φ) → √M |∂φ Var w| / (2Z √E[(∂φ w)²])` and
     `SNR(θ)/√K → √M |∂θ log Z| / √E[(w/Z)² (∂θ log p - ∂θ log Z)²]`; DReG's φ-SNR grows as √(MK), where the fourth
     moment exists.
 

@@ -27,6 +27,8 @@ _ENOUGH = 1e-11
 def log_evidence(whitened: Any) -> Bounded:
     """`log p(x) = log N(x; W m₀ + o, W S₀ Wᵀ + R)` of each row: [N].
 
+    Formula: evidence.
+
     In the digits that the problem was whitened in, in 50 if those are too few; the result alone is rounded.
 
     Args:

@@ -62,7 +62,7 @@ class Coordinates:
     h_error: Float
 
     def gradients(self, law: GaussianLaw, exponent: float) -> Gradients:
-        """The polynomials about the law of w^e, which is `law`."""
+        """The polynomials about the law of w^e, which is `law`. Formula: polynomials."""
         power = self.model.algebra.array(np.array([exponent]))[0]
         variance = 1 / (1 + power * self.beta)  # of the noise under w^e
         q = self.h * variance  # [N, D]

@@ -28,6 +28,8 @@ _MOST_EXTENDED = 2_000_000
 class Whitened:
     """A problem in whitened noise, by the covariance that all its observations share.
 
+    Formula: whitening.
+
     Everything is computed in 31 digits, in 50 where those are too few and that is quick enough, and rounded once.
 
     Attributes:
