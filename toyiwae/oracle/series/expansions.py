@@ -105,8 +105,8 @@ def bound(
 ) -> Expansion:
     """The expansion of a bound less log Z, averaged over the observations: `(1/e) E log[(1/K) Σ w^e] - log Z`.
 
-    Formula: bound-series. The coefficient of K^-n is a polynomial in the central moments up to order n + 1 of w^e in units of its mean;
-    that of K^0 is `log E[w^e] / e`, which is 0 for the IWAE bound, e = 1.
+    Formula: bound-series. The coefficient of K^-n is a polynomial in the central moments up to order n + 1 of w^e in
+    units of its mean; that of K^0 is `log E[w^e] / e`, which is 0 for the IWAE bound, e = 1.
 
     Args:
         problem: the problem, whitened or not.
@@ -139,8 +139,8 @@ def gradient_mean(
 ) -> Expansion:
     """The expansion of the mean of one group's gradient, averaged over the observations, in the parameter's shape.
 
-    Formula: gradient-series. For the IWAE form this is the gradient of the bound's expansion, term by term, `∇ E[wⁿ] = n E[wⁿ ∇ log w]`. Log
-    terms of the score (`log_evidence`, `leave_one_out`, `constant`) are part of it.
+    Formula: gradient-series. For the IWAE form this is the gradient of the bound's expansion, term by term,
+    `∇ E[wⁿ] = n E[wⁿ ∇ log w]`. Log terms of the score (`log_evidence`, `leave_one_out`, `constant`) are part of it.
 
     Raises:
         MissingMomentError: as `bound`.
