@@ -1,7 +1,11 @@
 """Every observation with a proposal of its own: the exact numbers are those of as many problems of one observation."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 import toyiwae
 from tests.problems import random_problem
@@ -114,3 +118,50 @@ def test_bounds_alone_are_those_beside_gradients() -> None:
     for one, other in zip(alone.results, beside.results, strict=True):
         assert (one.gap, one.ess) == (other.gap, other.ess)
         assert not one.gradients["iwae"].parameters
+
+
+def test_samples_are_those_of_single_observations() -> None:
+    """The sampler's gradients of one noise, by the mean and Cholesky factor of each observation and by the model."""
+    montecarlo = pytest.importorskip("toyiwae.montecarlo")
+    problem, names = own_problem(2, 3, 3), ["iwae", "dreg", "score_function"]
+    noise = np.random.default_rng(5).normal(size=(4, 3, 2, 5, 2))
+    together = montecarlo.gradients_of(noise, problem, names, parameters="all")
+    alone = [
+        montecarlo.gradients_of(noise[:, n : n + 1], problem.row(n), names, parameters="all")
+        for n in range(3)
+    ]
+    for name, gradients in together.gradients.items():
+        for parameter, found in gradients.items():
+            parts = np.stack([one.gradients[name][parameter].numpy() for one in alone], axis=1) / 3
+            expected = parts if parameter.startswith("proposal") else parts.sum(axis=1)
+            np.testing.assert_allclose(found.numpy(), expected, rtol=1e-11, atol=1e-13)
+
+
+def test_estimates_agree_with_exact_numbers() -> None:
+    """In standard errors, at a family-wise rate of one in a thousand; K = 1 in closed form among them."""
+    pytest.importorskip("torch")
+    count, rate = 4000, 1e-3
+    found = toyiwae.estimate(
+        own_problem(2, 3, 3),
+        K=[1, 6],
+        estimators=["iwae", "dreg"],
+        replicates=count,
+        seed=11,
+        parameters="all",
+    )
+    scores = np.concatenate([np.ravel(z) for z in z_scores(found.to_dict()["results"])]).astype(float)
+    assert len(scores) > 80
+    assert np.abs(scores).max() <= float(norm.isf(rate / (2 * len(scores))))
+
+
+def z_scores(tree: Any) -> Iterator[Any]:
+    """All z-scores of means in a nested result."""
+    if isinstance(tree, list):
+        for part in tree:
+            yield from z_scores(part)
+    elif isinstance(tree, dict):
+        for key, value in tree.items():
+            if key == "z" and value is not None:
+                yield value
+            else:
+                yield from z_scores(value)

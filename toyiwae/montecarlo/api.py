@@ -167,7 +167,7 @@ def gradients_of(noise: Any, problem: Any, estimators: Any, *, parameters: Any =
     chosen = select(estimators)
     wanted = arguments.parameter_names(parameters, problem.parameters, problem.mean_parameters)
     sampler = Sampler(problem, chosen, wanted, tensor.device)
-    return sampler.one_pass(tensor @ sampler.whitened.rotation, slice(None))
+    return sampler.one_pass(tensor @ sampler.whitened.rotation[:, None], slice(None))
 
 
 def _directions(sampler: Sampler, truth: Cell | str, k: int, m: int, total: int, seed: int) -> Any:

@@ -92,7 +92,8 @@ class Sampler:
         self.dim, self.n_rows = problem.dim_z, problem.n_rows
         self._second = any(name in SECOND_ORDER for name in parameters)
         outputs = sum(math.prod(problem.parameters[name]) for name in parameters)
-        self._outputs = len(self.estimators) * (outputs + 3 * self.dim**2 * self._second)
+        second = 3 * self.dim**2 * self._second * (self.n_rows if self.whitened.own else 1)
+        self._outputs = len(self.estimators) * (outputs + second)
         self.budget = (BUDGET.get(device.type, BUDGET["cpu"]) if budget is None else budget) // 8
         self._batch = min(self.budget, _CACHED // 8) if device.type == "cpu" else self.budget
 
@@ -166,8 +167,11 @@ class Sampler:
         log_w = self.whitened.log_weights(noise, rows)
         parts = [part for estimator in self.estimators for part in _parts(estimator(log_w))]
         values, ess = weights.log_mean_exp(log_w), weights.ess(log_w)
-        sums = Sums.of(torch.stack(parts, dim=2), noise, self._second) if parts else None
+        sums = self._sums(parts, noise) if parts else None
         return self._chunk(values, ess, sums, rows)
+
+    def _sums(self, parts: Sequence[Tensor], noise: Tensor) -> Sums:
+        return Sums.of(torch.stack(list(parts), dim=2), noise, self._second, own=self.whitened.own)
 
     def _replicate(self, noise: Noise, replicate: int) -> Chunk:
         """One replicate too large for a unit: row by row, or by blocks of rows."""
@@ -204,7 +208,7 @@ class Sampler:
         sums = None
         for where, drawn in self._blocks(noise, index) if self.estimators else ():
             coefficients = streamed.coefficients(where, self.whitened.log_weights(drawn, rows))
-            part = Sums.of(torch.stack([p for c in coefficients for p in _parts(c)], 2), drawn, self._second)
+            part = self._sums([p for c in coefficients for p in _parts(c)], drawn)
             sums = part if sums is None else sums + part
         return self._chunk(streamed.log_evidence, streamed.ess, sums, rows)
 

@@ -11,10 +11,10 @@ import torch
 from toyiwae import stats
 from toyiwae.montecarlo.results import DirectionalSNR, EstimateCell, Estimated, GradientEstimate
 from toyiwae.montecarlo.sampler import Chunk
-from toyiwae.montecarlo.whitened import MODEL_PARAMETERS
 from toyiwae.truth import Cell, Moments
 
 PARTS = ("model", "proposal")
+_OF_MODEL = ("prior_mean", "loading", "offset")
 
 Directions = dict[tuple[str, str], tuple[np.ndarray, str]]
 """(estimator, part) -> unit vector of the mean over the part's parameters in a row, "exact" or "pilot"."""
@@ -22,7 +22,7 @@ Directions = dict[tuple[str, str], tuple[np.ndarray, str]]
 
 def part_of(parameter: str) -> str:
     """Whether a parameter is the model's or the proposal's."""
-    return PARTS[0] if parameter in MODEL_PARAMETERS else PARTS[1]
+    return PARTS[0] if parameter in _OF_MODEL else PARTS[1]
 
 
 class CellSummary:

@@ -1,29 +1,31 @@
 """A linear-Gaussian problem in whitened noise: log-weights, and gradients from sums of weighted noise.
 
-With `cov = LLᵀ`, posterior precision P⁻¹, `LᵀP⁻¹L − I = U diag(β) Uᵀ`, `T = LU` and `g` the slope at the
-proposal's mean, particles are `z = μ_q + Tη`, `η ~ N(0, I)`: the standard reparameterisation
-`z = μ_q + Lε` with `ε = Uη`. Then
+With `cov = LLᵀ`, posterior N(m, P), `LᵀP⁻¹L − I = U diag(β) Uᵀ`, `T = LU` and `h = TᵀP⁻¹(μ_q − m)`, all of them the
+oracle's own numbers (`toyiwae.oracle.whitened`), particles are `z = μ_q + Tη`, `η ~ N(0, I)`: the standard
+reparameterisation `z = μ_q + Lε` with `ε = Uη`. Then
 
-    log w = log w(μ_q) + gᵀη − ½ Σ_i β_i η_i²
-    ∂ log w/∂z = J(g − β∘η),    ∇_μ log q = Jη,    ∇_L log q = tril J(ηηᵀ − I)Uᵀ,      J = L⁻ᵀU
+    log w = log p(x) + c₀ − hᵀη − ½ Σ_i β_i η_i²,    c₀ = ½ Σ_i [log(1+β_i) − h_i²/(1+β_i)]
+    ∂ log w/∂z = −J(h + β∘η),    ∇_μ log q = Jη,    ∇_L log q = tril J(ηηᵀ − I)Uᵀ,      J = L⁻ᵀU
 
 and the gradients of log p(x, z) are affine or bilinear in z. So a gradient estimator needs of its particles
-only Σ c, Σ c η and, for `loading` and `proposal_chol`, Σ c ηηᵀ, for each of its three coefficients c.
+only Σ c, Σ c η and, for `loading` and `proposal_chol`, Σ c ηηᵀ, for each of its three coefficients c. Where every row
+has a covariance of its own, T, U, J and β are one for each row.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from toyiwae.oracle.whitened.evidence import log_evidence
+from toyiwae.oracle.whitened.model import rounded
+from toyiwae.oracle.whitened.own_covariances import whiten
 from toyiwae.problems.linear_gaussian import Problem
 
 Tensor = torch.Tensor
 
-MODEL_PARAMETERS = ("prior_mean", "loading", "offset")
 SECOND_ORDER = ("loading", "proposal_chol")
 """Parameters whose gradients need Σ c ηηᵀ."""
 
@@ -35,7 +37,7 @@ class Sums:
     Attributes:
         zeroth: Σ c `[R, n, 3]`.
         first: Σ c η `[R, n, 3, D]`.
-        second: Σ c ηηᵀ over the rows too `[R, 3, D, D]`, or None where no gradient needs it.
+        second: Σ c ηηᵀ over the rows too `[R, 3, D, D]`, or of each row `[R, n, 3, D, D]`; None where none needs it.
     """
 
     zeroth: Tensor
@@ -43,11 +45,14 @@ class Sums:
     second: Tensor | None
 
     @classmethod
-    def of(cls, coefficients: Tensor, noise: Tensor, second: bool) -> Sums:
-        """The sums of C coefficients `[R, n, C, M, K]` over noise `[R, n, M, K, D]`."""
+    def of(cls, coefficients: Tensor, noise: Tensor, second: bool, *, own: bool = False) -> Sums:
+        """The sums of C coefficients `[R, n, C, M, K]` over noise `[R, n, M, K, D]`; `own`: of every row apart."""
         flat, rolled = coefficients.flatten(3), noise.flatten(2, 3)
         pairs = None
-        if second:
+        if second and own:
+            parts = [(rolled * part[..., None]).mT @ rolled for part in flat.unbind(2)]
+            pairs = torch.stack(parts, dim=2)
+        elif second:
             rows = rolled.flatten(1, 2)
             parts = [(rows * part.flatten(1)[..., None]).mT @ rows for part in flat.unbind(2)]
             pairs = torch.stack(parts, dim=1)
@@ -61,7 +66,7 @@ class Sums:
     def part(self, index: int) -> Sums:
         """The sums of estimator `index`, where the coefficients of several stand in a row."""
         three = slice(3 * index, 3 * index + 3)
-        second = None if self.second is None else self.second[:, three]
+        second = None if self.second is None else self.second[..., three, :, :]
         return Sums(self.zeroth[:, :, three], self.first[:, :, three], second)
 
 
@@ -70,48 +75,43 @@ class Whitened:
 
     Attributes:
         n_rows: N.
-        rotation: U `[D, D]`.
+        own: whether every row has a covariance of its own.
+        rotation: U `[1, D, D]`, or `[N, D, D]` of every row.
     """
 
     def __init__(self, problem: Problem, device: torch.device):
-        """Computes the constants; NumPy in float64."""
-        problem.require_shared_proposal("Monte Carlo")
-        model, rows = problem.model, problem.rows()
-        chol = np.linalg.cholesky(problem.proposal.cov)
-        prior_precision, noise_precision = np.linalg.inv(model.prior_cov), np.linalg.inv(model.noise_cov)
-        loaded = noise_precision @ model.loading
-        beta, rotation = _eigen(chol.T @ (prior_precision + model.loading.T @ loaded) @ chol)
-        turned = chol @ rotation
-        displaced = rows.proposal_mean - model.prior_mean
-        residual = rows.x - model.offset - rows.proposal_mean @ model.loading.T
-        pulled = displaced @ prior_precision
-        slope = (residual @ loaded - pulled) @ turned
-        exact = 8 * problem.dim_z * np.finfo(float).eps
-        exact *= max(np.linalg.cond(model.prior_cov), np.linalg.cond(model.noise_cov))
-        beta = np.where(np.abs(beta) <= exact * (1.0 + np.abs(beta)), 0.0, beta)
-        size = (np.abs(residual) @ np.abs(loaded) + np.abs(displaced) @ np.abs(prior_precision)) @ np.abs(
-            turned
-        )
-        slope = np.where(np.abs(slope) <= exact * size, 0.0, slope)
-        base = _log_normal(displaced, model.prior_cov) + _log_normal(residual, model.noise_cov)
-        base += np.log(np.diag(chol)).sum() + 0.5 * problem.dim_z * math.log(2.0 * math.pi)
+        """Takes the constants from the oracle."""
+        whitened = whiten(problem)
+        model = whitened.model
+        beta, h = whitened.beta, whitened.h
+        self.own = beta.ndim == 2
+        axes = np.stack(whitened.axes) if self.own else np.stack(whitened.axes)[:, None]  # [3, 1 or N, D, D]
+        largest = np.abs(axes[0]).argmax(axis=1)[:, None]
+        signs = np.sign(
+            np.take_along_axis(axes[0], largest, axis=1)
+        )  # [1 or N, 1, D]: not up to a library's whim
+        rotation, root, jacobian = axes * signs
+        centre = 0.5 * (np.log1p(beta) - h * h / (1.0 + beta)).sum(axis=1)
+        prior, noise = model.at_means(whitened.x, whitened.mean)
 
         def tensor(array: np.ndarray) -> Tensor:
             return torch.tensor(array, dtype=torch.float64, device=device)
 
-        self.n_rows, self.shapes = problem.n_rows, problem.parameters
-        self.rotation, self._turned = tensor(rotation), tensor(turned)
-        self._base, self._slope, self._beta = tensor(base), tensor(slope), tensor(beta)
-        self._curvature = -0.5 * self._beta
-        self._jacobian = tensor(np.linalg.solve(chol.T, rotation))
-        self._prior_pull, self._prior_map = tensor(pulled), tensor(prior_precision @ turned)
-        self._noise_pull, self._noise_map = tensor(residual @ noise_precision), tensor(loaded @ turned)
-        self._x, self._mean = tensor(rows.x), tensor(rows.proposal_mean)
+        self.n_rows, self.records = problem.n_rows, problem.parameters
+        self.rotation, self._root, self._jacobian = tensor(rotation), tensor(root), tensor(jacobian)
+        self._base, self._slope = tensor(log_evidence(whitened).value + centre), tensor(-h * signs[:, 0])
+        self._beta = tensor(np.atleast_2d(beta))  # [1 or N, D]
+        self._prior, self._noise = tensor(prior), tensor(noise)
+        self._prior_precision, self._noise_loading = (
+            tensor(rounded(a)) for a in (model.prior_precision, model.noise_loading)
+        )
+        self._x, self._mean = tensor(whitened.x), tensor(whitened.mean)
 
     def log_weights(self, noise: Tensor, rows: slice) -> Tensor:
         """`log w` `[R, n, M, K]` of noise η `[R, n, M, K, D]`, for n rows of data."""
         slope, base = self._slope[rows, None, None, :], self._base[rows, None, None]
-        return (noise * torch.addcmul(slope, self._curvature, noise)).sum(-1) + base
+        curvature = -0.5 * self._of(self._beta, rows)[:, None, None, :]
+        return (noise * torch.addcmul(slope, curvature, noise)).sum(-1) + base
 
     def gradient(self, name: str, sums: Sums, rows: slice) -> Tensor:
         """The rows' part of one parameter's gradient of the average over all rows: `[R, *shape]`.
@@ -121,41 +121,74 @@ class Whitened:
             sums: one estimator's sums over the particles of these rows.
             rows: which rows.
         """
-        return _GRADIENTS[name](self, sums, rows) / self.n_rows
+        found = _GRADIENTS[name](self, sums, rows)
+        record = self.records.record(name)
+        if record.own:  # so far of the rows apart
+            total = found.new_zeros((len(found), *record.shape))
+            total[:, rows] = found
+            found = total
+        elif record.moves == "mean" and not record.amortised:
+            found = found.sum(1)
+        return found / self.n_rows
+
+    def _of(self, array: Tensor, rows: slice) -> Tensor:
+        """What some rows have of an array that all rows share, or of which each has its own."""
+        return array[rows] if self.own else array
+
+    def _mapped(self, matrix: Tensor, vectors: Tensor, rows: slice) -> Tensor:
+        """The rows' matrix times vectors `[R, n, D]`."""
+        return (matrix[rows] @ vectors[..., None])[..., 0] if self.own else vectors @ matrix[0].mT
+
+    def _displacement(self, sums: Sums, rows: slice) -> Tensor:
+        """`Σ c (z − μ_q)` of each row, for the model: `[R, n, D]`."""
+        return self._mapped(self._root, sums.first[:, :, 0], rows)
 
     def _prior_mean(self, sums: Sums, rows: slice) -> Tensor:
-        zeroth, first = sums.zeroth[:, :, 0], sums.first[:, :, 0]
-        return zeroth @ self._prior_pull[rows] + first.sum(1) @ self._prior_map.mT
+        return (
+            sums.zeroth[:, :, 0] @ self._prior[rows]
+            + self._displacement(sums, rows).sum(1) @ self._prior_precision
+        )
 
     def _offset(self, sums: Sums, rows: slice) -> Tensor:
-        zeroth, first = sums.zeroth[:, :, 0], sums.first[:, :, 0]
-        return zeroth @ self._noise_pull[rows] - first.sum(1) @ self._noise_map.mT
+        moved = self._displacement(sums, rows).sum(1) @ self._noise_loading.mT
+        return sums.zeroth[:, :, 0] @ self._noise[rows] - moved
 
     def _loading(self, sums: Sums, rows: slice) -> Tensor:
-        """`Σ c R⁻¹(x − c₀ − Wz)zᵀ` with `z = μ_q + Tη` multiplied out."""
+        """`Σ c R⁻¹(x − o − Wz)zᵀ` with `z = μ_q + Tη` multiplied out."""
         assert sums.second is not None
-        zeroth, first, second = sums.zeroth[:, :, 0, None], sums.first[:, :, 0], sums.second[:, 0]
-        pull, mean, turned = self._noise_pull[rows], self._mean[rows], self._turned
-        constant = (zeroth * pull).mT @ mean + (pull.mT @ first) @ turned.mT
-        return constant - self._noise_map @ (first.mT @ mean + second @ turned.mT)
-
-    def _mean_of_row(self, sums: Sums, rows: slice) -> Tensor:
-        """Gradient by each row's proposal mean `[R, n, D]`."""
-        path = sums.zeroth[:, :, 1, None] * self._slope[rows] - self._beta * sums.first[:, :, 1]
-        return (path + sums.first[:, :, 2]) @ self._jacobian.mT
+        moved, noise, mean = self._displacement(sums, rows), self._noise[rows], self._mean[rows]
+        root = self._of(self._root, rows)
+        second = sums.second[..., 0, :, :]
+        squares = (root @ second @ root.mT).sum(1) if self.own else root[0] @ second @ root[0].mT
+        constant = (sums.zeroth[:, :, 0, None] * noise).mT @ mean + noise.mT @ moved
+        return constant - self._noise_loading @ (moved.mT @ mean + squares)
 
     def _proposal_mean(self, sums: Sums, rows: slice) -> Tensor:
-        return self._mean_of_row(sums, rows).sum(1)
+        """Gradient by each row's proposal mean `[R, n, D]`."""
+        path = (
+            sums.zeroth[:, :, 1, None] * self._slope[rows] - self._of(self._beta, rows) * sums.first[:, :, 1]
+        )
+        return self._mapped(self._jacobian, path + sums.first[:, :, 2], rows)
 
     def _proposal_weight(self, sums: Sums, rows: slice) -> Tensor:
-        return self._mean_of_row(sums, rows).mT @ self._x[rows]
+        return self._proposal_mean(sums, rows).mT @ self._x[rows]
+
+    def _proposal_offset(self, sums: Sums, rows: slice) -> Tensor:
+        return self._proposal_mean(sums, rows).sum(1)
 
     def _proposal_chol(self, sums: Sums, rows: slice) -> Tensor:
+        """Gradient by the Cholesky factor: of all rows `[R, D, D]`, or of each its own `[R, n, D, D]`."""
         assert sums.second is not None
-        outer = self._slope[rows].mT @ sums.first[:, :, 1]
-        inner = outer - self._beta[:, None] * sums.second[:, 1] + sums.second[:, 2]
-        inner = inner - torch.diag_embed(sums.zeroth[:, :, 2].sum(1)[:, None].expand(-1, len(self._beta)))
-        return torch.tril(self._jacobian @ inner @ self.rotation.mT)
+        beta, jacobian, rotation = (self._of(a, rows) for a in (self._beta, self._jacobian, self.rotation))
+        slope, first, zeroth = self._slope[rows], sums.first[:, :, 1], sums.zeroth[:, :, 2]
+        if self.own:
+            outer = slope[..., None] * first[..., None, :]
+        else:
+            outer, zeroth = slope.mT @ first, zeroth.sum(1)
+            beta, jacobian, rotation = beta[0], jacobian[0], rotation[0]
+        inner = outer - beta[..., None] * sums.second[..., 1, :, :] + sums.second[..., 2, :, :]
+        inner = inner - torch.diag_embed(zeroth[..., None].expand(*zeroth.shape, slope.shape[1]))
+        return torch.tril(jacobian @ inner @ rotation.mT)
 
 
 _GRADIENTS = {
@@ -164,28 +197,6 @@ _GRADIENTS = {
     "offset": Whitened._offset,
     "proposal_mean": Whitened._proposal_mean,
     "proposal_weight": Whitened._proposal_weight,
-    "proposal_offset": Whitened._proposal_mean,
+    "proposal_offset": Whitened._proposal_offset,
     "proposal_chol": Whitened._proposal_chol,
 }
-
-
-def _eigen(precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """β and U of the whitened precision; U is the identity where only round-off is off the diagonal.
-
-    Without that, round-off would choose the axes of a problem that has none of its own, differently from one
-    machine to the next.
-    """
-    diagonal = np.diag(precision)
-    if np.abs(precision - np.diag(diagonal)).max() <= 1e-14 * diagonal.max():
-        return diagonal - 1.0, np.eye(len(precision))
-    values, vectors = np.linalg.eigh((precision + precision.T) / 2.0)
-    largest = np.abs(vectors).argmax(axis=0)
-    return values - 1.0, vectors * np.sign(vectors[largest, np.arange(len(values))])
-
-
-def _log_normal(centred: np.ndarray, cov: np.ndarray) -> np.ndarray:
-    """Log-density of N(0, cov) at each row."""
-    chol = np.linalg.cholesky(cov)
-    white = np.linalg.solve(chol, centred.T)
-    constant = np.log(np.diag(chol)).sum() + 0.5 * len(cov) * math.log(2.0 * math.pi)
-    return -0.5 * (white * white).sum(axis=0) - constant

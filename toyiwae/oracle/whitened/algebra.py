@@ -72,7 +72,13 @@ class Double:
         Every sweep rotates each pair by its first-order angle (ogita2018iterative) and each group of eigenvalues that
         are closer than their coupling by the eigenvectors of its own small block, until the rest is round-off.
         """
-        vectors = _orthonormal(DoubleDouble(np.linalg.eigh(np.asarray(matrix))[1]))
+        plain = np.asarray(matrix)
+        off = np.abs(plain - np.diag(np.diag(plain)))
+        if (
+            off.max() <= 8 * len(plain) * self.unit * np.abs(plain).max()
+        ):  # else round-off would choose the axes
+            return matrix[np.diag_indices(len(plain))], DoubleDouble(np.eye(len(plain)))
+        vectors = _orthonormal(DoubleDouble(np.linalg.eigh(plain)[1]))
         for _ in range(_SWEEPS):
             rotated = vectors.T @ (matrix @ vectors)
             values = rotated[np.diag_indices(len(matrix))]

@@ -77,11 +77,15 @@ class WhitenedModel:
         return solve(self.algebra, self.noise_root, self.algebra.array(self.problem.model.loading))
 
     @cached_property
+    def prior_precision(self) -> Any:
+        """S₀⁻¹: [D_z, D_z]."""
+        return solve(self.algebra, self.prior_root, self.algebra.array(np.eye(self.problem.dim_z)))
+
+    @cached_property
     def precision(self) -> Any:
         """P⁻¹: [D_z, D_z]."""
-        lift, model = self.algebra.array, self.problem.model
-        prior = solve(self.algebra, self.prior_root, lift(np.eye(self.problem.dim_z)))
-        precision = prior + lift(model.loading).T @ self.noise_loading
+        loading = self.algebra.array(self.problem.model.loading)
+        precision = self.prior_precision + loading.T @ self.noise_loading
         return (precision + precision.T) / 2
 
     def means(self, x: Float, mean: Float) -> Any:
@@ -92,6 +96,18 @@ class WhitenedModel:
         found, weight, offset = lift(np.zeros(mean.shape)), lift(proposal.weight), lift(proposal.offset)
         for rows in chunks(len(x)):
             found[rows] = lift(x[rows]) @ weight.T + offset
+        return found
+
+    def at_means(self, x: Float, mean: Float) -> tuple[Float, Float]:
+        """S₀⁻¹(μ_q - m₀) [N, D_z] and R⁻¹(x - o - Wμ_q) [N, D_x] of some observations, rounded once."""
+        lift, model, algebra = self.algebra.array, self.problem.model, self.algebra
+        found = np.zeros(mean.shape), np.zeros(x.shape)
+        for rows in chunks(len(x)):
+            at = self.means(x[rows], mean[rows])
+            prior = solve(algebra, self.prior_root, (at - lift(model.prior_mean)).T)
+            residual = lift(x[rows]) - lift(model.offset) - at @ lift(model.loading).T
+            noise = solve(algebra, self.noise_root, residual.T)
+            found[0][rows], found[1][rows] = rounded(prior.T), rounded(noise.T)
         return found
 
     def slopes(self, x: Float, mean: Float) -> Slopes:

@@ -41,6 +41,7 @@ class OwnWhitened:
         self.x, self.mean = np.atleast_2d(problem.data.x), np.asarray(proposal.mean)
         self.model = WhitenedModel(problem, Double())
         shape = self.mean.shape
+        self._axes: dict[int, tuple[Float, ...]] = {}
         self.beta, self.h, self.beta_error, self.h_error = (np.zeros(shape) for _ in range(4))
         with np.errstate(all="ignore"):
             for first in range(0, len(self.x), _BLOCK):
@@ -52,6 +53,7 @@ class OwnWhitened:
                 alone = self._alone([n], products=few)
                 self.beta[n], self.h[n] = alone.beta, alone.h[0]
                 self.beta_error[n], self.h_error[n] = alone.beta_error, alone.h_error[0]
+                self._axes[n] = alone.axes
 
     def _whiten(self, rows: slice) -> None:
         """Spectra and shifts of some observations in float64."""
@@ -86,6 +88,20 @@ class OwnWhitened:
         self.beta[rows], self.h[rows] = beta, (shift[:, None, :] @ vectors)[:, 0]
         self.beta_error[rows] = error[:, None]
         self.h_error[rows] = size + ((defect + rounding) * np.linalg.norm(shift, axis=1))[:, None]
+
+    @property
+    def axes(self) -> tuple[Float, Float, Float]:
+        """U, LU and L⁻ᵀU of every observation: [N, D, D] each."""
+        found = np.zeros((3, *self.h.shape, self.h.shape[1]))
+        for first in range(0, len(self.x), _BLOCK):
+            rows = slice(first, first + _BLOCK)
+            factors, _ = self._factors(rows)
+            product = factors.transpose(0, 2, 1) @ rounded(self.model.precision) @ factors
+            vectors = np.linalg.eigh(product - np.eye(self.h.shape[1]))[1]
+            found[:, rows] = vectors, factors @ vectors, np.linalg.solve(factors.transpose(0, 2, 1), vectors)
+        for n, alone in self._axes.items():
+            found[:, n] = alone
+        return found[0], found[1], found[2]
 
     @cached_property
     def _variances(self) -> Float | None:

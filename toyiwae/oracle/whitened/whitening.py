@@ -145,6 +145,11 @@ class Whitened:
             exponent * self.beta, exponent * self.h, size * self.beta_error, size * self.h_error
         )
 
+    @property
+    def axes(self) -> tuple[Float, Float, Float]:
+        """U, LU and L⁻ᵀU: [D, D] each, rounded."""
+        return rounded(self._rotation), rounded(self._root_vectors), rounded(self._jacobian)
+
     def batches(self, exponent: float, width: int) -> Iterator[tuple[np.ndarray, Gradients]]:
         """The gradients of all rows, in batches that share their contours: indices of rows, and their polynomials.
 
