@@ -77,3 +77,26 @@ def test_whitening_agrees_with_fifty_digits_to_one_rounding(case, monkeypatch):
     assert isinstance(quick.model.algebra, Double)
     np.testing.assert_array_max_ulp(quick.beta, full.beta, 1)
     np.testing.assert_array_max_ulp(np.abs(quick.h), np.abs(full.h), 1)
+
+
+@pytest.mark.parametrize("kind", ["plain", "graded rows", "graded axis", "zeros"])
+def test_large_products_are_right_to_the_sum_of_absolute_terms(kind):
+    """Those made of slices, and where slices would not do, those made term by term."""
+    rng = np.random.default_rng(4)
+    left, right = rng.normal(size=(40, 60)), rng.normal(size=(60, 30))
+    if kind == "graded rows":
+        left *= 10.0 ** rng.uniform(-9, 9, (40, 1))
+    elif kind == "graded axis":
+        scale = 10.0 ** rng.uniform(-12, 12, 60)
+        left, right = left * scale, right / scale[:, None]
+    elif kind == "zeros":
+        left[:, ::2], left[3], right[:, 5] = 0.0, 0.0, 0.0
+        left[7, 1], right[1] = 1e20, 1e-20 * right[1]
+    a, b = (DoubleDouble(x, 2.0**-54 * x * rng.uniform(-1, 1, x.shape)) for x in (left, right))
+    found, size = a @ b, np.abs(left) @ np.abs(right)
+    with mpmath.workdps(60):
+        for i in range(0, 40, 3):
+            x = exact(a[i])
+            for j in range(0, 30, 4):
+                term = sum(p * q for p, q in zip(x, exact(b[:, j]), strict=True))
+                assert abs(exact(found[i, [j]])[0] - term) <= UNIT * size[i, j]

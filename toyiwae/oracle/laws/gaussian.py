@@ -76,9 +76,9 @@ class GaussianLaw(GaussianMoments):
         table = contour.Contours(abscissa[good], order[good], size[:, good], plain=0 if deviation else 1)
         found: list[list[Bounded]] = [[] for _ in requests]
         splits = []
-        for line, step, start, stop in table.choose(grid.log_t, grid.breaks):
-            segment = Segment(self, table, line, step, grid, start, stop, power, p, deviation=deviation)
-            splits.append(np.full(stop - start, not deviation and table.order[line] > 0))
+        for chosen, step, start, stop in table.choose(grid.log_t, grid.breaks):
+            segment = Segment(self, table, chosen, step, grid, start, stop, power, p, deviation=deviation)
+            splits.append(np.full(stop - start, not deviation and table.order[chosen] > 0))
             for parts, factors in zip(found, requests, strict=True):
                 parts.append(segment.sum(factors))
         return [concatenate(parts, axis=1) for parts in found], np.concatenate(splits)

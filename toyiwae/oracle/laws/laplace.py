@@ -23,7 +23,7 @@ class Segment:
     Args:
         law: the weights' law.
         table: the candidate contours.
-        line: which of them.
+        chosen: which of them.
         step: distance of its nodes.
         grid: the whole grid, of which the segment is [start, stop).
         power, p: of the transform `t^{a/p} E[w^a g e^{-t w^p}]`.
@@ -34,7 +34,7 @@ class Segment:
         self,
         law: GaussianMoments,
         table: contour.Contours,
-        line: int,
+        chosen: int,
         step: float,
         grid: Grid,
         start: int,
@@ -46,8 +46,8 @@ class Segment:
     ):
         self.law, self.grid, self.start, self.stop, self.step = law, grid, start, stop, step
         self.power, self.p, self.deviation = power, p, deviation
-        c, self.order = float(table.abscissa[line]), int(table.order[line])
-        peak = table.log_size[:, line, None]  # [N, 1]
+        c, self.order = float(table.abscissa[chosen]), int(table.order[chosen])
+        peak = table.log_size[:, chosen, None]  # [N, 1]
         truncation, window = self._ends(c)
         self.nodes = law.spectrum.nodes(power, p, c, step, truncation)
         self.y, log_gamma = self.nodes.y, self.nodes.log_gamma
@@ -175,5 +175,5 @@ class Segment:
 
 def _expm1(real: np.ndarray, imag: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """e^{x+iy} - 1 without cancellation."""
-    grown, turned = np.expm1(real), -2.0 * np.sin(0.5 * imag) ** 2  # e^x - 1, cos y - 1
-    return grown * (1.0 + turned) + turned, (1.0 + grown) * np.sin(imag)
+    grown, rotated = np.expm1(real), -2.0 * np.sin(0.5 * imag) ** 2  # e^x - 1, cos y - 1
+    return grown * (1.0 + rotated) + rotated, (1.0 + grown) * np.sin(imag)
