@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from mpmath import MPContext
+from flint import arb, ctx
 
 from toyiwae.errors import PrecisionError
-from toyiwae.oracle.enclosure.law import PreciseLaw
-from toyiwae.oracle.enclosure.plan import plan
+from toyiwae.oracle.enclosure.contours import Request, Table
+from toyiwae.oracle.enclosure.laws import BallLaw
+from toyiwae.oracle.enclosure.matrices import exact
+from toyiwae.oracle.enclosure.planner import Planner, spacing_for
 from toyiwae.oracle.laws.bounded import Bounded, where
 from toyiwae.oracle.laws.gaussian import GaussianLaw
 from toyiwae.oracle.whitened.algebra import is_diagonal
@@ -75,10 +77,10 @@ def masked(what: str, found: Bounded, scale: Any, why: str) -> tuple[Bounded, st
 def seconds(
     law: GaussianLaw, particles: Sequence[int], coordinates: int, digits: float, problem: Problem, left: float
 ) -> tuple[str | None, float]:
-    """The cost model: how many of the seconds left a computation with mpmath takes, or why it is not made.
+    """The cost model: how many of the seconds left a computation in multiprecision takes, or why it is not made.
 
-    Every observation costs a spectrum and, on two discretisations, the nodes of its contours times what is computed at
-    each of them. That of the largest shift is planned, in float64; the others count as much.
+    The observations share a spectrum; each costs the nodes of its contours times what is computed at each of them. That
+    of the largest shift is planned, in float64; the others count as much, and the precision may have to be raised once.
 
     Args:
         law: that of the observations.
@@ -93,8 +95,8 @@ def seconds(
     """
     count, dim = law.h.shape
     what = f"{digits:.0f} digits of {max(coordinates, 1)} numbers for {count} rows in {dim} dimensions"
-    why = f"mpmath would take too long for {what}, observed in {problem.dim_x}: ask for them with digits"
-    taken = 0.1 * count + 16.0 * (dim / 50) ** 3 * (digits / DIGITS) + _for_solves(problem, digits)
+    why = f"multiprecision would take too long for {what}, observed in {problem.dim_x}: ask for them with digits"
+    taken = 0.05 * count + 0.5 * (dim / 50) ** 3 * (1.0 + digits / 50) + _for_solves(problem, digits)
     if taken > left:
         return why, left
     try:
@@ -115,11 +117,12 @@ def _for_integrals(law: GaussianLaw, particles: Sequence[int], coordinates: int,
     """About how many seconds the integrals of the observation of the largest shift take."""
     if not (law.beta.any() or law.h.any()):
         return 0.0  # equal weights: nothing to integrate
-    ctx = MPContext()
     farthest = int(np.argmax((law.h**2).sum(axis=1)))
     beta = law.beta if law.beta.ndim == 1 else law.beta[farthest]
-    lifted = PreciseLaw(ctx, [ctx.mpf(float(b)) for b in beta], [ctx.mpf(float(h)) for h in law.h[farthest]])
-    made = plan(lifted, 1, (0, 1, 2), particles, digits + 8.0)
-    nodes = sum(segment.count * segment.bits / 128 for segment in made.segments)
-    points = (made.high - made.low) * len(particles) * made.bits / 128
-    return 2.0 * (2e-5 * nodes * (law.h.shape[1] + 3 * coordinates + 6) + 3e-5 * points)
+    with ctx.workprec(53):
+        lifted = BallLaw(exact(beta), exact(law.h[farthest]), arb(0))
+        nats = (digits + 8.0) * np.log(10.0)
+        made = Planner(Table(lifted, 1, [Request(0)]), particles, nats, spacing_for(nats, [0])).plan()
+    nodes = sum(segment.count * (1 + segment.bits / 256) for segment in made.segments)
+    points = (made.high - made.low) * len(particles)
+    return 2.0 * (1e-5 * nodes * (law.h.shape[1] + 10) + 3e-5 * coordinates * (nodes + points))

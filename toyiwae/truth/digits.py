@@ -1,4 +1,4 @@
-"""The numbers of `exact` with mpmath, for a linear-Gaussian problem."""
+"""The numbers of `exact` with digits, for a linear-Gaussian problem: mid-points of enclosures and their radii."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ import numpy as np
 from mpmath import MPContext
 
 from toyiwae.forms import Bound, Form
-from toyiwae.oracle.enclosure import precise, precise_problem
-from toyiwae.oracle.enclosure.fixed_point import objects
-from toyiwae.oracle.enclosure.precise import PreciseBounds, PreciseMoments
+from toyiwae.oracle.enclosure import enclose
+from toyiwae.oracle.enclosure.law import objects
+from toyiwae.oracle.enclosure.matrices import Balls
 from toyiwae.oracle.laws.bounded import EPS, Bounded
-from toyiwae.oracle.series import multiprecision
 from toyiwae.problems.linear_gaussian import Data, Problem, Proposal
 
 
@@ -32,6 +31,31 @@ class Exactly:
         """To float64, the rounding added to the error."""
         value = np.array([float(x) for x in self.value.ravel()]).reshape(self.value.shape)
         return Bounded(value, np.asarray(self.error + EPS * np.abs(value)))
+
+
+@dataclass(frozen=True, eq=False)
+class PreciseBounds:
+    """Log E[w^e] [N]; gap `log E[w^e] - E log mean(w^e)`, sample size `E[(Σw^e)²/Σw^2e]`, and their errors [N, nK]."""
+
+    log_mean: np.ndarray
+    gap: np.ndarray
+    gap_error: np.ndarray
+    ess: np.ndarray
+    ess_error: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class PreciseMoments:
+    """Mean, its limit [F] and the rest, and variance of one replicate (M = 1) of a gradient [nK, F], with errors."""
+
+    coordinates: tuple[tuple[int, ...], ...]
+    limit: np.ndarray
+    shift: np.ndarray
+    shift_error: np.ndarray
+    mean: np.ndarray
+    mean_error: np.ndarray
+    var: np.ndarray
+    var_error: np.ndarray
 
 
 def rows_of(problem: Problem, rows: np.ndarray) -> Problem:
@@ -60,10 +84,8 @@ class Multiprecision:
 
     @cached_property
     def log_evidence(self) -> list[Any]:
-        """Log p(x) of each row; correct to a few digits more than asked for."""
-        ctx = MPContext()
-        ctx.dps = 2 * self.digits + 120
-        return [multiprecision.log_evidence(row) for row in precise_problem.rows(self.problem, ctx)]
+        """Log p(x) of each row."""
+        return list(self._numbers(enclose.log_evidence(self.problem, self.digits))[0])
 
     def average(self, values: Iterable[Any]) -> Any:
         """Mean over rows."""
@@ -81,14 +103,40 @@ class Multiprecision:
         return found.reshape(values.shape)
 
     def bounds(self, particles: Sequence[int], exponent: float, *, with_ess: bool) -> PreciseBounds:
-        """Gaps and sample sizes, per row and number of particles."""
-        return precise.bounds(
+        """Gaps and sample sizes, per row and number of particles; of the latter none without `with_ess`."""
+        found = enclose.bounds(
             self.problem, particles, digits=self.digits, exponent=exponent, with_ess=with_ess
         )
+        ess = self._numbers(found.ess) if with_ess else (np.zeros(found.gap.shape), np.zeros(found.gap.shape))
+        return PreciseBounds(self._numbers(found.log_mean)[0], *self._numbers(found.gap), *ess)
 
     def gradients(self, jobs: Mapping[Any, Any], particles: Sequence[int]) -> dict[Any, PreciseMoments]:
         """Limit, shift and variance of gradients."""
-        return precise.gradients(self.problem, jobs, particles, digits=self.digits)
+        found = enclose.gradients(self.problem, jobs, particles, digits=self.digits)
+        return {
+            key: PreciseMoments(
+                one.coordinates,
+                self._numbers(one.limit)[0],
+                *self._numbers(one.shift),
+                *self._numbers(one.mean),
+                *self._numbers(one.var),
+            )
+            for key, one in found.items()
+        }
+
+    def _numbers(self, values: Balls) -> tuple[np.ndarray, np.ndarray]:
+        """Mid-points of balls as numbers of mpmath, 0 where that is in the ball, and bounds on what they are off by."""
+        middle, error = [], []
+        for x in values.ravel():
+            if x.contains(0):
+                middle.append(self._ctx.zero)
+                error.append(float(x.abs_upper()) * (1 + 2 * EPS))
+            else:
+                middle.append(self._ctx.ldexp(*map(int, x.mid().man_exp())))
+                error.append(
+                    float(x.rad()) * (1 + 2 * EPS) + float(abs(middle[-1])) * 10.0 ** -(2 * self.digits)
+                )
+        return objects(middle).reshape(values.shape), np.array(error).reshape(values.shape)
 
     def value(self, bound: Bound) -> Exactly:
         """A bound's value averaged over the rows; of a jackknife too, whose terms cancel, all digits are right."""

@@ -16,13 +16,12 @@ import numpy as np
 
 from toyiwae.errors import PrecisionError
 from toyiwae.forms import Bound, form_of_mean
-from toyiwae.oracle.enclosure.precise import PreciseMoments
 from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.truth import accuracy
 from toyiwae.truth.accuracy import above_tolerance, unresolved, zero_scale
 from toyiwae.truth.averages import Averaged
 from toyiwae.truth.bounds import deviation
-from toyiwae.truth.digits import Exactly, Multiprecision, rows_of
+from toyiwae.truth.digits import Exactly, Multiprecision, PreciseMoments, rows_of
 from toyiwae.truth.linear_gaussian import GaussianSource
 from toyiwae.truth.request import Job, Request, has_logarithms, reference
 from toyiwae.truth.source import Numbers, Source

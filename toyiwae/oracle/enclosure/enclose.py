@@ -22,7 +22,7 @@ from toyiwae.oracle.enclosure.contours import Request
 from toyiwae.oracle.enclosure.laws import BallLaw
 from toyiwae.oracle.enclosure.matrices import Balls, balls, radius
 from toyiwae.oracle.enclosure.moments import Components
-from toyiwae.oracle.enclosure.rows import Index, Row, coordinates, rows
+from toyiwae.oracle.enclosure.rows import Index, Row, rows
 from toyiwae.oracle.enclosure.sums import BallSums
 from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.problems.linear_gaussian import Problem
@@ -37,9 +37,8 @@ Found = dict[tuple, tuple[arb, arb]]  # values, and the scales beside which they
 
 @dataclass(frozen=True, eq=False)
 class EnclosedBounds:
-    """Balls of log p(x) and log E[w^e] [N], `log E[w^e] - E log mean(w^e)` and `E[(Σw^e)²/Σw^2e]` [N, nK]."""
+    """Balls of log E[w^e] [N], `log E[w^e] - E log mean(w^e)` and `E[(Σw^e)²/Σw^2e]` [N, nK], None if not asked for."""
 
-    log_evidence: Balls
     log_mean: Balls
     gap: Balls
     ess: Balls
@@ -81,21 +80,28 @@ def bounds(
         found: dict[tuple, arb] = {}
         for row in rows(problem):
             law = _power(row, exponent)
-            found |= {
-                ("log_evidence", row.n): row.log_evidence,
-                ("log_mean", row.n): row.law.log_moment(exponent),
-            }
+            found["log_mean", row.n] = row.law.log_moment(exponent)
             for (name, k), value in _bounds_of(law, particles, nats, digits, with_ess=with_ess).items():
                 found[name, row.n, k] = value
         return {key: (value, arb(1)) for key, value in found.items()}
 
     found = _converged(evaluate, digits, particles)
-    single = [[found[name, n] for n in range(problem.n_rows)] for name in ("log_evidence", "log_mean")]
+    log_mean = balls(found["log_mean", n] for n in range(problem.n_rows))
     double = [
         balls(found.get((name, n, k)) for n in range(problem.n_rows) for k in particles)
         for name in ("gap", "ess")
     ]
-    return EnclosedBounds(*map(balls, single), *(x.reshape(problem.n_rows, -1) for x in double))
+    return EnclosedBounds(log_mean, *(x.reshape(problem.n_rows, -1) for x in double))
+
+
+def log_evidence(problem: Problem, digits: int) -> Balls:
+    """Log p(x) of each observation [N], to so many proven digits (of 1 nat where it is smaller).
+
+    Raises:
+        PrecisionError: if the balls do not become small enough.
+    """
+    found = _converged(lambda _: {(row.n,): (row.log_evidence, arb(1)) for row in rows(problem)}, digits, [1])
+    return balls(found[(n,)] for n in range(problem.n_rows))
 
 
 def _bounds_of(
@@ -133,7 +139,11 @@ def gradients(
         PrecisionError: if the balls do not become small enough.
     """
     chosen = {key: _coordinates(problem, parameter, index) for key, (_, parameter, index) in jobs.items()}
-    todo = [(key, index, *jobs[key][:2]) for key, indices in chosen.items() for index in indices]
+    todo = [
+        (key, index, jobs[key][0], problem.parameters.record(jobs[key][1]))
+        for key, indices in chosen.items()
+        for index in indices
+    ]
 
     def evaluate(nats: float) -> Found:
         found: Found = {}
@@ -162,6 +172,7 @@ def _row_moments(
 ) -> Iterator[tuple[tuple, arb, arb]]:
     """One observation's part of all moments: names, values, scales."""
     many = sorted({k for k in particles if k > 1})
+    todo = [one for one in todo if not one[3].own or one[1][0] == row.n]
     for exponent in sorted({form.exponent for _, _, form, _ in todo}):
         law = _power(row, exponent)
         spread, same = _near_equal(law, many, digits), [one for one in todo if one[2].exponent == exponent]
@@ -264,4 +275,4 @@ def _power(row: Row, exponent: float) -> BallLaw:
 def _coordinates(problem: Problem, parameter: str, asked: Sequence[Index] | None) -> list[Index]:
     if parameter not in problem.parameters:
         raise InputError(f"unknown parameter {parameter!r}: this problem has {', '.join(problem.parameters)}")
-    return coordinates(problem, parameter) if asked is None else [tuple(index) for index in asked]
+    return problem.parameters.record(parameter).indices() if asked is None else [tuple(index) for index in asked]

@@ -59,16 +59,17 @@ class Inverse:
         cov = np.asarray(cov)
         self._diagonal = cov.dtype != object and is_diagonal(cov)
         cov = cov if cov.dtype == object else exact(np.diag(cov) if self._diagonal else cov)
-        self._factor = cov if self._diagonal else cholesky(cov)
-        pivots = cov if self._diagonal else np.diag(self._factor)
-        self.log_det = sum((x.log() for x in pivots), arb(0)) * (1 if self._diagonal else 2)
-        if not self._diagonal:
+        self._pivots = cov
+        if self._diagonal:
+            self.log_det = sum((x.log() for x in cov), arb(0))
+        else:
             self._cov = arb_mat(len(cov), len(cov), list(cov.ravel()))
+            self.log_det = self._cov.det().log()
 
     def dot(self, right: Balls) -> Balls:
         """cov⁻¹ right, of a vector or a matrix."""
         if self._diagonal:
-            return (right.T / self._factor).T
+            return (right.T / self._pivots).T
         columns = right.reshape(len(right), -1)
         found = self._cov.solve(arb_mat(len(columns), columns.shape[1], list(columns.ravel())))
         return balls(found.entries()).reshape(right.shape)

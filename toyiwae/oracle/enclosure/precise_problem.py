@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from mpmath import MPContext
 
-from toyiwae.oracle.enclosure.fixed_point import Objects, objects
-from toyiwae.oracle.enclosure.law import Affine, PreciseLaw, Quadratic
+from toyiwae.oracle.enclosure.law import Affine, Objects, PreciseLaw, Quadratic, objects
 from toyiwae.oracle.whitened.algebra import is_diagonal
 from toyiwae.problems.linear_gaussian import Problem
 
@@ -223,28 +222,6 @@ def components(row: PreciseRow, form: Any, parameter: str, index: Index) -> dict
         r: row.proposal(parameter, index, form.path.get(r, 0.0), form.score.get(r, 0.0))
         for r in sorted({*form.path, *form.score})
     }
-
-
-def balanced(parts: dict[int, Quadratic], ctx: MPContext) -> tuple[dict[int, Quadratic], Any]:
-    """The polynomials over a common power of two that brings their largest coefficients near 1, and that power."""
-    left = _largest([g.left for g in parts.values()], ctx)
-    right = _largest([g.right for g in parts.values() if g.right is not None], ctx)
-    down, other = ctx.ldexp(1, -left), ctx.ldexp(1, -right)
-    result = {
-        r: Quadratic(
-            down * other * g.constant,
-            _times(g.left, down),
-            None if g.right is None else _times(g.right, other),
-        )
-        for r, g in parts.items()
-    }
-    return result, ctx.ldexp(1, left + right)
-
-
-def _largest(affine: list[Affine], ctx: MPContext) -> int:
-    sizes = [abs(x) for a in affine for x in (*a.linear, a.constant)]
-    biggest = max(sizes, default=ctx.zero)
-    return int(ctx.frexp(biggest)[1]) if biggest else 0
 
 
 def _times(a: Affine, factor: Any) -> Affine:

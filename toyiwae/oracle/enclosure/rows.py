@@ -19,8 +19,8 @@ from toyiwae.forms import Form
 from toyiwae.oracle.enclosure.laws import Affine, BallLaw, Quadratic
 from toyiwae.oracle.enclosure.matrices import Balls, Inverse, cholesky, diagonalised, exact, product
 from toyiwae.problems.linear_gaussian import Problem
+from toyiwae.problems.parameter import Parameter
 
-MODEL_PARAMETERS = ("prior_mean", "loading", "offset")
 Index = tuple[int, ...]
 
 
@@ -43,27 +43,27 @@ class Row:
     slopes: dict[str, Balls]
     _known: dict[tuple, Affine] = field(default_factory=dict)
 
-    def components(self, form: Form, parameter: str, index: Index) -> dict[int, Quadratic]:
+    def components(self, form: Form, parameter: Parameter, index: Index) -> dict[int, Quadratic]:
         """{power of the normalised weight: polynomial} of one coordinate of a form's gradient, less its log terms."""
         i, j, zero = index[0], index[-1], arb(0)
-        if parameter in MODEL_PARAMETERS:
-            name = "prior" if parameter == "prior_mean" else "misfit"
-            right = self._affine(j, latent=1.0) if parameter == "loading" else None
+        if parameter.part == "model":
+            name = "prior" if parameter.name == "prior_mean" else "misfit"
+            right = self._affine(j, latent=1.0) if parameter.name == "loading" else None
             return {r: Quadratic(zero, self._affine(i, **{name: f}), right) for r, f in form.model.items()}
         found = {}
         for r in sorted({*form.path, *form.score}):
             path, score = form.path.get(r, 0.0), form.score.get(r, 0.0)
             left = self._affine(i, path=path, score=score)
-            if parameter == "proposal_chol":
+            if parameter.moves == "chol":
                 constant = -score * self.inverse_transpose[i, j]
                 found[r] = Quadratic(constant, left, self._affine(j, noise=1.0))
             else:
                 found[r] = Quadratic(zero, left)
         return found
 
-    def factor(self, parameter: str, index: Index) -> arb:
+    def factor(self, parameter: Parameter, index: Index) -> arb:
         """What a coordinate is multiplied by: x_j for a weight's entry (i, j), else 1."""
-        return self.x[index[1]] if parameter == "proposal_weight" else arb(1)
+        return self.x[index[1]] if parameter.amortised == "weight" else arb(1)
 
     def _affine(self, i: int, **factors: float) -> Affine:
         """Σ factor · the i-th entry of a vector; equal ones are one object, so that covariances are computed once."""
@@ -75,29 +75,47 @@ class Row:
         return self._known[key]
 
 
+@dataclass(frozen=True, eq=False)
+class _Axes:
+    """What observations of one proposal covariance share."""
+
+    beta: Balls
+    remainder: arb
+    inverse_transpose: Balls
+    slopes: dict[str, Balls]
+
+    @classmethod
+    def of(cls, cov: np.ndarray, precision: Balls, prior: Inverse, loaded: Balls) -> _Axes:
+        """From S, the posterior precision, the prior's inverse and R⁻¹W."""
+        factor, unit = cholesky(exact(cov)), exact(np.eye(len(cov)))
+        rotation, beta, remainder = diagonalised(product(factor.T, product(precision, factor)) - unit)
+        axes, inverse_transpose = product(factor, rotation), _lower_inverse(factor).T
+        half = product(inverse_transpose, rotation)
+        slopes = {
+            "prior": prior.dot(axes),
+            "misfit": -product(loaded, axes),
+            "latent": axes,
+            "path": half - product(precision, axes),
+            "score": half,
+            "noise": rotation,
+        }
+        return cls(beta, remainder, inverse_transpose, slopes)
+
+
 def rows(problem: Problem) -> list[Row]:
     """All observations at the working precision."""
-    model, found = problem.model, problem.rows()
+    model, found = problem.model, problem.observations()
     loading, unit = exact(model.loading), exact(np.eye(problem.dim_z))
     prior, noise = Inverse(model.prior_cov), Inverse(model.noise_cov)
     loaded = noise.dot(loading)
     precision = prior.dot(unit) + product(loaded.T, loading)
-    posterior, factor = Inverse(precision), cholesky(exact(problem.proposal.cov))
-    rotation, beta, remainder = diagonalised(product(factor.T, product(precision, factor)) - unit)
-    axes, inverse_transpose = product(factor, rotation), _lower_inverse(factor).T
-    half = product(inverse_transpose, rotation)
-    slopes = {
-        "prior": prior.dot(axes),
-        "misfit": -product(loaded, axes),
-        "latent": axes,
-        "path": half - product(precision, axes),
-        "score": half,
-        "noise": rotation,
-    }
+    posterior, every = Inverse(precision), found.proposal_cov
+    own = [_Axes.of(cov, precision, prior, loaded) for cov in (every if every.ndim == 3 else [every])]
     log_det = prior.log_det + noise.log_det + posterior.log_det + problem.dim_x * (2 * arb.pi()).log()
     result = []
     for n in range(problem.n_rows):
-        x, mean = exact(found.x[n]), _proposal_mean(problem, found.x[n])
+        x, mean = exact(found.x[n]), _proposal_mean(problem, n)
+        axes = own[n % len(own)]
         away, residual = mean - exact(model.prior_mean), x - exact(model.offset) - product(loading, mean)
         pull = prior.dot(away) - product(loaded.T, residual)
         distance = (
@@ -112,16 +130,16 @@ def rows(problem: Problem) -> list[Row]:
             "score": none,
             "noise": none,
         }
-        law = BallLaw(beta, product(axes.T, pull), remainder)
-        result.append(Row(n, law, x, -(distance + log_det) / 2, inverse_transpose, constants, slopes))
+        law = BallLaw(axes.beta, product(axes.slopes["latent"].T, pull), axes.remainder)
+        result.append(Row(n, law, x, -(distance + log_det) / 2, axes.inverse_transpose, constants, axes.slopes))
     return result
 
 
-def _proposal_mean(problem: Problem, x: np.ndarray) -> Balls:
-    proposal = problem.proposal
+def _proposal_mean(problem: Problem, n: int) -> Balls:
+    proposal, found = problem.proposal, problem.observations()
     if proposal.weight is None:
-        return exact(np.asarray(proposal.mean))
-    return product(exact(proposal.weight), exact(x)) + exact(np.asarray(proposal.offset))
+        return exact(found.proposal_mean[n])
+    return product(exact(proposal.weight), exact(found.x[n])) + exact(np.asarray(proposal.offset))
 
 
 def _lower_inverse(factor: Balls) -> Balls:
@@ -132,9 +150,3 @@ def _lower_inverse(factor: Balls) -> Balls:
         for i in range(j + 1, len(factor)):
             found[i, j] = -factor[i, j:i].dot(found[j:i, j]) / factor[i, i]
     return found
-
-
-def coordinates(problem: Problem, parameter: str) -> list[Index]:
-    """All coordinates of a parameter; of the Cholesky factor those on and below the diagonal."""
-    every = [tuple(int(i) for i in index) for index in np.ndindex(*problem.parameters[parameter])]
-    return [index for index in every if index[0] >= index[1]] if parameter == "proposal_chol" else every
