@@ -14,12 +14,12 @@ from toyiwae.errors import InputError, MissingMomentError
 from toyiwae.forms import Form
 from toyiwae.oracle.closed_form.gaussian import condition
 from toyiwae.oracle.closed_form.renyi import ClosedForms, averaged
-from toyiwae.oracle.enclosure import precise
 from toyiwae.oracle.series import expansions
 from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
 from toyiwae.problems.ready import paper_problem
 from toyiwae.truth.averages import bounds, gradients
+from toyiwae.truth.digits import Multiprecision
 
 IWAE = Form({1: 1.0}, {1: 1.0}, {1: -1.0})
 
@@ -67,7 +67,7 @@ def test_first_terms_by_hand():
 def local_slopes(problem, particles, last, digits):
     """Slopes on a log-log plot of what the partial sums leave of L_K, between K and 2K."""
     expansion = expansions.bound(Whitened(problem), last, digits=digits)
-    gap = precise.bounds(problem, [particles, 2 * particles], digits=digits, with_ess=False).gap[0]
+    gap = Multiprecision(problem, digits).bounds([particles, 2 * particles], 1.0, with_ess=False).gap[0]
     slopes = []
     for n in range(1, last + 1):
         left = [

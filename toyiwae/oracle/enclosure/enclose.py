@@ -31,6 +31,7 @@ _GUARD = 4  # decimal digits beside the ones asked for
 _ZERO = 20  # a ball that lies so many digits below the last one asked for, beside its scale, is small enough
 _ROUNDS = 7
 _TOGETHER = 96  # coordinates whose transforms are held at once
+_SCORE = Form({}, {}, {0: 1.0})
 Job = tuple[Form, str, Sequence[Index] | None]
 Found = dict[tuple, tuple[arb, arb]]  # values, and the scales beside which they may count as 0
 
@@ -189,7 +190,8 @@ def _row_moments(
                 sums = BallSums(law, many, requests, nats, p=1, orders=orders)
             for (key, index, _, parameter), one in zip(batch, parts, strict=True):
                 factor = row.factor(parameter, index) / n_rows
-                scale = one.scale * factor.abs_upper()
+                score = Components.of(law, row.components(_SCORE, parameter, index)).scale
+                scale = (one.scale + score) * factor.abs_upper()  # paths vanish where q is the posterior
                 yield (key, "limit", index, 0), one.limit * factor, scale
                 for k in particles:
                     if k == 1 or sums is None:
