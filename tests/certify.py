@@ -24,7 +24,6 @@ from flint import arb, ctx
 from toyiwae.errors import PrecisionError
 from toyiwae.forms import Form
 from toyiwae.oracle.enclosure import enclose
-from toyiwae.oracle.enclosure.rows import coordinates
 from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
 from toyiwae.truth import averages
@@ -160,7 +159,7 @@ def _jobs(rng: np.random.Generator, problem: Problem, exponent: float) -> dict[s
         if name in ("iwae", "ciwae"):
             parameters += ["prior_mean", "loading", "offset"]
         parameter = str(rng.choice(parameters))
-        every = coordinates(problem, parameter)
+        every = problem.parameters.record(parameter).indices()
         chosen = rng.choice(len(every), min(2, len(every)), replace=False)
         jobs[f"{name}/{parameter}"] = (forms[name], parameter, tuple(every[int(i)] for i in chosen))
     return jobs

@@ -91,7 +91,10 @@ def missed(seed: int) -> list[str]:
     with ctx.workprec(300):
         one = OneDimension(seed)
         row = rows(one.problem)[0]
-        law, g = row.law, row.components(form, parameter, (0,) * (1 + seed % 2))[1]
+        law, g = (
+            row.law,
+            row.components(form, one.problem.parameters.record(parameter), (0,) * (1 + seed % 2))[1],
+        )
         g = g.plus(-law.mean(1.0, g))
         single, double = Request(1, (g,), centred=True), Request(2, (g, g))
         sums = BallSums(law, [2, 1000], [single, double], 60.0, p=1, orders=[1, 2])

@@ -277,4 +277,6 @@ def _power(row: Row, exponent: float) -> BallLaw:
 def _coordinates(problem: Problem, parameter: str, asked: Sequence[Index] | None) -> list[Index]:
     if parameter not in problem.parameters:
         raise InputError(f"unknown parameter {parameter!r}: this problem has {', '.join(problem.parameters)}")
-    return problem.parameters.record(parameter).indices() if asked is None else [tuple(index) for index in asked]
+    return (
+        problem.parameters.record(parameter).indices() if asked is None else [tuple(index) for index in asked]
+    )

@@ -131,7 +131,9 @@ def rows(problem: Problem) -> list[Row]:
             "noise": none,
         }
         law = BallLaw(axes.beta, product(axes.slopes["latent"].T, pull), axes.remainder)
-        result.append(Row(n, law, x, -(distance + log_det) / 2, axes.inverse_transpose, constants, axes.slopes))
+        result.append(
+            Row(n, law, x, -(distance + log_det) / 2, axes.inverse_transpose, constants, axes.slopes)
+        )
     return result
 
 
