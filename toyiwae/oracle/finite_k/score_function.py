@@ -20,10 +20,11 @@ import numpy as np
 from toyiwae.forms import Form
 from toyiwae.oracle.finite_k.bounds import rule_error
 from toyiwae.oracle.finite_k.gradients import GradientEngine
-from toyiwae.oracle.finite_k.leave_one_out import DoubleIntegral, less_limit
-from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.oracle.finite_k.log_weights import LogWeights
+from toyiwae.oracle.laws.bounded import EPS, Bounded, where
 from toyiwae.oracle.laws.discrete import DiscreteLaw
 from toyiwae.oracle.laws.gaussian import GaussianLaw
+from toyiwae.oracle.laws.protocol import Transform
 from toyiwae.oracle.laws.special import log1pmx
 from toyiwae.oracle.laws.tilted import TiltedNoise
 
@@ -82,18 +83,14 @@ class LogEngine(GradientEngine):
 
     def log_mean(self, s: Any, form: LogForm) -> Bounded:
         """E[Δ] from transforms of the score alone, no path derivative needed: [N, nK, F]."""
-        score = self.centre(0, s)
-        first, slack = self.weights[0].value, self.weights[0].error
-        zero, one = (
-            self.law.transform(0, [(score,)], self.grid)[0],
-            self.law.transform(1, [(s,)], self.grid)[0],
-        )
-        zero, one = less_limit(zero), one.value
-        log_part = _integral(first, slack, zero.value, zero.error, self._rule)
-        weighed = _integral(first, slack, one.value, one.error, self._rule)
-        factor = form.evidence + form.others
-        value = -factor * log_part.value + form.weight * weighed.value
-        return Bounded(value, abs(factor) * log_part.error + abs(form.weight) * weighed.error)
+        score, both = self.centre(0, s), form.others + form.weight
+        scores = less_limit(self.get(0, score))
+        mean = self.integral(self.weights[0], scores, 3) * -form.evidence
+        if both:
+            mean = mean + self.integral(self.weights[0], self.get(1, s).value, 2) * both
+        if form.others:
+            mean = mean + LogWeights(self, score, scores).mean * form.others
+        return mean
 
     def log_variance(self, s: Any, form: LogForm, log_evidence: np.ndarray) -> Bounded:
         """Var[Δ] of one group for each K: [N, nK, F].
@@ -108,22 +105,26 @@ class LogEngine(GradientEngine):
         score = self.centre(0, s)
         kappa, k = form.shift(self.particles)[:, None], self.particles[:, None]
         square = self.law.moment(0, (score, score))[:, None, :]
-        sigma2, sigma2_error = square.value, square.error
-        value, error = kappa**2 * k * sigma2, kappa**2 * k * (sigma2_error + 4 * EPS * sigma2)
-        terms: list[tuple[Any, Bounded]]
-        if form.others:
-            parts = DoubleIntegral(self, score, form.others, form.weight).moments()
-            terms = [(1.0, parts.var), (2.0 * kappa, parts.with_scores)]
-        else:
+        found, both = square * (kappa**2 * k), form.others + form.weight  # η D + θ w̃ = η f + (η + θ) w̃
+        terms: list[tuple[Any, Bounded]] = []
+        if both or form.evidence:
             share, scores = {1: s}, {0: s}
-            terms = [(form.weight**2, self.covariance(share, share))]
-            cross = self.covariance(share, scores)
-            terms.append((2.0 * kappa * k * form.weight, cross))
-            if form.evidence:
-                terms += self._plain(s, square, form, kappa, log_evidence[:, None, None])
+            terms.append((both**2, self.covariance(share, share)))
+            terms.append((2.0 * kappa * k * both, self.covariance(share, scores)))
+        if form.evidence:
+            terms += self._plain(s, square, form, kappa, log_evidence[:, None, None])
+        if form.others:
+            logs, eta = LogWeights(self, score, less_limit(self.get(0, score))), form.others
+            terms.append((eta**2, logs.var))
+            if both:
+                one = self.centre(1, s)
+                cross = logs.with_weights(one, self.get(1, one).value, self.single(1, one))
+                terms.append((2.0 * eta * both, cross))
+            if kappa.any():
+                terms.append((2.0 * eta * kappa, logs.with_scores))
         for factor, term in terms:
-            value, error = value + factor * term.value, error + np.abs(factor) * term.error
-        return Bounded(value, error + 4 * EPS * np.abs(value))
+            found = found + term * factor
+        return found
 
     @property
     def _rule(self) -> float:
@@ -164,6 +165,12 @@ class LogEngine(GradientEngine):
         whole = self.integral(self.difference * weight, step, 3) * self.particles[:, None]
         near = self.integral(first * weight, sigma2 * base - square, 3)
         return near - whole * sigma2 - self.integral(second * weight, scores * scores, 3)
+
+
+def less_limit(transform: Transform) -> Bounded:
+    """The transform of power 0 less its limit for t → 0: [N, T, F]."""
+    limit = transform.leading[:, :1]  # power 0: the same for every t, and split off at the smallest
+    return where(~transform.split[:, None], transform.remainder - limit, transform.remainder)
 
 
 def variance_of_one(law: Any, s: Any, form: LogForm, log_evidence: np.ndarray) -> Bounded:
