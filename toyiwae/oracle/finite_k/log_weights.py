@@ -6,12 +6,10 @@ particle of `toyiwae.oracle.finite_k.weight_kernels`,
     m = E[f(w̃) g]                = ∫ Λ^{K-1} A_0 dt/t
     E[f(w̃_1) g_1 g_2]            = ∫ Λ^{K-2} A_0 Λ_g dt/t
     E[f(w̃_1) g_1 w̃_2 h_2]        = ∫ Λ^{K-2} E[g k(tw)] t Λ_{1,h} dt/t,         k(y) = ∫_0^1 κ(py) e^{-(1-p)y} dp/p
-    E[f(w̃_1) g_1 f(w̃_2) g_2]     = ∬ Λ(t+u)^{K-2} A(t,u) A(u,t) dt du/(tu)
-    E[g h F(w_1/S_{-1})]         = (1/2πi) ∫ F*(s) E[g h w^{-s}] E[S_{-1}^s] ds,
-    E[S_{-1}^s]                  = (1/Γ(-s)) ∫ t^{-s-1} Λ^{K-1} dt,
+    E[f(w̃_1) g_1 f(w̃_2) g_2]     = ∬ Λ(t+u)^{K-2} A(t,u) A(u,t) dt du/(tu),
 
-F* the Mellin transforms of f², f w̃ and f as functions of y = w_1/S_{-1}. The double integral less m² is of the order
-1/K of either. It is taken under the integral, with ℓ = log Λ and λ = ℓ(t+u) - ℓ(t) - ℓ(u), as
+and the terms of one particle twice are those of `toyiwae.oracle.finite_k.weight_ratios`. The double integral less m²
+is of the order 1/K of either. It is taken under the integral, with ℓ = log Λ and λ = ℓ(t+u) - ℓ(t) - ℓ(u), as
 
     Λ(t+u)^{K-2} [A A' - A_0 A_0'] - Λ(t+u)^{K-2} expm1(ℓ(t) + ℓ(u) - (K-2)λ) A_0 A_0',
 
@@ -20,30 +18,20 @@ where nothing large is left to cancel: the variance of Σ f g keeps its relative
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.special import digamma, loggamma
 
+from toyiwae.oracle.finite_k import weight_ratios
 from toyiwae.oracle.finite_k.bounds import FiniteK
-from toyiwae.oracle.finite_k.weight_kernels import (
-    EULER,
-    LOG_WEIGHT,
-    MIXED,
-    DiscreteKernels,
-    GaussianKernels,
-    complex_moment,
-)
-from toyiwae.oracle.laws import contour
+from toyiwae.oracle.finite_k.weight_kernels import LOG_WEIGHT, MIXED, DiscreteKernels, GaussianKernels
 from toyiwae.oracle.laws.bounded import EPS, Bounded, concatenate, where
 from toyiwae.oracle.laws.discrete import DiscreteLaw
 from toyiwae.oracle.laws.grid import Grid
 
 _TAIL = 40.0  # natural logarithm of the relative size at which a pair integral ends
 _ROUNDING = 4 * EPS
-_REACH = 15.0  # ordinate at which |F*(s)/Γ(-s)|, of the order e^{-π|Im s|/2}, has fallen
 _CHUNK = 8  # lags at a time
 _TINY = 1e-300
 
@@ -61,6 +49,7 @@ class LogWeights:
         self.engine, self.score, self.zeroth = engine, score, zeroth
         self._k = engine.particles[:, None]
         kernels = DiscreteKernels if isinstance(engine.law, DiscreteLaw) else GaussianKernels
+        self._ratios = weight_ratios.Ratios(engine)
         self._make = lambda grid: kernels(engine.law, grid)
 
     @cached_property
@@ -76,14 +65,14 @@ class LogWeights:
     @cached_property
     def var(self) -> Bounded:
         """Var[Σ f g]: [N, nK, F]."""
-        alone = _Squares(self.engine).mean(-4.0, _square, (self.score, self.score))
+        alone = self._ratios.mean(-4.0, weight_ratios.square, (self.score, self.score))
         pairs = self._pair_covariance()
         return self._k * alone - self.mean * self.mean * (1.0 / self._k) + (self._k * (self._k - 1.0)) * pairs
 
     @cached_property
     def with_scores(self) -> Bounded:
         """E[Σ f g Σ g]: [N, nK, F]."""
-        alone = _Squares(self.engine).mean(-2.0, _first_power, (self.score, self.score))
+        alone = self._ratios.mean(-2.0, weight_ratios.first_power, (self.score, self.score))
         return self._k * alone + self.engine.integral(self.engine.weights[1], self._single * self.zeroth, 4)
 
     def with_weights(self, other: Any, first: Bounded, mean: Bounded) -> Bounded:
@@ -94,7 +83,7 @@ class LogWeights:
             first: its transform t E[w h e^{-tw}] on the engine's grid [N, T, F].
             mean: E[Σ w̃ h] [N, nK, F].
         """
-        alone = _Squares(self.engine).mean(-3.0, _mixed_power, (self.score, other))
+        alone = self._ratios.mean(-3.0, weight_ratios.mixed_power, (self.score, other))
         mixed = self._make(self.engine.grid).single(MIXED, self.score)
         return (
             self._k * alone
@@ -111,7 +100,8 @@ class LogWeights:
         parts = []
         if two.any():
             parts.append(
-                _two_particles(self.engine.law, self.score)[:, None] - single[:, two] * single[:, two]
+                weight_ratios.two_particles(self.engine.law, self.score)[:, None]
+                - single[:, two] * single[:, two]
             )
         if not two.all():
             parts.append(self._double_integral(np.flatnonzero(~two)))
@@ -210,126 +200,3 @@ def _power(logs: Bounded, k: np.ndarray) -> Bounded:
         value, upper = np.exp(k * x), np.exp(np.minimum(k * x + error, 0.0))
         close = value * (np.expm1(np.minimum(error, 1.0)) + EPS * (2.0 - k * x))
     return Bounded(value, np.where(error < 0.5, close, np.maximum(upper, value)))
-
-
-# one particle twice ------------------------------------------------------------------------------------------------
-
-
-def _square(s: np.ndarray) -> np.ndarray:
-    """The Mellin transform of f² = (log(1+y) - y/(1+y))², less the factor Γ(s)Γ(-s)."""
-    return (1.0 + s) * (2.0 * (EULER + digamma(-s)) + s)
-
-
-def _mixed_power(s: np.ndarray) -> np.ndarray:
-    """Likewise of f w̃, w̃ = y/(1+y)."""
-    return -s * (EULER + digamma(-s) + 1.0 + s)
-
-
-def _first_power(s: np.ndarray) -> np.ndarray:
-    """Likewise of f."""
-    return -(1.0 + s)
-
-
-def _opposite(s: np.ndarray) -> np.ndarray:
-    """Likewise of f(y/(1+y)) f(1/(1+y)), what two particles have."""
-    slope = -1.0 / s - np.pi / np.tan(np.pi * s)  # of log Γ(s)Γ(-s)
-    return 2.0 * (EULER + digamma(-s)) + 2.0 - s * s + (1.0 + s) * slope
-
-
-def _two_particles(law: Any, score: Any) -> Bounded:
-    """E[f(w̃_1) g_1 f(w̃_2) g_2] for K = 2, where w̃ depends on w_1/w_2 alone: [N, F]."""
-    end = min(2.0, law.max_power, -law.min_power)
-
-    def size(c: np.ndarray) -> np.ndarray:
-        return law.log_moment(-c) + law.log_moment(c)
-
-    c, step = _contour(-end, end, _opposite, size)
-    s = c + 1j * contour.ordinates(step, _REACH)
-    (one, one_error), (other, other_error) = (complex_moment(law, power, (score,)) for power in (-s, s))
-    weight = (_transform(_opposite, s) * (step / np.pi))[:, None]
-    value = np.real(weight * one * other).sum(axis=1)
-    error = np.abs(one) * other_error + one_error * np.abs(other) + 64 * EPS * np.abs(one * other) / end
-    return Bounded(value, (np.abs(weight) * error).sum(axis=1))
-
-
-def _transform(ratio: Callable[[np.ndarray], np.ndarray], s: np.ndarray) -> np.ndarray:
-    return -np.pi * ratio(s) / (s * np.sin(np.pi * s))
-
-
-def _contour(
-    low: float,
-    high: float,
-    ratio: Callable[[np.ndarray], np.ndarray],
-    size: Callable[[np.ndarray], np.ndarray],
-) -> tuple[float, float]:
-    """Abscissa, off the whole numbers, and step of the rule for an integrand of log-size `size` [N, J] times F*."""
-    c, order = contour.candidates(low, high, floor=low, poles=0, spread=1.0)
-    good = np.abs(c - np.round(c)) > min(0.02, 0.1 * (high - low))
-    c, order = c[good], order[good]
-    with np.errstate(divide="ignore"):
-        found = np.log(np.abs(_transform(ratio, c))) + size(c)
-    usable = np.isfinite(found).all(axis=0)
-    table = contour.Contours(c[usable], order[usable], found[:, usable], plain=0)
-    line, step, *_ = table.choose(np.zeros(1))[0]
-    return float(table.abscissa[line]), step
-
-
-class _Squares:
-    """E[g h F(w_1/S_{-1})] by Mellin–Parseval, on one contour for each K."""
-
-    def __init__(self, engine: FiniteK):
-        self.engine, self.law = engine, engine.law
-        self._log_t, self._step = engine.grid.log_t, engine.grid.step
-
-    def mean(
-        self, low: float, ratio: Callable[[np.ndarray], np.ndarray], factors: tuple[Any, Any]
-    ) -> Bounded:
-        """The mean for each K: [N, nK, F].
-
-        Args:
-            low: the lower end of the strip of F*.
-            ratio: F*(s)/(Γ(s)Γ(-s)).
-            factors: g and h.
-        """
-        power = self.engine.power(1)
-        known: dict[Any, Any] = {}
-        found = []
-        for i, k in enumerate(self.engine.particles):
-            end = max(low, -self.law.max_power, (k - 1.0) * self.law.min_power)
-            c, step = _contour(end, 0.0, ratio, lambda c, i=i: self._size(c, power.value[:, i]))
-            if (c, step) not in known:
-                s = c + 1j * contour.ordinates(step, _REACH)
-                moment, error = complex_moment(self.law, -s, factors)
-                known[c, step] = s, moment, error, np.exp(-np.multiply.outer(self._log_t, s))
-            found.append(self._integral(ratio, step, known[c, step], power[:, i]))
-        values, errors = zip(*found, strict=True)
-        return Bounded(np.stack(values, axis=1), np.stack(errors, axis=1))
-
-    def _size(self, c: np.ndarray, power: np.ndarray) -> np.ndarray:
-        """Log of E[w^{-c}] E[S_{-1}^c] [N, J]; infinite where the grid ends too early for the second."""
-        terms = np.exp(-np.multiply.outer(self._log_t, c))  # [T, J]
-        sums, last = power @ terms, power[:, -1:] * terms[-1]
-        with np.errstate(divide="ignore"):
-            size = self.law.log_moment(-c) + np.log(sums) - loggamma(-c).real
-        return np.where(last <= EPS * sums, size, np.inf)
-
-    def _integral(self, ratio: Any, step: float, known: Any, power: Bounded) -> tuple[np.ndarray, np.ndarray]:
-        s, moment, moment_error, phases = known
-        h, size_t = self._step, np.abs(phases[:, 0])
-        scale = np.full(phases.shape, h, dtype=complex)
-        scale[0] /= -np.expm1(h * s)  # all points below the grid, where Λ^{K-1} is 1
-        factor = _transform(ratio, s) * np.exp(-loggamma(-s))
-        of_sum = power.value @ (scale * phases)  # [N, S]
-        error_t = power.error + EPS * (8.0 + np.abs(self._log_t)) * power.value
-        sizes = (power.value * size_t) @ np.abs(scale)
-        slack = (error_t * size_t) @ np.abs(scale) + EPS * np.abs(s.imag) * (
-            (power.value * np.abs(self._log_t) * size_t) @ np.abs(scale)
-        )
-        # the rule in log t, relative to |Γ(-s)|
-        alias = sum(np.exp(loggamma(-s + 2j * np.pi * m / h).real - loggamma(-s.real).real) for m in (-1, 1))
-        slack = slack + sizes * alias + 32 * EPS * sizes
-        weight = (factor * of_sum)[:, None, :] * (step / np.pi)  # [N, 1, S]
-        value = np.real(weight @ moment)[:, 0]
-        bound = np.abs(factor) * slack * (step / np.pi)
-        error = (bound[:, None, :] @ np.abs(moment) + np.abs(weight) @ moment_error)[:, 0]
-        return value, error

@@ -6,12 +6,13 @@ With `T = Σ s_k` the sum of scores (E[s] = 0), `W = Σ w̃_k s_k`, `Ẑ = S/K` 
     leave one out    Δ = η Σ s_k D_k + κ T + θ W,      log Ẑ - log Ẑ_-k = D_k + log(1 - 1/K),  D_k = log S/S_-k
 
 `log y = ∫ (e^{-t} - e^{-ty}) dt/t` and `log² y = 2∫ (e^{-ty} - e^{-t})(log t + γ) dt/t` turn the plain form into sums
-over the grid of the other integrals. In the second, `D_k = ∫ e^{-t S_-k} (1 - e^{-t w_k}) dt/t`, whose square is a
-double integral; see `toyiwae.oracle.finite_k.leave_one_out`.
+over the grid of the other integrals. In the second, `D_k = f(w̃_k) + w̃_k` with the function f of second order whose
+moments `toyiwae.oracle.finite_k.log_weights` has.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,8 @@ from toyiwae.oracle.finite_k.log_weights import LogWeights
 from toyiwae.oracle.laws.bounded import EPS, Bounded, where
 from toyiwae.oracle.laws.discrete import DiscreteLaw
 from toyiwae.oracle.laws.gaussian import GaussianLaw
-from toyiwae.oracle.laws.protocol import Transform
+from toyiwae.oracle.laws.grid import Grid
+from toyiwae.oracle.laws.protocol import Function, Law, Transform
 from toyiwae.oracle.laws.special import log1pmx
 from toyiwae.oracle.laws.tilted import TiltedNoise
 
@@ -81,15 +83,25 @@ def refusal(form: Form) -> str | None:
 class LogEngine(GradientEngine):
     """The integrals of gradients with log terms, for a list of K ≥ 2."""
 
+    def __init__(self, law: Law, particles: Sequence[int], grid: Grid | None = None):
+        super().__init__(law, particles, grid)
+        self._logs: dict[Function, LogWeights] = {}
+
+    def log_weights(self, s: Function) -> LogWeights:
+        """The moments of Σ f(w̃_k) s_k, shared by all forms."""
+        if s not in self._logs:
+            score = self.centre(0, s)
+            self._logs[s] = LogWeights(self, score, less_limit(self.get(0, score)))
+        return self._logs[s]
+
     def log_mean(self, s: Any, form: LogForm) -> Bounded:
         """E[Δ] from transforms of the score alone, no path derivative needed: [N, nK, F]."""
-        score, both = self.centre(0, s), form.others + form.weight
-        scores = less_limit(self.get(0, score))
-        mean = self.integral(self.weights[0], scores, 3) * -form.evidence
+        both = form.others + form.weight  # η D + θ w̃ = η f + (η + θ) w̃
+        mean = self.integral(self.weights[0], less_limit(self.get(0, self.centre(0, s))), 3) * -form.evidence
         if both:
             mean = mean + self.integral(self.weights[0], self.get(1, s).value, 2) * both
         if form.others:
-            mean = mean + LogWeights(self, score, scores).mean * form.others
+            mean = mean + self.log_weights(s).mean * form.others
         return mean
 
     def log_variance(self, s: Any, form: LogForm, log_evidence: np.ndarray) -> Bounded:
@@ -105,7 +117,7 @@ class LogEngine(GradientEngine):
         score = self.centre(0, s)
         kappa, k = form.shift(self.particles)[:, None], self.particles[:, None]
         square = self.law.moment(0, (score, score))[:, None, :]
-        found, both = square * (kappa**2 * k), form.others + form.weight  # η D + θ w̃ = η f + (η + θ) w̃
+        found, both = square * (kappa**2 * k), form.others + form.weight
         terms: list[tuple[Any, Bounded]] = []
         if both or form.evidence:
             share, scores = {1: s}, {0: s}
@@ -114,7 +126,7 @@ class LogEngine(GradientEngine):
         if form.evidence:
             terms += self._plain(s, square, form, kappa, log_evidence[:, None, None])
         if form.others:
-            logs, eta = LogWeights(self, score, less_limit(self.get(0, score))), form.others
+            logs, eta = self.log_weights(s), form.others
             terms.append((eta**2, logs.var))
             if both:
                 one = self.centre(1, s)

@@ -259,16 +259,3 @@ class DiscreteKernels:
         factor = (prob if score is None else prob * score.plain).reshape(-1, len(prob)).T
         size = np.abs(terms) * (16.0 + 4.0 * (1.0 + np.minimum(self._y, 700.0)) * (1.0 + np.abs(self._log_y)))
         return Bounded(terms @ factor, EPS * (size @ np.abs(factor)))
-
-
-def complex_moment(law: Any, s: np.ndarray, factors: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """E[w^s Π g] for complex s [S], and a bound on its error: [N, S, F]."""
-    if isinstance(law, DiscreteLaw):
-        prob, log_w = np.exp(law.log_prob), law.log_w
-        values = prob * np.prod([g.plain for g in factors], axis=0)  # [F, n]
-        weight = np.exp(np.multiply.outer(s, log_w))
-        size = np.abs(weight) * (16.0 + np.abs(s)[:, None] * np.abs(log_w))
-        return (weight @ values.T)[None], EPS * (size @ np.abs(values).T)[None]
-    moment, mean = np.exp(law.log_moment(s))[:, :, None], TiltedNoise(law.beta, law.h, s).expectation(factors)
-    error = law.log_moment_error(s)[:, :, None] * np.abs(mean) + EPS * law.sizes(s, factors)
-    return moment * mean, np.abs(moment) * error
