@@ -48,7 +48,7 @@ class LogWeights:
     def __init__(self, engine: FiniteK, score: Any, zeroth: Bounded):
         self.engine, self.score, self.zeroth = engine, score, zeroth
         self._k = engine.particles[:, None]
-        kernels = DiscreteKernels if isinstance(engine.law, DiscreteLaw) else GaussianKernels
+        kernels: Any = DiscreteKernels if isinstance(engine.law, DiscreteLaw) else GaussianKernels
         self._ratios = weight_ratios.Ratios(engine)
         self._make = lambda grid: kernels(engine.law, grid)
 

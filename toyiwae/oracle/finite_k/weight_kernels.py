@@ -10,7 +10,7 @@ relative accuracy of every order of vanishing at small u: no Taylor term is ever
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from toyiwae.oracle.laws.tilted import TiltedNoise
 EULER = float(np.euler_gamma)
 _COLUMNS = 4096  # of one matrix product
 _NODES = 1024  # of one matrix product
+_MORE_LAGS = 64  # by which tables of atoms grow
 _MOST_KEPT = 4_000_000  # powers t^{-iy} of one contour
 
 
@@ -173,9 +174,8 @@ class _Contour(Segment):
             x.transpose(1, 0, 2) for x in (8.0 * EPS * size, EPS * self.y[:, None] * size)
         )
         starts = self.nodes.starts
-        relative = sum(
-            np.repeat(part, np.diff(np.append(starts, len(self.y))), axis=1) for part in self.rounding
-        )
+        rounding, perturbation = self.rounding
+        relative = np.repeat(rounding + perturbation, np.diff(np.append(starts, len(self.y))), axis=1)
         fixed = relative[:, :, None] * size
         if factors:
             every = int(starts[1]) if len(starts) > 1 else len(self.y)  # sizes vary slowly along a contour
@@ -204,7 +204,7 @@ class _Contour(Segment):
 
     def _summed(self, columns: np.ndarray) -> np.ndarray:
         """Re Σ_y columns t^{-iy}: [T', C]; the powers are kept where they are not too many."""
-        total = 0.0
+        total = np.zeros((len(self.log_t), columns.shape[1]))
         for first in range(0, len(self.y), _NODES):
             part = slice(first, first + _NODES)
             phases = self._phases.get(first)
@@ -213,8 +213,8 @@ class _Contour(Segment):
                 phases = np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
                 if len(self.y) * len(self.log_t) <= _MOST_KEPT:
                     self._phases[first] = phases
-            total = total + phases @ np.concatenate([columns[part].real, columns[part].imag])
-        return np.asarray(total)
+            total += phases @ np.concatenate([np.real(columns[part]), np.imag(columns[part])])
+        return total
 
 
 class DiscreteKernels:
@@ -222,40 +222,75 @@ class DiscreteKernels:
 
     def __init__(self, law: DiscreteLaw, grid: Grid):
         self.law, self.grid = law, grid
-        self._log_y = grid.log_t[:, None] + law.log_w  # [T, n]
-        self._y = np.exp(np.minimum(self._log_y, 300.0))
+        self._direct = grid.log_t > 0.0
+        self._lags, self._table = 0, _AtomTable(grid.log_t, law.log_w)
 
     def single(self, kernel: Kernel, score: Any) -> Bounded:
         """E[g k(tw)]: [1, T, F]."""
-        return self._mean(kernel.plain(self._y), score)[None]
+        return self._mean(kernel.plain(self._table.y), self._table.rounding, score)
 
     def joint(self, lags: np.ndarray) -> tuple[Bounded, np.ndarray]:
         """As of Gaussian laws."""
-        direct = self.grid.log_t > 0.0
         found = []
-        for d in lags:
-            t, u = self._y * np.exp(-self.grid.step * d), self._y
-            terms = np.where(direct[:, None], np.exp(-t - u), np.expm1(-t) * np.expm1(-u))
-            found.append(self._mean(terms, None)[None, :, 0])
-        return stack(found), direct
+        for t, u in self._shifted(lags):
+            terms = np.where(self._direct[:, None], t.decay * u.decay, t.growth * u.growth)
+            found.append(self._mean(terms, t.rounding + u.rounding, None)[..., 0])
+        return stack(found), self._direct
 
     def pairs(self, score: Any, lags: np.ndarray) -> tuple[Bounded, Bounded, np.ndarray]:
         """As of Gaussian laws."""
-        direct = self.grid.log_t > 0.0
-        large, u = direct[:, None], self._y
-        log_weight, decay, one = LOG_WEIGHT.plain(u), np.exp(-u), -np.expm1(-u)
-        found = []
-        for d in lags:
-            t = u * np.exp(-self.grid.step * d)
-            first = LOG_WEIGHT.plain(t) * np.where(large, decay, one)
-            second = -np.expm1(-t) * np.where(large, (1.0 + u) * decay, log_weight)
-            found.append([self._mean(terms, score)[None] for terms in (first, second)])
+        direct, found = self._direct[:, None], []
+        for t, u in self._shifted(lags):
+            first = t.log_weight * np.where(direct, u.decay, u.growth)
+            second = t.growth * np.where(direct, (1.0 + u.y) * u.decay, u.log_weight)
+            found.append([self._mean(terms, t.rounding + u.rounding, score) for terms in (first, second)])
         first, second = (stack(list(sums)) for sums in zip(*found, strict=True))
-        return first, second, direct
+        return first, second, self._direct
 
-    def _mean(self, terms: np.ndarray, score: Any) -> Bounded:
-        """Σ p g terms: [T, F]; the terms vary at most like y, their rounding with the logarithm of y."""
+    def _shifted(self, lags: np.ndarray) -> Iterator[tuple[_AtomTable, _AtomTable]]:
+        """The tables at t and at u, for each lag; what smaller t need is put before them."""
+        missing = int(lags[-1]) - self._lags
+        if missing > 0:
+            more = max(missing, _MORE_LAGS)
+            log_t = self.grid.log_t[0] - self.grid.step * np.arange(self._lags + more, self._lags, -1)
+            self._table = _AtomTable(log_t, self.law.log_w).before(self._table)
+            self._lags += more
+        count, u = len(self.grid.log_t), self._table[self._lags :]
+        for lag in lags:
+            start = self._lags - int(lag)
+            yield self._table[start : start + count], u
+
+    def _mean(self, terms: np.ndarray, rounding: np.ndarray, score: Any) -> Bounded:
+        """Σ p g terms: [1, T, F]."""
         prob = np.exp(self.law.log_prob)
-        factor = (prob if score is None else prob * score.plain).reshape(-1, len(prob)).T
-        size = np.abs(terms) * (16.0 + 4.0 * (1.0 + np.minimum(self._y, 700.0)) * (1.0 + np.abs(self._log_y)))
-        return Bounded(terms @ factor, EPS * (size @ np.abs(factor)))
+        factor, error = prob[:, None], 0.0 * prob[:, None]
+        if score is not None:
+            factor, error = (prob * score.plain).T, (prob * score.error * np.ones_like(score.plain)).T
+        size = np.abs(terms)
+        bound = EPS * ((size * rounding) @ np.abs(factor))
+        return Bounded((terms @ factor)[None], (bound + size @ error)[None])
+
+
+class _AtomTable:
+    """Functions of y = tw [T, n] at the atoms, and their relative rounding in machine precisions."""
+
+    def __init__(self, log_t: np.ndarray, log_w: np.ndarray):
+        log_y = np.minimum(log_t[:, None] + log_w, 300.0)
+        self.y = np.exp(log_y)
+        self.decay, self.growth = np.exp(-self.y), -np.expm1(-self.y)
+        self.log_weight = LOG_WEIGHT.plain(self.y)
+        self.rounding = 8.0 + 2.0 * (1.0 + np.minimum(self.y, 700.0)) * (1.0 + np.abs(log_y))
+
+    def __getitem__(self, rows: slice) -> _AtomTable:
+        """Some of the t."""
+        return self._made(lambda name: getattr(self, name)[rows])
+
+    def before(self, other: _AtomTable) -> _AtomTable:
+        """The rows of both."""
+        return self._made(lambda name: np.concatenate([getattr(self, name), getattr(other, name)]))
+
+    def _made(self, entry: Callable[[str], np.ndarray]) -> _AtomTable:
+        made = object.__new__(_AtomTable)
+        for name in vars(self):
+            setattr(made, name, entry(name))
+        return made

@@ -17,14 +17,18 @@ from typing import Any
 import numpy as np
 from scipy.special import digamma, loggamma
 
+from toyiwae.errors import PrecisionError
 from toyiwae.oracle.finite_k.bounds import FiniteK
 from toyiwae.oracle.laws import contour
-from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.oracle.laws.bounded import EPS, Bounded, stack
 from toyiwae.oracle.laws.discrete import DiscreteLaw
 from toyiwae.oracle.laws.tilted import TiltedNoise
 
 _EULER = float(np.euler_gamma)
 _TRUNCATION = 15.0  # ordinate at which |F*(s)/Γ(-s)| has fallen
+
+_LEAST = 4  # candidate contours that a choice needs
+_NARROWEST = 1e-3  # strip in which contours are looked for
 
 Ratio = Callable[[np.ndarray], np.ndarray]
 
@@ -52,7 +56,7 @@ def _opposite(s: np.ndarray) -> np.ndarray:
 
 def two_particles(law: Any, score: Any) -> Bounded:
     """E[f(w̃_1) g_1 f(w̃_2) g_2] for K = 2, where w̃ depends on w_1/w_2 alone: [N, F]."""
-    end = min(2.0, law.max_power, -law.min_power)
+    end = min(1.0, law.max_power, -law.min_power)  # of F*, up to 2: near 0 the moments are smallest
 
     def size(c: np.ndarray) -> np.ndarray:
         return law.log_moment(-c) + law.log_moment(c)
@@ -77,12 +81,18 @@ def _contour(
     size: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[float, float]:
     """Abscissa, off the whole numbers, and step of the rule for an integrand of log-size `size` [N, J] times F*."""
-    c, order = contour.candidates(low, high, floor=low, poles=0, spread=1.0)
-    good = np.abs(c - np.round(c)) > min(0.02, 0.1 * (high - low))
-    c, order = c[good], order[good]
-    with np.errstate(divide="ignore"):
-        found = np.log(np.abs(_transform(ratio, c))) + size(c)
-    usable = np.isfinite(found).all(axis=0)
+    while True:
+        c, order = contour.candidates(low, high, floor=low, poles=0, spread=1.0)
+        good = np.abs(c - np.round(c)) > min(0.02, 0.1 * (high - low))
+        c, order = c[good], order[good]
+        with np.errstate(divide="ignore"):
+            found = np.log(np.abs(_transform(ratio, c))) + size(c)
+        usable = np.isfinite(found).all(axis=0)
+        if usable.sum() >= _LEAST:
+            break
+        if low > -_NARROWEST:
+            raise PrecisionError("the weights reach too far for the means of their logarithms")
+        low = 0.25 * low
     table = contour.Contours(c[usable], order[usable], found[:, usable], plain=0)
     line, step, *_ = table.choose(np.zeros(1))[0]
     return float(table.abscissa[line]), step
@@ -92,7 +102,8 @@ class Ratios:
     """E[g h F(w_1/S_{-1})] by Mellin–Parseval, on one contour for each K."""
 
     def __init__(self, engine: FiniteK):
-        self.engine, self.law = engine, engine.law
+        self.engine: FiniteK = engine
+        self.law: Any = engine.law
         self._log_t, self._step = engine.grid.log_t, engine.grid.step
 
     def mean(self, low: float, ratio: Ratio, factors: tuple[Any, Any]) -> Bounded:
@@ -103,19 +114,32 @@ class Ratios:
             ratio: F*(s)/(Γ(s)Γ(-s)).
             factors: g and h.
         """
-        power = self.engine.power(1)
+        power, law = self.engine.power(1), self.law
         known: dict[Any, Any] = {}
         found = []
         for i, k in enumerate(self.engine.particles):
-            end = max(low, -self.law.max_power, (k - 1.0) * self.law.min_power)
-            c, step = _contour(end, 0.0, ratio, lambda c, i=i: self._size(c, power.value[:, i]))
+            end = max(low, -law.max_power, (k - 1.0) * law.min_power)
+            if k == 2.0:  # one other weight, whose moments are known
+                c, step = _contour(end, 0.0, ratio, lambda c: law.log_moment(-c) + law.log_moment(c))
+            else:
+                c, step = _contour(end, 0.0, ratio, lambda c, i=i: self._size(c, power.value[:, i]))
             if (c, step) not in known:
                 s = c + 1j * contour.ordinates(step, _TRUNCATION)
-                moment, error = _complex_moment(self.law, -s, factors)
-                known[c, step] = s, moment, error, np.exp(-np.multiply.outer(self._log_t, s))
-            found.append(self._integral(ratio, step, known[c, step], power[:, i]))
-        values, errors = zip(*found, strict=True)
-        return Bounded(np.stack(values, axis=1), np.stack(errors, axis=1))
+                phases = np.exp(-np.multiply.outer(self._log_t, s))
+                known[c, step] = s, *_complex_moment(law, -s, factors), phases
+            s, moment, moment_error, phases = known[c, step]
+            if k == 2.0:
+                of_sum, slack = (part[..., 0] for part in _complex_moment(law, s, ()))
+            else:
+                of_sum, slack = self._sum_moment(s, phases, power[:, i])
+            factor = _transform(ratio, s) * (step / np.pi)
+            weight, bound = (
+                (factor * of_sum)[:, None],
+                (np.abs(factor) * (slack + 32 * EPS * np.abs(of_sum)))[:, None],
+            )
+            value = np.real(weight @ moment)[:, 0]
+            found.append(Bounded(value, (bound @ np.abs(moment) + np.abs(weight) @ moment_error)[:, 0]))
+        return stack(found, axis=1)
 
     def _size(self, c: np.ndarray, power: np.ndarray) -> np.ndarray:
         """Log of E[w^{-c}] E[S_{-1}^c] [N, J]; infinite where the grid ends too early for the second."""
@@ -125,36 +149,33 @@ class Ratios:
             size = self.law.log_moment(-c) + np.log(sums) - loggamma(-c).real
         return np.where(last <= EPS * sums, size, np.inf)
 
-    def _integral(self, ratio: Any, step: float, known: Any, power: Bounded) -> tuple[np.ndarray, np.ndarray]:
-        s, moment, moment_error, phases = known
-        h, size_t = self._step, np.abs(phases[:, 0])
+    def _sum_moment(self, s: np.ndarray, phases: np.ndarray, power: Bounded) -> tuple[np.ndarray, np.ndarray]:
+        """E[S_{-1}^s] for complex s, and a bound on its error: [N, S]."""
+        h, size_t, distance = self._step, np.abs(phases[:, 0]), np.abs(self._log_t)
         scale = np.full(phases.shape, h, dtype=complex)
         scale[0] /= -np.expm1(h * s)  # all points below the grid, where Λ^{K-1} is 1
-        factor = _transform(ratio, s) * np.exp(-loggamma(-s))
-        of_sum = power.value @ (scale * phases)  # [N, S]
-        error_t = power.error + EPS * (8.0 + np.abs(self._log_t)) * power.value
-        sizes = (power.value * size_t) @ np.abs(scale)
-        slack = (error_t * size_t) @ np.abs(scale) + EPS * np.abs(s.imag) * (
-            (power.value * np.abs(self._log_t) * size_t) @ np.abs(scale)
-        )
+        inverse = np.exp(-loggamma(-s))
+        slack = ((power.error + EPS * (40.0 + distance) * power.value) * size_t) @ np.abs(scale)
+        slack = slack + EPS * np.abs(np.imag(s)) * ((power.value * distance * size_t) @ np.abs(scale))
         # the rule in log t, relative to |Γ(-s)|
-        alias = sum(np.exp(loggamma(-s + 2j * np.pi * m / h).real - loggamma(-s.real).real) for m in (-1, 1))
-        slack = slack + sizes * alias + 32 * EPS * sizes
-        weight = (factor * of_sum)[:, None, :] * (step / np.pi)  # [N, 1, S]
-        value = np.real(weight @ moment)[:, 0]
-        bound = np.abs(factor) * slack * (step / np.pi)
-        error = (bound[:, None, :] @ np.abs(moment) + np.abs(weight) @ moment_error)[:, 0]
-        return value, error
+        alias = sum(
+            np.exp(np.real(loggamma(-s + 2j * np.pi * m / h) - loggamma(-np.real(s)))) for m in (-1, 1)
+        )
+        slack = slack + alias * ((power.value * size_t) @ np.abs(scale))
+        return inverse * (power.value @ (scale * phases)), np.abs(inverse) * slack
 
 
 def _complex_moment(law: Any, s: np.ndarray, factors: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
     """E[w^s Π g] for complex s [S], and a bound on its error: [N, S, F]."""
     if isinstance(law, DiscreteLaw):
-        prob, log_w = np.exp(law.log_prob), law.log_w
-        values = prob * np.prod([g.plain for g in factors], axis=0)  # [F, n]
-        weight = np.exp(np.multiply.outer(s, log_w))
-        size = np.abs(weight) * (16.0 + np.abs(s)[:, None] * np.abs(log_w))
-        return (weight @ values.T)[None], EPS * (size @ np.abs(values).T)[None]
-    moment, mean = np.exp(law.log_moment(s))[:, :, None], TiltedNoise(law.beta, law.h, s).expectation(factors)
+        product = law._product(factors)
+        weight = np.exp(law.log_prob + np.multiply.outer(s, law.log_w))  # [S, n]
+        size = EPS * (16.0 + np.abs(s)[:, None] * np.abs(law.log_w)) * np.abs(weight)
+        error = size @ np.abs(product.value).T + np.abs(weight) @ product.error.T
+        return (weight @ product.value.T)[None], error[None]
+    moment = np.exp(law.log_moment(s))[:, :, None]
+    if not factors:
+        return moment, np.abs(moment) * law.log_moment_error(s)[:, :, None]
+    mean = TiltedNoise(law.beta, law.h, s).expectation(factors)
     error = law.log_moment_error(s)[:, :, None] * np.abs(mean) + EPS * law.sizes(s, factors)
     return moment * mean, np.abs(moment) * error

@@ -1,0 +1,116 @@
+"""Variances with logarithms of normalised weights: against tensor quadrature, sampling and the laws in K."""
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+import toyiwae
+from toyiwae import estimators
+from toyiwae.oracle.finite_k import weight_kernels, weight_ratios
+from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm
+from toyiwae.oracle.laws.discrete import DiscreteLaw
+from toyiwae.oracle.laws.ranges import common_grid
+from toyiwae.problems.linear_gaussian import Data, Model, Proposal
+
+NAMES = ("vimco_arithmetic", "ovis:0", "ovis:0.3")
+FAMILY = 1e-6
+
+
+def one_dimension(cov: float, mean: float) -> toyiwae.Problem:
+    model = Model(np.zeros(1), np.array([[1.3]]), np.array([[0.8]]), np.zeros(1), np.array([[0.7]]))
+    return toyiwae.Problem(model, Proposal(np.array([[cov]]), mean=np.array([mean])), Data(np.array([0.6])))
+
+
+def log_weight_and_score(cov, mean, noise):
+    z = mean + np.sqrt(cov) * noise
+    log_w = norm.logpdf(z, 0.0, np.sqrt(1.3)) + norm.logpdf(0.6, 0.8 * z, np.sqrt(0.7))
+    return log_w - norm.logpdf(z, mean, np.sqrt(cov)), noise / np.sqrt(cov)
+
+
+def moments(cov, mean, particles, name):
+    return toyiwae.exact(one_dimension(cov, mean), K=particles, estimators=name).results
+
+
+@pytest.mark.parametrize(("cov", "mean"), [(0.7, 0.1), (0.45, 0.3)])  # β above and below 0
+@pytest.mark.parametrize("particles", [2, 3])
+def test_tensor_quadrature(cov, mean, particles):
+    nodes, weights = np.polynomial.hermite_e.hermegauss(110)
+    weights = weights / weights.sum()
+    kept = weights > 1e-26
+    log_w, score = log_weight_and_score(cov, mean, nodes[kept])
+    axes = np.meshgrid(*[np.arange(kept.sum())] * particles, indexing="ij")
+    index = np.stack([axis.ravel() for axis in axes], axis=-1)[:, None]
+    prob = weights[kept][index[:, 0]].prod(axis=-1)
+    cell = moments(cov, mean, particles, ",".join(NAMES))[0]
+    for name in NAMES:
+        drawn = (estimators.get(name)(log_w[index]).score * score[index]).sum(axis=(1, 2))
+        found = cell.gradients[name].parameters["proposal_mean"]
+        expected = prob @ drawn
+        var = prob @ (drawn - expected) ** 2
+        assert found.var.item() == pytest.approx(var, rel=1e-12)
+        if name != "ovis:0.3":  # biased, and its mean is another's business
+            assert found.mean.item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("particles", [64, 1024])
+def test_sampling(particles):
+    cov, mean, draws = 0.45, 0.3, 2_000_000 // particles
+    rng = np.random.default_rng(3)
+    log_w, score = log_weight_and_score(cov, mean, rng.normal(size=(draws, 1, particles)))
+    cell = moments(cov, mean, particles, ",".join(NAMES))[0]
+    limit = norm.isf(FAMILY / (2 * 2 * len(NAMES)))
+    for name in NAMES:
+        drawn = (estimators.get(name)(log_w).score * score).sum(axis=(1, 2))
+        found = cell.gradients[name].parameters["proposal_mean"].var.item()
+        square = (drawn - drawn.mean()) ** 2
+        assert abs(square.mean() - found) < limit * square.std() / np.sqrt(draws)
+
+
+@pytest.mark.parametrize("cov", [0.7, 0.48])  # the fourth moment exists
+@pytest.mark.parametrize(("name", "slope"), [("vimco_arithmetic", -0.5), ("ovis:0", 0.5)])
+def test_the_laws_of_the_signal_to_noise_ratio(cov, name, slope):
+    particles = [10**6, 4 * 10**6, 10**9]
+    cells = moments(cov, 0.3, particles, name)
+    snr, error = (
+        np.array([getattr(c.gradients[name].parameters["proposal_mean"], part).item() for c in cells])
+        for part in ("snr", "snr_error")
+    )
+    assert (error < 1e-8 * snr).all()
+    assert np.diff(np.log(snr)) / np.diff(np.log(particles)) == pytest.approx(slope, abs=1e-3)
+
+
+def test_atoms_agree_with_enumeration():
+    """Three states and three particles: every sum over the states, for both powers and the constant."""
+    prob, log_w, table = np.array([0.5, 0.3, 0.2]), np.array([0.3, -1.0, 0.9]), np.array([1.0, -0.4, 2.0])
+    law, k = DiscreteLaw(np.log(prob), log_w), 3
+    table = table - prob @ table
+    engine, score = LogEngine(law, [k], common_grid(law, [k])), law.table(table[None])
+    index = np.stack(np.meshgrid(*[np.arange(3)] * k, indexing="ij"), axis=-1).reshape(-1, k)
+    weight, at = np.exp(log_w)[index], table[index]
+    share = weight / weight.sum(axis=1, keepdims=True)
+    for eta, theta, constant in [(1.0, -1.0, 0.0), (1.0, -1.0, 1.0), (1.0, 0.5, 0.3)]:
+        coefficient = -eta * np.log1p(-share) + theta * share + constant * np.log1p(-1.0 / k)
+        drawn, p = (coefficient * at).sum(axis=1), prob[index].prod(axis=1)
+        var = engine.log_variance(score, LogForm(0.0, eta, theta, 0.0, constant), np.zeros(1))
+        mean = engine.log_mean(score, LogForm(0.0, eta, theta, 0.0, constant))
+        assert mean.value.item() == pytest.approx(p @ drawn, rel=1e-12)
+        assert var.value.item() == pytest.approx(p @ (drawn - p @ drawn) ** 2, rel=1e-12)
+        assert abs(var.value.item() - p @ (drawn - p @ drawn) ** 2) <= var.error.item()
+
+
+@pytest.mark.parametrize("kernel", [weight_kernels.LOG_WEIGHT, weight_kernels.MIXED])
+def test_mellin_transforms_of_kernels(kernel):
+    log_y = np.arange(-60.0, 60.0, 0.05)
+    for s in (-0.7, -1.3):
+        ratio = 0.05 * (np.exp(s * log_y) * kernel.plain(np.exp(log_y))).sum()
+        assert kernel.ratio(np.array([s]))[0] * np.exp(weight_ratios.loggamma(s + 0j)).real == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize("ratio", [weight_ratios.square, weight_ratios.mixed_power, weight_ratios.first_power])
+def test_mellin_transforms_of_ratios(ratio):
+    log_y = np.arange(-60.0, 60.0, 0.05)
+    y, s = np.exp(log_y), -0.6
+    f, share = np.log1p(y) - y / (1.0 + y), y / (1.0 + y)
+    function = {"square": f * f, "mixed_power": f * share, "first_power": f}[ratio.__name__]
+    found = weight_ratios._transform(ratio, np.array([s]))[0]
+    assert found == pytest.approx(0.05 * (np.exp(s * log_y) * function).sum(), rel=1e-8)
