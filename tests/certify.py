@@ -1,13 +1,13 @@
-# ruff: noqa: E501
 """Certification: on random problems, no value of the oracle is further from the truth than it says.
 
     python -m tests.certify [NUMBER [FIRST_SEED]]
 
 draws problems by seed, computes bounds, sample sizes and gradient moments in double precision, and encloses the same
-to 30 digits on an independent path (`toyiwae.oracle.enclosure.enclose`), and compares each error with the stated one. Every line of
-the output can be reproduced from its seed. The exit status is 1 if a single value is worse than it says, or if more
-than one problem in a hundred is refused. Values that float64 does not know to 1e-8 are counted, not failed: `exact`
-recomputes them, or withholds them.
+to 30 digits on an independent path (`toyiwae.oracle.enclosure.enclose`), and compares each error with the stated one;
+on every tenth problem also covariances and fourth moments (`tests.certify_joint`). Every line of the output can be
+reproduced from its seed. The exit status is 1 if a single value is worse than it says, or if more than one problem in
+a hundred is refused. Values that float64 does not know to 1e-8 are counted, not failed: `exact` recomputes or masks
+them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from flint import arb, ctx
 
+from tests import certify_joint
 from toyiwae.errors import PrecisionError
 from toyiwae.forms import Form
 from toyiwae.oracle.enclosure import enclose
@@ -29,6 +30,7 @@ from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
 from toyiwae.truth import averages
 
 DIGITS = 30
+JOINT_EVERY = 10  # of so many problems one has its covariances and fourth moments certified, too
 _PARTICLES = (2, 3, 10, 100, 1000, 10**4, 10**6, 10**9, 10**12)
 KINDS = ("narrow", "wide", "mixed", "near", "equal", "heavy")
 
@@ -43,6 +45,12 @@ class Case:
     particles: tuple[int, ...]
     exponent: float
     jobs: dict[str, tuple[Form, str, tuple[tuple[int, ...], ...]]]
+
+    @property
+    def forms(self) -> dict[str, Form]:
+        """The two whose covariances and fourth moments are certified."""
+        iwae = Form({1: 1.0}, {1: 1.0}, {1: -1.0}, exponent=self.exponent)
+        return {"total": iwae, "squared": Form({1: 1.0}, {2: 1.0}, exponent=self.exponent)}
 
     def __str__(self) -> str:
         """The case in one line."""
@@ -178,7 +186,12 @@ def compare(one: Case, digits: int = DIGITS) -> list[Comparison]:
         for name in ("gap", "ess"):
             found, exact = getattr(quick, name), getattr(truth, name)[0, i]
             result.append(_comparison(f"{name} K={k}", found.value[0, i], found.error[0, i], exact))
-    return result + list(_gradients(one, whitened, digits))
+    result += _gradients(one, whitened, digits)
+    if one.seed % JOINT_EVERY == 0:
+        for name, form in one.forms.items():
+            joint = certify_joint.values(one.problem, form, one.particles, digits)
+            result += [_comparison(f"{what} {name}", *numbers) for what, *numbers in joint]
+    return result
 
 
 def _gradients(one: Case, whitened: Whitened, digits: int) -> Iterator[Comparison]:

@@ -154,5 +154,7 @@ def test_observations_count_in_the_effort_of_mpmath() -> None:
     why, left = accuracy.seconds(law, [16], 0, 12, images(5, diagonal=False), 40.0)
     assert left == 40.0
     assert why is not None
-    assert why.startswith("multiprecision would take too long for 12 digits of 1 numbers for 1 rows in 5 dimensions")
+    assert why.startswith(
+        "multiprecision would take too long for 12 digits of 1 numbers for 1 rows in 5 dimensions"
+    )
     assert "observed in 784" in why
