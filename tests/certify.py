@@ -79,7 +79,7 @@ class Comparison:
         return self.true / abs(self.value) if self.value else float(self.true > 0)
 
 
-# random problems -------------------------------------------------------------------------------------------------------
+# random problems ------------------------------------------------------------------------------------------------------
 
 
 def case(seed: int) -> Case:
@@ -173,7 +173,7 @@ def _jobs(rng: np.random.Generator, problem: Problem, exponent: float) -> dict[s
     return jobs
 
 
-# comparison ------------------------------------------------------------------------------------------------------------
+# comparison -----------------------------------------------------------------------------------------------------------
 
 
 def compare(one: Case, digits: int = DIGITS) -> list[Comparison]:
@@ -215,7 +215,7 @@ def _comparison(name: str, value: Any, stated: Any, truth: arb) -> Comparison:
         return Comparison(name, float(value), float(stated), 0.0 if within else float(away.abs_upper()))
 
 
-# command ---------------------------------------------------------------------------------------------------------------
+# command --------------------------------------------------------------------------------------------------------------
 
 
 def main(arguments: Sequence[str]) -> int:
