@@ -23,6 +23,9 @@ from toyiwae.truth import covariance
 from toyiwae.truth.averages import Average, Averaged, Bounds, moments
 from toyiwae.truth.source import Jobs, LogVariance, with_errors
 
+MOST_PAIRED = 1000
+"""Most coordinates, counted over all rows, whose leave-one-out variances are computed: each is a double integral."""
+
 
 class GaussianSource:
     """The truths of a linear-Gaussian problem."""
@@ -81,7 +84,7 @@ class GaussianSource:
     def log_variances(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, LogVariance]:
         """Variances of gradients of the proposal with log terms."""
         law = self.whitened.law()
-        result = {key: self._refused(form) for key, (form, _) in jobs.items()}
+        result = {key: self._refused(form, name) for key, (form, name) in jobs.items()}
         jobs = {key: job for key, job in jobs.items() if result[key] is None}
         for double in (False, True):
             chosen = {key: job for key, job in jobs.items() if bool(job[0].leave_one_out) == double}
@@ -116,8 +119,14 @@ class GaussianSource:
                 sums[key].add(batch, GradientMoments(none[:, 0], nothing, var, nothing))
         return {key: LogVariance(average.result().var) for key, average in sums.items()}
 
-    def _refused(self, form: Form) -> LogVariance | None:
+    def _refused(self, form: Form, name: str) -> LogVariance | None:
         reason = refusal(form)
         if reason is not None:
             return LogVariance(None, f"not derived: {reason}")
+        count = len(self.whitened.x) * self.problem.parameters.record(name).size
+        if form.leave_one_out and count > MOST_PAIRED:
+            each = "a double integral for each coordinate of each row"
+            return LogVariance(
+                None, f"not computed: it is {each}, and there are more than {MOST_PAIRED} of them"
+            )
         return None
