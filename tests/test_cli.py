@@ -160,7 +160,7 @@ def test_a_users_own_estimator(answer, problem, tmp_path):
     [
         ["-K", "1,16,1e6", "-M", "1,3", "-e", "iwae,ciwae:0.5,iwae_stl", "-p", "all"],
         ["-K", "2,16", "-M", "1,3", "-e", "iwae", "--covariance"],
-        ["-K", "3,1e12", "-e", ",".join(toyiwae.estimators.names())],
+        ["-K", "3", "-e", ",".join(toyiwae.estimators.names())],
     ],
 )
 @pytest.mark.parametrize("fixture", ["problem", "rows"])

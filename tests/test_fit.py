@@ -56,6 +56,7 @@ def test_the_path_from_kl_to_least_variance():
     assert found[3].gap * 10**6 == pytest.approx(found[0].gap, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_search_that_round_off_stops_begins_again():
     """Here the first search from K = 1 to 16 ends with a slope of 2e-6: it mistook round-off for curvature."""
     problem = Problem.from_dict(read_toml(Path(__file__).resolve().parents[1] / "docs/problem.toml"))

@@ -79,7 +79,7 @@ def test_coarse_grids_agree_with_uniform_ones(seed: int, monkeypatch: pytest.Mon
     )
     problem = Problem(base.model, far, base.data)
     asked = {
-        "K": [2, 9, 1000],
+        "K": [2, 1000],
         "estimators": [
             e
             for e in estimators.all()
@@ -133,12 +133,13 @@ def test_extreme_proposals_have_answers(problem: Problem, monkeypatch: pytest.Mo
     used: list[Grid] = []
     covering = Grid.covering
     monkeypatch.setattr(Grid, "covering", lambda *args: used.append(covering(*args)) or used[-1])
-    cell = toyiwae.exact(problem, K=4, estimators=["iwae", "dreg"]).cell(4)
+    exact = toyiwae.exact(problem, K=4, estimators=["iwae", "dreg"])
+    cell = exact.cell(4)
     assert used
     assert max(len(grid.log_t) for grid in used) < 10_000
     assert 0.0 < cell.gap_error < 1e-9 * cell.gap
     assert 1.0 < cell.ess < 4.0
-    assert np.isclose(cell.bound, toyiwae.exact(problem, K=4).log_evidence - cell.gap)
+    assert np.isclose(cell.bound, exact.log_evidence - cell.gap)
 
 
 @pytest.mark.parametrize("x", [1e6, 1e100])

@@ -263,12 +263,12 @@ def peak(K, R):
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 PROBLEM = random_problem(1)
-print(peak(10_000, 20), peak(10_000, 400), peak(1_000_000, 1), peak(4_000_000, 1), peak(20, 200_000))
+print(peak(10_000, 20), peak(10_000, 160), peak(1_000_000, 1), peak(4_000_000, 1), peak(20, 60_000))
 """
 
 
 def test_memory_depends_neither_on_particles_nor_on_replicates():
-    """Peaks in MiB at K = 10⁴, the same with 20 times the replicates, at K = 10⁶ (held), 4·10⁶ (streamed)."""
+    """Peaks in MiB at K = 10⁴, the same with 8 times the replicates, at K = 10⁶ (held), 4·10⁶ (streamed)."""
     root = Path(__file__).resolve().parents[1]
     command = [sys.executable, "-c", MEMORY]
     run = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=300)

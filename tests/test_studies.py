@@ -4,6 +4,7 @@
 # pyright: reportOptionalSubscript=false
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -21,9 +22,16 @@ from toyiwae.problems.linear_gaussian import Proposal
 STUDIES = {study.name: study for study in discover()}
 
 
+@functools.cache
+def quick_table(name):
+    """What a study computes at its quick settings, once for all tests."""
+    study = STUDIES[name]
+    return study.compute(settings_of(study, quick=True))
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_quick_studies_hold_their_claims(name):
-    study = STUDIES[name]
+    study = dataclasses.replace(STUDIES[name], compute=lambda _: quick_table(name))
     outcome = runner.run(study, settings_of(study, quick=True))
     assert not outcome.error
     assert [claim for claim in outcome.claims if not claim.passed] == []
@@ -44,8 +52,7 @@ def test_the_snr_study_takes_its_estimators_from_the_registry():
 
 
 def test_a_variance_that_m_does_not_divide_fails_its_claim():
-    study = STUDIES["snr"]
-    table = dict(study.compute(settings_of(study, {"snr": {"largest_k": 1000}}, quick=True)))
+    study, table = STUDIES["snr"], dict(quick_table("snr"))
     samples = table["samples"]
     claims = {claim.text: claim.passed for claim in study.verdicts(table)}
     shifted = samples.z_var + np.log(samples.M) / np.sqrt(2 / samples.replicates)
@@ -56,8 +63,7 @@ def test_a_variance_that_m_does_not_divide_fails_its_claim():
 
 
 def test_a_wrong_gap_fails_its_claims():
-    study = STUDIES["gap"]
-    table = dict(study.compute(settings_of(study, quick=True)))
+    study, table = STUDIES["gap"], dict(quick_table("gap"))
     curve = table["curve"]
     table["curve"] = curve.assign(
         gap=curve.gap * (1 + 1e-5), departure=(1 + curve.departure) * (1 + 1e-5) - 1
@@ -67,8 +73,7 @@ def test_a_wrong_gap_fails_its_claims():
 
 @pytest.mark.parametrize("name", ["gap", "limit"])
 def test_a_number_that_multiprecision_contradicts_fails_its_claim(name):
-    study = STUDIES[name]
-    table = dict(study.compute(settings_of(study, quick=True)))
+    study, table = STUDIES[name], dict(quick_table(name))
     limits = table["check"]
     assert study.verdicts(table)[-1].passed
     table["check"] = limits.assign(relative_error=np.where(limits.index == 1, 1e-11, 0.0))
