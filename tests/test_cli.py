@@ -81,7 +81,7 @@ def script(*argv, **kwargs):
 def test_exact_json_has_the_agreed_shape(answer, problem):
     document = answer("exact", problem, "-K", "1,16,1e6", "-M", "1,3", "-e", "iwae,ciwae:0.5")
     assert list(document) == ["log_evidence", "log_evidence_error", "posterior", "results", "provenance"]
-    assert list(document["posterior"]) == ["mean", "cov"]
+    assert list(document["posterior"]) == ["mean", "mean_error", "cov", "cov_error"]
     order = [(cell["K"], cell["M"]) for cell in document["results"]]
     assert order == [(1, 1), (1, 3), (16, 1), (16, 3), (10**6, 1), (10**6, 3)]
     for cell in document["results"]:

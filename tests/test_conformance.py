@@ -192,6 +192,7 @@ def test_a_dying_process_is_a_violation():
     assert "exit code 3" in (report.failures[0].reason or "")
 
 
+@pytest.mark.usefixtures("_first_problem")
 def test_changed_inputs_and_moved_generators_are_found():
     def moves(problem, **options):
         np.random.normal()  # noqa: NPY002
