@@ -14,9 +14,9 @@ from toyiwae.conformance.bank.bank import bank
 from toyiwae.conformance.checks.hypothesis_tests import compare
 from toyiwae.estimators import evaluate
 from toyiwae.forms import Form
+from toyiwae.oracle.finite_k.bounds import common_grid
 from toyiwae.oracle.finite_k.fourth_moments import FourthEngine, Spread
 from toyiwae.oracle.laws.discrete import DiscreteLaw
-from toyiwae.oracle.laws.ranges import common_grid
 from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.truth import fourth_moments
 

@@ -7,9 +7,9 @@ from scipy.stats import norm
 import toyiwae
 from toyiwae import estimators
 from toyiwae.oracle.finite_k import weight_kernels, weight_ratios
+from toyiwae.oracle.finite_k.bounds import common_grid
 from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm
 from toyiwae.oracle.laws.discrete import DiscreteLaw
-from toyiwae.oracle.laws.ranges import common_grid
 from toyiwae.problems.linear_gaussian import Data, Model, Proposal
 
 NAMES = ("vimco_arithmetic", "ovis:0", "ovis:0.3")

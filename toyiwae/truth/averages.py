@@ -9,16 +9,13 @@ from typing import Any
 import numpy as np
 
 from toyiwae.forms import Form
-from toyiwae.oracle.finite_k.bounds import FiniteK
-from toyiwae.oracle.finite_k.every_k import first_gap, insert_single, joined, moments_for_all
+from toyiwae.oracle.finite_k.bounds import FiniteK, Grids, first_gap
+from toyiwae.oracle.finite_k.every_k import insert_single, joined, moments_for_all
 from toyiwae.oracle.finite_k.gradients import GradientEngine, GradientMoments
 from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.oracle.laws.gaussian import GaussianLaw
-from toyiwae.oracle.laws.ranges import Grids
-from toyiwae.oracle.whitened.components import GradientComponents
-from toyiwae.oracle.whitened.gradient_polynomials import Gradients
+from toyiwae.oracle.whitened.gradient_polynomials import GradientComponents, Gradients, row_batches
 from toyiwae.oracle.whitened.own_covariances import OwnWhitened
-from toyiwae.oracle.whitened.rows import row_batches
 from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.problems.parameter import Parameter
 

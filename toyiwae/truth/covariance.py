@@ -10,12 +10,12 @@ import numpy as np
 
 from toyiwae.errors import InputError
 from toyiwae.forms import Form
+from toyiwae.oracle.finite_k.bounds import Grids
 from toyiwae.oracle.finite_k.every_k import insert_single
 from toyiwae.oracle.finite_k.gradients import GradientEngine, covariance_of_one
 from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.oracle.laws.polynomials import Polynomial
-from toyiwae.oracle.laws.ranges import Grids
-from toyiwae.oracle.whitened.components import GradientComponents
+from toyiwae.oracle.whitened.gradient_polynomials import GradientComponents
 from toyiwae.oracle.whitened.own_covariances import OwnWhitened
 from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.problems.parameter import Parameter

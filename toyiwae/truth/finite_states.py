@@ -21,12 +21,12 @@ from scipy.special import expit, logsumexp
 
 from toyiwae.errors import InputError
 from toyiwae.forms import Form, form_of_mean
+from toyiwae.oracle.finite_k.bounds import common_grid
 from toyiwae.oracle.finite_k.every_k import insert_single, joined, log_variance, moments_for_all
 from toyiwae.oracle.finite_k.gradients import GradientMoments
 from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm, mean_of_one, refusal
 from toyiwae.oracle.laws.bounded import EPS, Bounded, concatenate, stack
 from toyiwae.oracle.laws.discrete import DiscreteLaw, Table
-from toyiwae.oracle.laws.ranges import common_grid
 from toyiwae.problems.binary import DiscreteProblem
 from toyiwae.problems.parameter import Parameter
 from toyiwae.truth.averages import Average, Averaged, Bounds

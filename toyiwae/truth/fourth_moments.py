@@ -7,11 +7,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from toyiwae.forms import Form, form_of_mean
-from toyiwae.oracle.finite_k.bounds import FiniteK
+from toyiwae.oracle.finite_k.bounds import FiniteK, Grids
 from toyiwae.oracle.finite_k.fourth_moments import FourthEngine, Spread, central, for_all, log_moments
 from toyiwae.oracle.laws.bounded import Bounded
-from toyiwae.oracle.laws.ranges import Grids
-from toyiwae.oracle.whitened.components import GradientComponents
+from toyiwae.oracle.whitened.gradient_polynomials import GradientComponents
 from toyiwae.oracle.whitened.whitening import Whitened
 
 

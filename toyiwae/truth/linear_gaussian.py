@@ -10,12 +10,12 @@ import numpy as np
 
 from toyiwae.errors import PrecisionError
 from toyiwae.forms import Form, form_of_mean
+from toyiwae.oracle.finite_k.bounds import Grids
 from toyiwae.oracle.finite_k.every_k import log_variance
 from toyiwae.oracle.finite_k.gradients import GradientMoments
 from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm, refusal
 from toyiwae.oracle.laws.bounded import Bounded
 from toyiwae.oracle.laws.gaussian import GaussianLaw
-from toyiwae.oracle.laws.ranges import Grids
 from toyiwae.oracle.whitened import evidence
 from toyiwae.oracle.whitened.own_covariances import whiten
 from toyiwae.problems.linear_gaussian import Problem

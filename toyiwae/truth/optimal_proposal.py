@@ -16,14 +16,12 @@ from scipy.optimize import minimize
 
 from toyiwae.errors import InputError, PrecisionError
 from toyiwae.forms import Form
-from toyiwae.oracle.finite_k.bounds import FiniteK
-from toyiwae.oracle.finite_k.every_k import first_gap
+from toyiwae.oracle.finite_k.bounds import FiniteK, first_gap
 from toyiwae.oracle.laws.gaussian import GaussianLaw
 from toyiwae.oracle.laws.polynomials import Polynomial
 from toyiwae.oracle.whitened.algebra import Double
-from toyiwae.oracle.whitened.components import GradientComponents
+from toyiwae.oracle.whitened.gradient_polynomials import GradientComponents, row_batches
 from toyiwae.oracle.whitened.model import WhitenedModel, rounded
-from toyiwae.oracle.whitened.rows import row_batches
 from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.problems.linear_gaussian import Problem, Proposal
 from toyiwae.problems.parameter import Parameter

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.special import loggamma
 
 from toyiwae.oracle.enclosure.laws import BallLaw, Quadratic
-from toyiwae.oracle.laws.special import log_abs_expm1
+from toyiwae.oracle.laws.spectrum import log_abs_expm1
 
 Floats = NDArray[np.float64]
 UP = 1e-6  # added to logarithms of bounds: more than the round-off of float64 in forming them

@@ -14,15 +14,71 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 from scipy.special import gammaln, loggamma
 
 from toyiwae.errors import PrecisionError
 from toyiwae.oracle.laws.bounded import Bounded, better, matmul, where
-from toyiwae.oracle.laws.grid import Grid
-from toyiwae.oracle.laws.protocol import Function, Law, Transform
-from toyiwae.oracle.laws.ranges import TAIL, common_grid, smoothness_of
+from toyiwae.oracle.laws.discrete import DiscreteLaw
+from toyiwae.oracle.laws.gaussian import GaussianLaw
+from toyiwae.oracle.laws.grid import UNIFORM_TO, Grid, Smoothness, Transform
+from toyiwae.oracle.laws.protocol import Function, Law
+from toyiwae.oracle.laws.spectrum import log1pmx
+
+TAIL = 44.0
+"""Natural logarithm of the relative size at which a grid ends."""
+
+
+def common_grid(law: Law, particles: Sequence[int]) -> Grid:
+    """The part of the log t axis that carries the integrals of all rows for these numbers of particles (at least 2)."""
+    return Grid.covering(*_range(law, particles), smoothness_of(law, particles))
+
+
+def smoothness_of(law: Law, particles: Sequence[int] | np.ndarray, p: float = 1.0) -> Smoothness | None:
+    """How smooth powers up to K of the transforms of w^p are; None where nothing is known."""
+    smooth = law.smoothness(p)
+    return None if smooth is None else smooth.of_largest(float(max(particles)))
+
+
+def _range(law: Law, particles: Sequence[int]) -> tuple[float, float]:
+    high = law.upper_log_t(TAIL / (min(particles) - 1))
+    return -np.log(float(max(particles))) - TAIL, high + 2.0
+
+
+class Grids:
+    """Grids for batches of rows: each no longer than its rows need, and one object for all that need about the same.
+
+    Args:
+        particles: the numbers of particles; those of 1 need no grid.
+        uniform: whether the points must have one distance.
+    """
+
+    def __init__(self, particles: Sequence[int], *, uniform: bool = False):
+        self._particles, self._uniform = [k for k in particles if k > 1], uniform
+        self._known: dict[Any, Grid] = {}
+
+    def __call__(self, law: Law) -> Grid | None:
+        """The grid for these rows, or None where no K is above 1."""
+        if not self._particles:
+            return None
+        low, high = _range(law, self._particles)
+        smooth = None if self._uniform else smoothness_of(law, self._particles)
+        high = 4.0 * np.ceil(high / 4.0) if high < UNIFORM_TO else _rounded(high)
+        if smooth is not None and high >= UNIFORM_TO:
+            scale = 2.0 ** np.floor(np.log2(smooth.scale)) if smooth.scale > 0.0 else 0.0
+            smooth = Smoothness(4.0 * np.ceil(smooth.features / 4.0), scale)
+        key = (high, smooth if high >= UNIFORM_TO else None)
+        if key not in self._known:
+            self._known[key] = Grid.covering(low, high, smooth)
+        return self._known[key]
+
+
+def _rounded(high: float) -> float:
+    """Rounded up to the next power of 2^(1/4), where that is finite."""
+    return float(2.0 ** (np.ceil(4.0 * np.log2(high)) / 4.0)) if np.isfinite(high) else high
+
 
 _FAR = 150.0  # log t from which e^-t is 0 and powers of t are not needed
 _NEVER = (
@@ -191,3 +247,19 @@ def rule_error(n: int, step: float) -> float:
     A factor E[f e^{-tw}] with E[f] = 0 begins with t: n counts one more for each, and two for Λ^K - e^{-Kt}.
     """
     return float(2.0 * np.exp(loggamma(n + 2j * np.pi / step).real - gammaln(n)))
+
+
+def mean_log(law: Any) -> Bounded:
+    """E[log w] in units of the evidence: Σ ½ (log(1+β) - β) - h²/(2(1+β)): [N]."""
+    if isinstance(law, DiscreteLaw):
+        return law.log_moments((), 1)[1][:, 0]
+    assert isinstance(law, GaussianLaw)
+    beta, h = (Bounded(x, np.asarray(e)) for x, e in ((law.beta, law.beta_error), (law.h, law.h_error)))
+    slope = (np.abs(beta.value) + beta.error) / (1.0 + beta.value - beta.error)
+    of_beta = Bounded.rounded(log1pmx(beta.value), 4.0).widened(slope * beta.error)
+    return (of_beta * 0.5 - h * h / (beta * 2.0 + 2.0)).sum(axis=-1)
+
+
+def first_gap(law: GaussianLaw) -> Bounded:
+    """KL(q‖p) of each observation: -E[log w] = Σ [h²/(2(1+β)) - ½(log(1+β) - β)]: [N, 1]. Formula: kl."""
+    return -mean_log(law)[:, None]

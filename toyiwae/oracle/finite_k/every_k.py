@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from toyiwae.oracle.finite_k.gradients import GradientEngine, GradientMoments, limit_of, moments_of_one
-from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm, mean_log, variance_of_one
+from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm, variance_of_one
 from toyiwae.oracle.laws.bounded import Bounded, concatenate, stack
-from toyiwae.oracle.laws.gaussian import GaussianLaw
 
 
 def moments_for_all(
@@ -49,11 +48,6 @@ def insert_single(
 def joined(parts: list[Bounded], back: np.ndarray) -> Bounded:
     """One batch of observations below the other, brought back to their own order by the indices `back`."""
     return concatenate(parts)[back]
-
-
-def first_gap(law: GaussianLaw) -> Bounded:
-    """KL(q‖p) of each observation: -E[log w] = Σ [h²/(2(1+β)) - ½(log(1+β) - β)]: [N, 1]. Formula: kl."""
-    return -mean_log(law)[:, None]
 
 
 def log_variance(

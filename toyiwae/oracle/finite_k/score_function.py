@@ -19,15 +19,14 @@ from typing import Any
 import numpy as np
 
 from toyiwae.forms import Form
-from toyiwae.oracle.finite_k.bounds import rule_error
+from toyiwae.oracle.finite_k.bounds import mean_log, rule_error
 from toyiwae.oracle.finite_k.gradients import GradientEngine
 from toyiwae.oracle.finite_k.log_weights import LogWeights
 from toyiwae.oracle.laws.bounded import EPS, Bounded, where
 from toyiwae.oracle.laws.discrete import DiscreteLaw
 from toyiwae.oracle.laws.gaussian import GaussianLaw
-from toyiwae.oracle.laws.grid import Grid
-from toyiwae.oracle.laws.protocol import Function, Law, Transform
-from toyiwae.oracle.laws.special import log1pmx
+from toyiwae.oracle.laws.grid import Grid, Transform
+from toyiwae.oracle.laws.protocol import Function, Law
 from toyiwae.oracle.laws.tilted import TiltedNoise
 
 _EULER = float(np.euler_gamma)
@@ -211,17 +210,6 @@ def mean_of_one(law: Any, s: Any, form: LogForm) -> Bounded:
 def _own(law: Any, s: Any) -> Any:
     """A score less its mean of 0 under the proposal."""
     return s.in_own_noise if isinstance(law, GaussianLaw) else s.less(law.moment(0, (s,)).value)
-
-
-def mean_log(law: Any) -> Bounded:
-    """E[log w] in units of the evidence: Σ ½ (log(1+β) - β) - h²/(2(1+β)): [N]."""
-    if isinstance(law, DiscreteLaw):
-        return law.log_moments((), 1)[1][:, 0]
-    assert isinstance(law, GaussianLaw)
-    beta, h = (Bounded(x, np.asarray(e)) for x, e in ((law.beta, law.beta_error), (law.h, law.h_error)))
-    slope = (np.abs(beta.value) + beta.error) / (1.0 + beta.value - beta.error)
-    of_beta = Bounded.rounded(log1pmx(beta.value), 4.0).widened(slope * beta.error)
-    return (of_beta * 0.5 - h * h / (beta * 2.0 + 2.0)).sum(axis=-1)
 
 
 def _with_logs(law: Any, factors: tuple[Any, ...]) -> list[Bounded]:

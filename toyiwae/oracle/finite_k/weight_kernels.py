@@ -20,9 +20,8 @@ from scipy.special import digamma, expi, gammainc, gammaln
 from toyiwae.oracle.laws import contour
 from toyiwae.oracle.laws.bounded import EPS, Bounded, concatenate, stack
 from toyiwae.oracle.laws.discrete import DiscreteLaw
-from toyiwae.oracle.laws.gaussian import GaussianLaw
+from toyiwae.oracle.laws.gaussian import GaussianLaw, Segment
 from toyiwae.oracle.laws.grid import Grid
-from toyiwae.oracle.laws.laplace import Segment
 from toyiwae.oracle.laws.tilted import TiltedNoise
 
 EULER = float(np.euler_gamma)

@@ -17,8 +17,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from toyiwae.oracle.laws.bounded import EPS, Bounded
-from toyiwae.oracle.laws.grid import Grid
-from toyiwae.oracle.laws.protocol import Transform
+from toyiwae.oracle.laws.grid import Grid, Transform
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,12 +15,14 @@ each summed with its own step: a window's transform has fallen to e^-39 at the f
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from scipy.special import erfc
 
 from toyiwae.errors import PrecisionError
 from toyiwae.oracle.laws import contour
+from toyiwae.oracle.laws.bounded import Bounded, where
 
 STEP = 0.22
 UNIFORM_TO = 100.0  # log t up to which a uniform grid is short enough
@@ -146,3 +148,23 @@ def _points(low: float, high: float, step: float) -> np.ndarray:
             " (the proposal is too far from the posterior, or too much wider)"
         )
     return np.arange(np.floor(low / step), np.ceil(high / step) + 1) * step
+
+
+@dataclass(frozen=True)
+class Transform:
+    """`t^{a/p} E[w^a g e^{-t w^p}]` on a grid, split into a remainder and its value for t → 0.
+
+    `remainder` [N, T, F] lacks the first Taylor term `leading` (the scaled moment of order a) where `split` [T] is
+    true. Scaling by t^{a/p} keeps every number within the range of double precision.
+    """
+
+    remainder: Bounded
+    split: np.ndarray
+    leading: Bounded  # [N, T, F]; zeros where the moment does not exist (then nothing is split off)
+
+    @cached_property
+    def value(self) -> Bounded:
+        """The transform itself."""
+        if not self.split.any():
+            return self.remainder
+        return self.remainder + where(self.split[:, None], self.leading, 0.0)

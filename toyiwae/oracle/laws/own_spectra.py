@@ -15,8 +15,7 @@ from scipy.special import gammaln
 
 from toyiwae.oracle.laws import contour
 from toyiwae.oracle.laws.bounded import EPS
-from toyiwae.oracle.laws.special import log1pmx
-from toyiwae.oracle.laws.spectrum import Nodes, abscissae, on_contour
+from toyiwae.oracle.laws.spectrum import Nodes, abscissae, log1pmx, on_contour
 
 _SMALL = 0.2  # |sβ| up to which powers are summed
 _POWERS = 26  # how many: 0.2^26 is below the machine precision

@@ -3,34 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from toyiwae.oracle.laws.bounded import Bounded, where
-from toyiwae.oracle.laws.grid import Grid, Smoothness
-
-
-@dataclass(frozen=True)
-class Transform:
-    """`t^{a/p} E[w^a g e^{-t w^p}]` on a grid, split into a remainder and its value for t → 0.
-
-    `remainder` [N, T, F] lacks the first Taylor term `leading` (the scaled moment of order a) where `split` [T] is
-    true. Scaling by t^{a/p} keeps every number within the range of double precision.
-    """
-
-    remainder: Bounded
-    split: np.ndarray
-    leading: Bounded  # [N, T, F]; zeros where the moment does not exist (then nothing is split off)
-
-    @cached_property
-    def value(self) -> Bounded:
-        """The transform itself."""
-        if not self.split.any():
-            return self.remainder
-        return self.remainder + where(self.split[:, None], self.leading, 0.0)
+from toyiwae.oracle.laws.bounded import Bounded
+from toyiwae.oracle.laws.grid import Grid, Smoothness, Transform
 
 
 @runtime_checkable

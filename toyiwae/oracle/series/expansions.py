@@ -23,10 +23,8 @@ from toyiwae.oracle.series import multiprecision
 from toyiwae.oracle.series.cumulants import Means, lowest_order
 from toyiwae.oracle.series.delta_method import checked, named, statistic
 from toyiwae.oracle.series.weight_moments import FloatMoments, Tag
-from toyiwae.oracle.whitened.components import GradientComponents
 from toyiwae.oracle.whitened.evidence import log_evidence
-from toyiwae.oracle.whitened.gradient_polynomials import Gradients
-from toyiwae.oracle.whitened.rows import row_batches
+from toyiwae.oracle.whitened.gradient_polynomials import GradientComponents, Gradients, row_batches
 from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.problems.linear_gaussian import Problem
 from toyiwae.problems.parameter import Parameter

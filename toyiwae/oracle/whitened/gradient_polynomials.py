@@ -10,16 +10,19 @@ mean of the noise under the law tilted by w^e.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from toyiwae.forms import Form
 from toyiwae.oracle.laws.bounded import EPS
 from toyiwae.oracle.laws.gaussian import GaussianLaw
 from toyiwae.oracle.laws.polynomials import Affine, Polynomial
 from toyiwae.oracle.whitened.algebra import solve
 from toyiwae.oracle.whitened.model import Float, WhitenedModel, rounded
+from toyiwae.problems.parameter import Parameter
 
 
 @dataclass(frozen=True)
@@ -140,3 +143,49 @@ class Coordinates:
             "loading": Polynomial(base, offsets[i], latents[j], plain[1]),
             "offset": Polynomial(noise, offsets, plain=plain[2]),
         }
+
+
+class GradientComponents:
+    """The polynomials G_r of forms; equal combinations are one object, so that their transforms are shared."""
+
+    def __init__(self, rows: Gradients):
+        self._rows, self._known = rows, {}
+
+    def of(self, form: Form, parameter: Parameter) -> dict[int, Polynomial]:
+        """{power: polynomial} of one parameter; empty where the form has no coefficient for it."""
+        if parameter.part == "model":
+            terms = {r: [(factor, self._rows.model[parameter.name])] for r, factor in form.model.items()}
+        else:
+            path, score = (functions[parameter.moves] for functions in (self._rows.path, self._rows.score))
+            terms: dict[int, list[tuple[float, Polynomial]]] = {}
+            for factors, g in ((form.path, path), (form.score, score)):
+                for r, factor in factors.items():
+                    terms.setdefault(r, []).append((factor, g))
+        return {r: self._combined(parts) for r, parts in sorted(terms.items())}
+
+    def _combined(self, terms: list[tuple[float, Polynomial]]) -> Polynomial:
+        key = tuple(terms)
+        if key not in self._known:
+            plain = len(terms) == 1 and terms[0][0] == 1.0
+            self._known[key] = terms[0][1] if plain else Polynomial.combine(terms)
+        return self._known[key]
+
+
+_BATCH_BYTES = 48_000_000  # of one intermediate array
+
+
+def row_batches(law: GaussianLaw, width: int, most: int = 64) -> Iterator[np.ndarray]:
+    """Indices of rows that share their contours well, and whose transforms of `width` coordinates fit into memory.
+
+    Rows are taken in the order of the spread of their log-weights: a contour that serves a row near the posterior is
+    useless for one far from it.
+    """
+    size = max(1, min(most, _BATCH_BYTES // (16 * 400 * max(width, 1))))
+    spread = law.spreads
+    order = np.argsort(spread, kind="stable")
+    start = 0
+    while start < len(order):
+        limit = 1.25 * spread[order[start]] + 0.25
+        stop = min(start + size, int(np.searchsorted(spread[order], limit, side="right")))
+        yield order[start:stop]
+        start = stop

@@ -16,9 +16,8 @@ from toyiwae.errors import PrecisionError
 from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.oracle.laws.gaussian import GaussianLaw
 from toyiwae.oracle.whitened.algebra import Double, Extended, solve_root
-from toyiwae.oracle.whitened.gradient_polynomials import Coordinates, Gradients
+from toyiwae.oracle.whitened.gradient_polynomials import Coordinates, Gradients, row_batches
 from toyiwae.oracle.whitened.model import Float, ScaledCovariance, Slopes, WhitenedModel, rounded
-from toyiwae.oracle.whitened.rows import row_batches
 from toyiwae.problems.linear_gaussian import Problem
 
 _MOST_EXTENDED = 2_000_000
