@@ -262,7 +262,7 @@ def test_what_a_function_raises_in_python_is_its_own():
         raises(np.zeros((2, 3)))
 
 
-@pytest.mark.parametrize("made", [e for e in estimators.all() if e.form is not None], ids=str)
+@pytest.mark.parametrize("made", [e for e in estimators.all() if e.form is not None], ids=lambda e: e.name)
 def test_the_comparison_passes_every_registered_form_and_no_other(made):
     """A millionth more of any one factor of the Form is seen."""
     users.compare(made)
