@@ -40,13 +40,21 @@ def _first_problem(monkeypatch):
     monkeypatch.setattr(api, "bank", lambda: bank()[:1])
 
 
+@pytest.fixture
+def _two_problems(monkeypatch):
+    """One whose proposal is wide and one whose log-weights overflow, and that with rows: they show every planted bug."""
+    monkeypatch.setattr(
+        api, "bank", lambda: tuple(e for e in bank() if e.name in ("wide", "overflow", "rows"))
+    )
+
+
 # correct estimators --------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("remembered_truths")
+@pytest.mark.usefixtures("remembered_truths", "_two_problems")
 @pytest.mark.parametrize("claimed", estimators.all(), ids=lambda claimed: claimed.name)
 def test_the_library_conforms_to_itself(claimed):
-    """With few replicates and one K; on the whole bank with many among the long tests."""
+    """With few replicates, one K, two problems; on the whole bank with many among the long tests."""
     report = toyiwae.check(correct(claimed.name), claimed.name, **LIGHT)
     assert report.verdict == "conforms", report.failures
 
@@ -116,10 +124,10 @@ def killed(bug, **options):
     assert bug.tier < 3 or 2 not in tiers, "it is unbiased"
 
 
-@pytest.mark.usefixtures("remembered_truths")
+@pytest.mark.usefixtures("remembered_truths", "_two_problems")
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_planted_bugs_are_killed(bug):
-    """With few replicates and one K; at default settings among the long tests."""
+    """With few replicates, one K, two problems; at default settings among the long tests."""
     killed(bug, **LIGHT)
 
 
@@ -144,7 +152,7 @@ def test_every_planted_bug_is_killed_at_default_settings(bug):
     killed(bug)
 
 
-@pytest.mark.usefixtures("remembered_truths")
+@pytest.mark.usefixtures("remembered_truths", "_two_problems")
 def test_sequential_mode_rejects_gross_bugs_within_200_replicates():
     gross = [b for b in BUGS if b.name in ("log K missing", "score term dropped", "log p(z) missing")]
     for bug in gross:
@@ -213,7 +221,7 @@ def test_what_is_left_out_is_not_judged():
 # formulas ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("remembered_truths")
+@pytest.mark.usefixtures("remembered_truths", "_two_problems")
 @pytest.mark.parametrize("name", ["dreg", "ciwae:0.3"])
 def test_formulas_are_judged_on_log_weights_and_on_the_bank(name):
     report = toyiwae.check(estimators.get(name).function, name, form="coefficients", **LIGHT)
