@@ -178,4 +178,4 @@ def test_results_are_those_of_plain_arrays() -> None:
     assert (Bounded.exact(x) + 0).value is x
     assert Bounded.exact(Bounded.exact(x)).value.shape == x.shape
     with pytest.raises(ValueError, match=r"shape|broadcast"):
-        Bounded.exact(x) + np.ones(3)
+        _ = Bounded.exact(x) + np.ones(3)

@@ -1,5 +1,7 @@
 """Derivatives by differences: their stated errors, and those of the truths that are made of them."""
 
+from typing import Any
+
 import mpmath
 import numpy as np
 import pytest
@@ -106,6 +108,8 @@ def test_truths_without_derivatives_lie_within_their_errors(
                         field,
                     )
                     compared += known.sum()
+                assert moments.var is not None
+                assert moments.var_error is not None
                 tril = np.tril(np.ones_like(moments.var)) > 0 if moments.var.ndim == 2 else ...
                 assert (moments.var_error <= 1e-10 * moments.var)[tril].all()
     entries = 1 + len(mean) * (len(mean) + 1) // 2 + len(mean) - 1
@@ -118,6 +122,10 @@ def test_the_elbos_variance_agrees_with_mpmath() -> None:
     problem = QuadratureProblem(density.log, [mean], [[std**2]])
     moments = toyiwae.exact(problem, K=1, estimators="elbo_stl", parameters="proposal_mean").cell(1)
     found = moments.gradients["elbo_stl"].parameters["proposal_mean"]
+    assert found.mean is not None
+    assert found.mean_error is not None
+    assert found.var is not None
+    assert found.var_error is not None
     ctx = mpmath.MPContext()
     ctx.dps = 25
     shares, means, width = [ctx.mpf("0.6"), ctx.mpf("0.4")], [ctx.mpf("0.9"), -ctx.mpf("0.9")], ctx.mpf("0.2")
@@ -128,7 +136,7 @@ def test_the_elbos_variance_agrees_with_mpmath() -> None:
         slope = sum(p * (m - z) for p, m in zip(parts, means, strict=True)) / width**2
         return slope / sum(parts) + noise
 
-    def expected(power):
+    def expected(power) -> Any:
         ends = [-12, -3, -1, ctx.mpf("-0.35"), ctx.mpf("-0.1"), ctx.mpf("0.15"), 1, 3, 12]
         return ctx.quad(lambda e: path(e) ** power * ctx.npdf(e), ends)
 

@@ -1,5 +1,7 @@
 """Variances with logarithms of normalised weights: against tensor quadrature, sampling and the laws in K."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -27,7 +29,7 @@ def log_weight_and_score(cov, mean, noise):
     return log_w - norm.logpdf(z, mean, np.sqrt(cov)), noise / np.sqrt(cov)
 
 
-def moments(cov, mean, particles, name):
+def moments(cov, mean, particles, name) -> Any:
     return toyiwae.exact(one_dimension(cov, mean), K=particles, estimators=name).results
 
 

@@ -1,5 +1,7 @@
 """Parameters: sums over observations into their shapes, against sums written out; what problems say of theirs."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -97,10 +99,13 @@ def test_digits_serve_proposals_of_each_observation() -> None:
     mean, cov = np.array([[0.3, -0.2], [0.1, 0.4]]), np.stack([base.proposal.cov, 1.2 * base.proposal.cov])
     problem = Problem(base.model, Proposal(cov, mean=mean), base.data)
     options = {"K": 4, "estimators": "iwae", "parameters": ["proposal_mean", "proposal_chol"]}
-    exact = toyiwae.exact(problem, digits=20, **options).cell(4).gradients["iwae"].parameters
-    plain = toyiwae.exact(problem, **options).cell(4).gradients["iwae"].parameters
+
+    def gradients(of: Problem, **more: Any) -> Any:
+        return toyiwae.exact(of, **options, **more).cell(4).gradients["iwae"].parameters
+
+    exact, plain = gradients(problem, digits=20), gradients(problem)
     for n in range(2):
-        alone = toyiwae.exact(problem.row(n), **options).cell(4).gradients["iwae"].parameters
+        alone = gradients(problem.row(n))
         for name in options["parameters"]:
             for found in (exact[name], plain[name]):
                 np.testing.assert_allclose(found.mean[n], alone[name].mean / 2, rtol=1e-11, atol=1e-14)

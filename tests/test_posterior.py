@@ -56,8 +56,8 @@ PROBLEMS = {
 }
 
 
-def matrix(values: Any) -> mpmath.matrix:
-    """A float64 array as an exact matrix; vectors as columns."""
+def matrix(values: Any) -> Any:
+    """A float64 array as an exact matrix of mpmath; vectors as columns."""
     return mpmath.matrix(np.asarray(values, dtype=float).tolist())
 
 

@@ -41,7 +41,8 @@ def real_array(value: Any, field: str, dimensions: tuple[int, ...]) -> np.ndarra
     if isinstance(value, (Sequence, numbers.Number, np.bool_)):
         _refuse_other_than_numbers(value, field, wanted)
     try:
-        raw = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)  # a tensor of torch
+        detach = getattr(value, "detach", None)  # of a tensor of torch
+        raw = np.asarray(value if detach is None else detach().cpu())
         if raw.dtype.kind not in "iuf" and raw.size:
             raise TypeError
         array = np.array(raw, dtype=np.float64)

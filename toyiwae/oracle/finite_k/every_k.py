@@ -39,9 +39,8 @@ def insert_single(
     closed = one if callable(one) else lambda k: one
     at, columns = 0, []
     for k in particles:
-        closed_form = k == 1 or many is None
-        columns.append(closed(float(k))[:, 0] if closed_form else many[:, at])
-        at += not closed_form
+        columns.append(closed(float(k))[:, 0] if k == 1 or many is None else many[:, at])
+        at += k != 1
     return stack(columns, axis=1)
 
 

@@ -190,7 +190,7 @@ class Kernel:
         centres = np.concatenate([self.log_t[: self.fine], ends])[_BLOCK // 2 :: _BLOCK]
         turns = (np.exp(1j * np.multiply.outer(x, y)) for x in (centres, places))
         phases = (next(turns)[:, None] * next(turns)).reshape(-1, len(y))[: self.fine]
-        return np.ascontiguousarray(phases.real), np.ascontiguousarray(phases.imag)
+        return np.ascontiguousarray(np.real(phases)), np.ascontiguousarray(np.imag(phases))
 
 
 @dataclass(frozen=True)

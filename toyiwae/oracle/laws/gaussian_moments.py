@@ -116,8 +116,8 @@ class GaussianMoments:
 
     def sizes(self, s: np.ndarray, factors: tuple[Polynomial, ...], about: float = 1.0) -> np.ndarray:
         """Round-off of the mean of a product under the laws ∝ w^s, in machine precisions: [N or 1, S, F]."""
-        errors = (np.asarray(error / EPS) for error in (self.beta_error, self.h_error))
-        return AbsoluteSums(self.beta, self.h, s, *errors, about).expectation(
+        beta_error, h_error = np.asarray(self.beta_error / EPS), np.asarray(self.h_error / EPS)
+        return AbsoluteSums(self.beta, self.h, s, beta_error, h_error, about).expectation(
             tuple(factor.sizes for factor in factors)
         )
 

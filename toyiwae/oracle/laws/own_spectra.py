@@ -118,7 +118,7 @@ class OwnSpectra:
             if within.any():
                 last = int(np.flatnonzero(within.any(axis=0))[-1]) + 1
                 power = self._power_sums(nodes.s[:last])
-                for part, found in zip(constant, (power.real, power.imag), strict=True):
+                for part, found in zip(constant, (np.real(power), np.imag(power)), strict=True):
                     part[:, :last] = np.where(within[:, :last], found, part[:, :last])
         return constant[0] + of_h[0], constant[1] + of_h[1]
 
@@ -147,8 +147,9 @@ class OwnSpectra:
         size, less, more = (np.abs(nodes.s[last] + shift) for shift in (0.0, -1.0, 1.0))
         log_gamma = np.maximum.reduceat(np.abs(nodes.log_gamma), first)
         inverse = 1.0 / np.abs(1.0 + nodes.s[first, None] * self.beta[:, None, :])
-        arguments = [a[:, None] for a in (size, less, more)]
-        moved = self._perturbation(*arguments, inverse, h, h_error, 4.0 * EPS)
+        moved = self._perturbation(
+            size[:, None], less[:, None], more[:, None], inverse, h, h_error, 4.0 * EPS
+        )
         logs = 0.5 * np.log1p(size * self._largest) * dim + 0.5 * size * np.abs(self._logs)
         rounding = EPS * (4.0 + log_gamma + np.zeros_like(moved))
         plain = EPS * (2.0 * dim + logs)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import gammaln, loggamma
 
 from toyiwae.oracle.laws import contour
@@ -71,8 +72,8 @@ class Nodes:
     """
 
     y: np.ndarray
-    log_gamma: np.ndarray
-    s: np.ndarray
+    log_gamma: NDArray[np.complex128]
+    s: NDArray[np.complex128]
     starts: np.ndarray
     parts: Any = field(repr=False)
 
@@ -138,9 +139,8 @@ class Spectrum:
                 tuple(np.maximum.reduceat(part, starts, axis=0) for part in parts)
                 for parts in ((*rounding, np.zeros_like(size)), perturbation)
             )
-            split = [
-                np.ascontiguousarray(a) for a in (constant.real, constant.imag, weight.real.T, weight.imag.T)
-            ]
+            halves = np.real(constant), np.imag(constant), np.real(weight).T, np.imag(weight).T
+            split = [np.ascontiguousarray(a) for a in halves]
             found = Nodes(found.y, found.log_gamma, found.s, starts, (*split, grouped))
             if len(y) <= 4096:
                 self._nodes[key] = found

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toyiwae.oracle.laws.bounded import EPS
-from toyiwae.oracle.whitened.algebra import Double, Extended, is_diagonal, solve
+from toyiwae.oracle.whitened.algebra import is_diagonal, solve
 from toyiwae.problems.linear_gaussian import Problem
 
 Float = NDArray[np.float64]
@@ -51,11 +51,11 @@ class WhitenedModel:
     """What a problem's model alone determines, computed when first asked for.
 
     Attributes:
-        algebra: the precision; in it, prior_root and noise_root: Cholesky roots of S₀ and R.
+        algebra: the precision, `Double` or `Extended`; in it, prior_root and noise_root: Cholesky roots of S₀ and R.
         prior, noise: S₀ and R in units of their standard deviations, in float64.
     """
 
-    def __init__(self, problem: Problem, algebra: Double | Extended):
+    def __init__(self, problem: Problem, algebra: Any):
         self.problem, self.algebra, model = problem, algebra, problem.model
         self.prior_root, self.noise_root = (
             algebra.cholesky(algebra.array(cov)) for cov in (model.prior_cov, model.noise_cov)
@@ -125,7 +125,7 @@ class WhitenedModel:
             own = np.abs(x[rows]) + np.abs(model.offset) + np.abs(mean[rows]) @ np.abs(model.loading.T)
             sizes[0, rows] = np.abs(rounded(from_prior))
             sizes[1, rows], sizes[2, rows] = np.abs(rounded(residual)) @ weight, own @ weight
-        return Slopes(found, *sizes)
+        return Slopes(found, sizes[0], sizes[1], sizes[2])
 
 
 class ScaledCovariance:

@@ -49,7 +49,7 @@ class OwnWhitened:
                 self._whiten(rows)
             unclear = np.flatnonzero(self._unclear())
             few = len(unclear) * problem.dim_x * problem.dim_z
-            for n in unclear:
+            for n in map(int, unclear):
                 alone = self._alone([n], products=few)
                 self.beta[n], self.h[n] = alone.beta, alone.h[0]
                 self.beta_error[n], self.h_error[n] = alone.beta_error, alone.h_error[0]
@@ -92,12 +92,13 @@ class OwnWhitened:
     @property
     def axes(self) -> tuple[Float, Float, Float]:
         """U, LU and L⁻ᵀU of every observation: [N, D, D] each."""
-        found = np.zeros((3, *self.h.shape, self.h.shape[1]))
+        dim = self.problem.dim_z
+        found = np.zeros((3, len(self.h), dim, dim))
         for first in range(0, len(self.x), _BLOCK):
             rows = slice(first, first + _BLOCK)
             factors, _ = self._factors(rows)
             product = factors.transpose(0, 2, 1) @ rounded(self.model.precision) @ factors
-            vectors = np.linalg.eigh(product - np.eye(self.h.shape[1]))[1]
+            vectors = np.linalg.eigh(product - np.eye(dim))[1]
             found[:, rows] = vectors, factors @ vectors, np.linalg.solve(factors.transpose(0, 2, 1), vectors)
         for n, alone in self._axes.items():
             found[:, n] = alone
@@ -166,6 +167,6 @@ def whiten(problem: Problem) -> Whitened | OwnWhitened:
     return OwnWhitened(problem) if len(problem.proposal.cov_shape) == 3 else Whitened(problem)
 
 
-def _norm(matrices: Float) -> Float:
+def _norm(matrices: np.ndarray) -> Float:
     """Frobenius norms: [n]."""
     return np.sqrt((matrices**2).sum(axis=(1, 2)))
