@@ -1,1 +1,1 @@
-"""The same numbers to any number of digits."""
+"""The same numbers as balls: what bounds discretisation, truncation and rounding is in the radius."""

@@ -123,7 +123,7 @@ class Table:
         return (bound[None, :] - np.multiply.outer(log_t, self.c)).min(axis=1)
 
     def alias(self, bound: Floats, contour: int, log_t: Floats, period: float) -> Floats:
-        """Log of the bound on what `e^{cmL} T(log t + mL)`, m ≠ 0, add up to, times e^{-c·0}: [T]."""
+        """Log of the bound on what `e^{cmL} T(log t + mL)`, m ≠ 0, add up to, times e^{-c·0}: [T]. Formula: alias."""
         away = np.abs(self.c - self.c[contour]) * period
         with np.errstate(divide="ignore"):
             each = bound - away - np.log1p(-np.exp(-np.maximum(away, 1e-12)))
@@ -143,6 +143,8 @@ class Table:
 
     def truncation(self, i: int, contour: int, step: float, count: int) -> float:
         """Log of the bound on Σ_{j≥count} |Γ(c + a/p + ij·step)| · |M E[g]|, for request i.
+
+        Formula: truncation.
 
         For x = Re s > 0, |Γ(s)| ≤ √(2π) |s|^{x-1/2} e^{-π|Im s|/2 + 1/(6|s|)} (DLMF 5.6.9); else by
         Γ(s) = Γ(s+n)/(s…(s+n-1)).
@@ -165,6 +167,8 @@ def log_gamma_tail(x: float, y: Floats | float) -> Floats | float:
 
 def outer_error(order: int, spacing: float) -> arb:
     """Relative error of the trapezoidal rule in log t for ∫ t^{n-1} e^{-tS} dt, whatever S; n = 0: for E log S.
+
+    Formula: outer-rule.
 
     For n = 0: with x = log(S/K), |e^{-iωx} - 1 + iω(e^x - 1)| ≤ (1.77ω² + ω)(e^x - 1 - x) for ω ≥ 3, whose mean is that
     many times the gap.

@@ -144,7 +144,7 @@ class BallSums:
     # sums ------------------------------------------------------------------------------------------------------------
 
     def gap(self, k: int) -> arb:
-        """Log E[w] less the bound: ∫ (E[e^{-tw}]^K - e^{-Kt}) dt/t."""
+        """Log E[w] less the bound: ∫ (E[e^{-tw}]^K - e^{-Kt}) dt/t. Formula: enclosed-gap."""
         with ctx.workprec(self.bits):
             value = (self._power(k) - balls((-k * t).exp() for t in self._t)).sum() * arb(self._plan.spacing)
             deviation = self._table.bounds[0]

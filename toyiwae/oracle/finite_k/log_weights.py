@@ -64,7 +64,7 @@ class LogWeights:
 
     @cached_property
     def var(self) -> Bounded:
-        """Var[Σ f g]: [N, nK, F]."""
+        """Var[Σ f g]: [N, nK, F]. Formula: log-weights."""
         alone = self._ratios.mean(-4.0, weight_ratios.square, (self.score, self.score))
         pairs = self._pair_covariance()
         return self._k * alone - self.mean * self.mean * (1.0 / self._k) + (self._k * (self._k - 1.0)) * pairs

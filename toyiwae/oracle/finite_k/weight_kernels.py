@@ -87,7 +87,10 @@ class GaussianKernels:
         return found[..., 0], direct
 
     def pairs(self, score: Any, lags: np.ndarray) -> tuple[Bounded, Bounded, np.ndarray]:
-        """A(t,u) and E[g (1+uw) e^{-uw} (1 - e^{-tw})] where direct, B(t,u) and B(u,t) elsewhere: [V, N, T, F]."""
+        """A(t,u) and E[g (1+uw) e^{-uw} (1 - e^{-tw})] where direct, B(t,u) and B(u,t) elsewhere: [V, N, T, F].
+
+        Formula: pair-kernel.
+        """
         (first, second), direct = self._over((score,), -3.0, _pair_ratios, lags)
         return first, second, direct
 

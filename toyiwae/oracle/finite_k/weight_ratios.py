@@ -109,6 +109,8 @@ class Ratios:
     def mean(self, low: float, ratio: Ratio, factors: tuple[Any, Any]) -> Bounded:
         """The mean for each K: [N, nK, F].
 
+        Formula: weight-ratio.
+
         Args:
             low: the lower end of the strip of F*.
             ratio: F*(s)/(Γ(s)Γ(-s)).
