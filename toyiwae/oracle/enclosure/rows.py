@@ -45,7 +45,8 @@ class Row:
 
     def components(self, form: Form, parameter: Parameter, index: Index) -> dict[int, Quadratic]:
         """{power of the normalised weight: polynomial} of one coordinate of a form's gradient, less its log terms."""
-        i, j, zero = index[0], index[-1], arb(0)
+        within = index[1:] if parameter.own else index  # behind the observation's own number
+        i, j, zero = within[0], within[-1], arb(0)
         if parameter.part == "model":
             name = "prior" if parameter.name == "prior_mean" else "misfit"
             right = self._affine(j, latent=1.0) if parameter.name == "loading" else None
