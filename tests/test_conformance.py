@@ -42,7 +42,7 @@ def _first_problem(monkeypatch):
 
 @pytest.fixture
 def _two_problems(monkeypatch):
-    """One whose proposal is wide and one whose log-weights overflow, and that with rows: they show every planted bug."""
+    """One whose proposal is wide, one whose log-weights overflow, and that with rows: they show every planted bug."""
     monkeypatch.setattr(
         api, "bank", lambda: tuple(e for e in bank() if e.name in ("wide", "overflow", "rows"))
     )
