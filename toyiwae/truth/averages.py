@@ -41,7 +41,7 @@ class Bounds:
 class Averaged:
     """Moments of one group's gradient of the average over rows, in the parameter's shape: `limit` and `[nK, ...]`."""
 
-    limit: np.ndarray
+    limit: Bounded
     shift: Bounded
     var: Bounded
     mean: Bounded
@@ -159,13 +159,13 @@ class Average:
     def __init__(self, x: np.ndarray, parameter: Parameter, count: int):
         """Starts at zero, for `count` numbers of particles."""
         self._x, self._parameter, shape = x, parameter, (count, *parameter.shape)
-        self._limit = np.zeros(parameter.shape)
+        self._limit = Bounded.zeros(parameter.shape)
         self._shift, self._mean, self._var = (Bounded.zeros(shape) for _ in range(3))
 
     def add(self, rows: np.ndarray, moments: GradientMoments, columns: Sequence[int] | None = None) -> None:
         """Add a batch of rows, those columns of it."""
         x, at = self._x[rows], slice(None) if columns is None else columns
-        self._limit = self._limit + self._parameter.summed(moments.limit, x, rows)
+        self._limit = self._limit + self._summed(moments.limit, x, rows)
         self._shift = self._shift + self._summed(moments.shift[:, at], x, rows)
         self._mean = self._mean + self._summed(moments.mean[:, at], x, rows)
         self._var = self._var + self._summed(moments.var[:, at], x**2, rows)
@@ -173,7 +173,7 @@ class Average:
     def _summed(self, found: Bounded, factor: np.ndarray, rows: np.ndarray) -> Bounded:
         """The sum over a batch, with what the additions round."""
         value = self._parameter.summed(found.value, factor, rows)
-        error = found.error + EPS * len(rows) ** 0.5 * np.abs(found.value)
+        error = found.error + 0.5 * EPS * len(rows) * np.abs(found.value)
         return Bounded(value, self._parameter.summed(error, np.abs(factor), rows))
 
     def result(self) -> Averaged:

@@ -60,7 +60,7 @@ def mean(bound: Bound, name: str, gradients: Mapping[Job, Averaged], particles: 
     """`∇B = Σ_t c_t (limit + shift_t)`, in the parameter's shape; its scale is the deviation of its last term."""
     job = (reference(bound.exponent), name)
     known, columns = gradients[job], [particles.index(k) for k, _ in bound.terms]
-    whole = Bounded.rounded(known.limit * float(bound.total), 4)
+    whole = known.limit * Bounded.rounded(float(bound.total))
     parts = [known.shift[i] * Bounded.rounded(c) for i, (_, c) in zip(columns, bound.terms, strict=True)]
     size = sum((abs(part.value) for part in parts), abs(whole.value))
     return Combined(sum(parts, whole), deviation(gradients, job)[columns[-1]], size)

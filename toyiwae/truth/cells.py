@@ -10,7 +10,7 @@ import numpy as np
 
 from toyiwae.estimators import Estimator
 from toyiwae.oracle.finite_k.directional import directional_snr
-from toyiwae.oracle.laws.bounded import EPS, Bounded, concatenate
+from toyiwae.oracle.laws.bounded import Bounded, concatenate, where
 from toyiwae.truth.accuracy import masked, zero_scale
 from toyiwae.truth.averages import Averaged
 from toyiwae.truth.bounds import Combined, deviation
@@ -163,11 +163,13 @@ def _by_target(estimator: Estimator, found: Combined | None) -> Moments:
     )
 
 
-def _difference(known: Averaged, index: int, limit: np.ndarray, shift: Bounded) -> Bounded:
-    """Limits and shifts subtracted apart, so that what is small keeps its accuracy."""
-    moved = known.limit - limit
-    rounding = 4 * EPS * np.where(moved == 0.0, 0.0, np.abs(known.limit) + np.abs(limit))
-    return Bounded(moved, rounding) + (known.shift[index] - shift)
+def _difference(known: Averaged, index: int, limit: Bounded, shift: Bounded) -> Bounded:
+    """Limits and shifts subtracted apart, so that what is small keeps its accuracy.
+
+    Equal limits with equal bounds are the means of the same polynomials: what they are off by cancels.
+    """
+    same = (known.limit.value == limit.value) & (known.limit.error == limit.error)
+    return where(same, 0.0, known.limit - limit) + (known.shift[index] - shift)
 
 
 def _snr(mean: Bounded, var: Bounded) -> Bounded:

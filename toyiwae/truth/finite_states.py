@@ -23,7 +23,7 @@ from toyiwae.errors import InputError
 from toyiwae.forms import Form, form_of_mean
 from toyiwae.oracle.finite_k.bounds import common_grid
 from toyiwae.oracle.finite_k.every_k import insert_single, joined, log_variance, moments_for_all
-from toyiwae.oracle.finite_k.gradients import GradientMoments
+from toyiwae.oracle.finite_k.gradients import GradientMoments, mean_of
 from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm, mean_of_one, refusal
 from toyiwae.oracle.laws.bounded import EPS, Bounded, concatenate, stack
 from toyiwae.oracle.laws.discrete import DiscreteLaw, Table
@@ -149,14 +149,11 @@ class RowTruth:
         score, form = self.table("score", kind), LogForm(evidence, 0.0, 0.0, 0.0, 0.0)
         many = self.engine.log_mean(score, form) if self.engine is not None else None
         mean = insert_single(self.particles, many, mean_of_one(self.law, score, form))
-        limit = evidence * score.base  # K E[s log Ẑ] → E[s w]
-        shift, error = mean.value - limit[:, None], mean.error + EPS * np.abs(limit)[:, None]
+        limit = mean_of(self.law, 1, score) * evidence  # K E[s log Ẑ] → E[s w]
+        shift = mean - limit[:, None]
         if found is None:
-            none = np.zeros_like(shift)
-            return GradientMoments(limit, Bounded(shift, error), Bounded(none, none), mean)
-        total = Bounded(shift + found.shift.value, error + found.shift.error)
-        mean = Bounded(mean.value + found.mean.value, mean.error + found.mean.error)
-        return GradientMoments(limit + found.limit, total, found.var, mean)
+            return GradientMoments(limit, shift, Bounded.zeros(shift.shape), mean)
+        return GradientMoments(limit + found.limit, shift + found.shift, found.var, mean + found.mean)
 
 
 class TabulatedSource:
@@ -221,7 +218,7 @@ class TabulatedSource:
                 var = self._truth(n, 1.0, particles).variance(form, parameter)
                 none = np.zeros_like(var.value)
                 nothing = Bounded(none, none)
-                average.add(np.array([n]), GradientMoments(none[:, 0], nothing, var, nothing))
+                average.add(np.array([n]), GradientMoments(nothing[:, 0], nothing, var, nothing))
             result[key] = LogVariance(average.result().var)
         return result
 

@@ -116,7 +116,7 @@ class GaussianSource:
                 var = known[reduced, kind]
                 none = np.zeros_like(var.value)
                 nothing = Bounded(none, none)
-                sums[key].add(batch, GradientMoments(none[:, 0], nothing, var, nothing))
+                sums[key].add(batch, GradientMoments(nothing[:, 0], nothing, var, nothing))
         return {key: LogVariance(average.result().var) for key, average in sums.items()}
 
     def _refused(self, form: Form, name: str) -> LogVariance | None:

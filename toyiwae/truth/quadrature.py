@@ -194,11 +194,11 @@ class QuadratureSource:
         result = {}
         for key, fine in b.items():
             shift = _certified(a[key].shift, fine.shift)
-            moved = np.abs(a[key].limit - fine.limit)
+            moved = np.abs(a[key].limit.value - fine.limit.value)
             if self.problem.z_gradient is None:
                 moved = moved + fine.mean.error  # of which that of the limit is a part
             result[key] = Averaged(
-                fine.limit,
+                fine.limit.widened(moved),
                 Bounded(shift.value, shift.error + moved),
                 _certified(a[key].var, fine.var),
                 _certified(a[key].mean, fine.mean),

@@ -157,16 +157,14 @@ def _inaccurate(numbers: Numbers, request: Request) -> dict[Job, tuple[Coordinat
 def _moments(
     known: Averaged, exact: PreciseMoments, at: tuple, coordinates: Coordinates, names: Sequence[str]
 ) -> Averaged:
-    """Some entries of mean, shift and variance replaced; the limit stays, as close as it is to the exact one."""
-    limits = [known.limit[index] for index in coordinates]
-    same = [abs(float(a - b)) <= 16 * EPS * abs(float(a)) for a, b in zip(exact.limit, limits, strict=True)]
-    offsets = [0 if close else a - float(b) for close, a, b in zip(same, exact.limit, limits, strict=True)]
-    shift = exact.shift + np.array(offsets, dtype=object)
-    numbers = {name: (getattr(exact, name), getattr(exact, f"{name}_error")) for name in names}
-    numbers["shift"] = (shift, exact.shift_error)
-    return replace(
-        known, **{name: _replaced(getattr(known, name), at, *pair) for name, pair in numbers.items()}
-    )
+    """Some entries of mean, shift and variance replaced; limits that are not near the exact one too."""
+    limit = known.limit.copy()
+    for index, one in zip(coordinates, exact.limit, strict=True):
+        if abs(float(one) - limit.value[index]) > 16 * EPS * abs(float(one)):
+            limit.value[index], limit.error[index] = float(one), EPS * abs(float(one))
+    numbers = {name: (getattr(exact, name), getattr(exact, f"{name}_error")) for name in {*names, "shift"}}
+    replaced = {name: _replaced(getattr(known, name), at, *pair) for name, pair in numbers.items()}
+    return replace(known, limit=limit, **replaced)
 
 
 # linear combinations of bounds -----------------------------------------------------------------------------------
@@ -233,7 +231,7 @@ def _mean(
     Where the gradient of log p(x) vanishes, what is left of T terms at K particles is expected near K^(½-T) of the
     scale. Where it is smaller, more digits are taken; where that takes too long, as many as the scale alone needs.
     """
-    known, limit = numbers.means[bound, name], numbers.gradients[reference(bound.exponent), name].limit
+    known, limit = numbers.means[bound, name], numbers.gradients[reference(bound.exponent), name].limit.value
     small = bool((limit[bad] == 0.0).any())
     particles, coordinates, job = [k for k, _ in bound.terms], _where(bad), reference(bound.exponent)
 

@@ -26,7 +26,7 @@ def moments_for_all(
         insert_single(particles, many and getattr(many, name), lambda k, name=name: getattr(one(k), name))
         for name in ("shift", "var", "mean")
     )
-    return GradientMoments(limit_of(law, components).value, shift, var, mean)
+    return GradientMoments(limit_of(law, components), shift, var, mean)
 
 
 def insert_single(

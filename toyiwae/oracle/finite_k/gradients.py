@@ -37,7 +37,7 @@ class GradientMoments:
     apart: the mean of a score is exactly 0 there.
     """
 
-    limit: np.ndarray
+    limit: Bounded
     shift: Bounded
     var: Bounded
     mean: Bounded
@@ -63,7 +63,7 @@ class GradientEngine(FiniteK):
         shape = (len(self.law), len(self.particles), limit.shape[-1])
         shift = sum((self.single(r, g) for r, g in parts), Bounded.zeros(shape))
         var = self.covariance(components, components)
-        return GradientMoments(limit.value, shift, var, shift + limit[:, None, :])
+        return GradientMoments(limit, shift, var, shift + limit[:, None, :])
 
     def covariance(self, left: Components, right: Components) -> Bounded:
         """Covariance of two gradients on the same particles, coordinate by coordinate, for each K: [N, nK, F].
@@ -172,7 +172,7 @@ def moments_of_one(law: Law, components: Components, count: float = 1.0) -> Grad
     rest = {r: g.centred if r == 1 else g for r, g in components.items() if r}
     shift = law.moment(0, (total(rest, count),)) if rest else Bounded.zeros(mean.shape)
     var = covariance_of_one(law, components, components, count)
-    return GradientMoments(limit_of(law, components).value, shift[:, None, :], var, mean[:, None, :])
+    return GradientMoments(limit_of(law, components), shift[:, None, :], var, mean[:, None, :])
 
 
 def covariance_of_one(law: Law, left: Components, right: Components, count: float = 1.0) -> Bounded:

@@ -137,7 +137,8 @@ class LogWeights:
         power = [self.engine.power(drop).value[:, many, :, None] for drop in (1, 2)]
         far = 1.0 / (1.0 + np.minimum(k * self.engine.t.value, 1e150)[..., None] ** 2)
         size = single * np.maximum(
-            power[0], power[1] * np.maximum(single / single.max(axis=2, keepdims=True), far)
+            power[0],
+            power[1] * np.maximum(single / np.maximum(single.max(axis=2, keepdims=True), 1e-300), far),
         )
         size = (size / size.max(axis=2, keepdims=True)).max(axis=(0, 1, 3))
         last = np.flatnonzero(size > np.exp(-_TAIL))[-1]
