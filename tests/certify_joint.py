@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from math import prod
 
-from flint import arb
+from flint import arb, ctx
 
 from toyiwae.forms import Form
 from toyiwae.oracle.enclosure import enclose
@@ -47,8 +47,9 @@ def values(
     """
     many = [k for k in particles if k > 1]
     whitened = Whitened(problem)
-    if enclose._near_equal(enclose._power(rows(problem)[0], form.exponent), many, digits) is not None:
-        return
+    with ctx.workprec(512):
+        if enclose._near_equal(enclose._power(rows(problem)[0], form.exponent), many, digits) is not None:
+            return
     cov = covariance(whitened, form, ["proposal_mean"], many)
     spread = fourth_moments.gradients(whitened, form, ["proposal_mean"], many)["proposal_mean"]
     fourth: Bounded = spread.fourth_cumulant + spread.var * spread.var * 3.0

@@ -233,8 +233,11 @@ def _converged(evaluate: Callable[[float], Found], digits: int, particles: Seque
     problem = 2.0 * (digits + _ZERO + 10) + np.log10(float(max(particles))) + 30
     for _ in range(_ROUNDS):
         with ctx.workprec(int(3.33 * problem) + 16):
-            found = evaluate(asked * np.log(10.0))
-            worst = min((_digits(*one, digits + _ZERO) for one in found.values()), default=np.inf)
+            try:
+                found = evaluate(asked * np.log(10.0))
+                worst = min((_digits(*one, digits + _ZERO) for one in found.values()), default=np.inf)
+            except ZeroDivisionError:  # a matrix whose balls hold a singular one: more precision tells
+                found, worst = {}, -np.inf
         if worst >= digits + 1:
             return {key: value for key, (value, _) in found.items()}
         missing = digits + 2 - worst if np.isfinite(worst) else 1.0 * digits + 20
