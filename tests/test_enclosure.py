@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from flint import acb, arb, ctx
@@ -164,9 +166,9 @@ def test_transforms_contain_rigorous_integrals(seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_transforms_of_200_problems_contain_rigorous_integrals() -> None:
-    """The same of 200 problems."""
-    assert not [line for seed in range(200) for line in missed(seed)]
+def test_transforms_of_forty_problems_contain_rigorous_integrals() -> None:
+    """The same of forty problems; `make certify` takes 200."""
+    assert not [line for seed in range(40) for line in missed(seed)]
 
 
 def test_a_bound_of_two_particles_contains_its_rigorous_integral() -> None:
@@ -175,10 +177,10 @@ def test_a_bound_of_two_particles_contains_its_rigorous_integral() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_bounds_of_200_problems_contain_their_rigorous_integrals() -> None:
-    """The same of 200 problems."""
-    assert not [line for seed in range(200) for line in missed_gap(seed)]
+@pytest.mark.parametrize("seed", range(2, 8))
+def test_bounds_of_more_problems_contain_their_rigorous_integrals(seed: int) -> None:
+    """The same of six problems; `make certify` takes 200."""
+    assert not missed_gap(seed)
 
 
 @pytest.mark.parametrize("seed", [0, 11])
@@ -188,10 +190,10 @@ def test_precisions_agree(seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_precisions_agree_on_200_problems() -> None:
-    """The same at 30 and 60 digits of the problems that certification draws."""
-    assert not [line for seed in range(200) for line in disjoint(seed)]
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_precisions_agree_at_30_and_60_digits(seed: int) -> None:
+    """The same at 30 and 60 digits of problems that certification draws; `make certify` takes 200."""
+    assert not disjoint(seed)
 
 
 @pytest.mark.parametrize("gap", [0.0, 1e-30, 1e-15, 1e-3])
@@ -244,3 +246,17 @@ def test_what_does_not_exist_is_refused() -> None:
         enclose.bounds(_pair(0.4, 0.0), [2], digits=0)
     with pytest.raises(InputError, match="unknown parameter"):
         enclose.gradients(_pair(0.4, 0.0), {0: (Form({1: 1.0}), "weight", None)}, [2])
+
+
+def main() -> int:
+    """All three comparisons on 200 problems, a line for each that fails (`python -m tests.test_enclosure`)."""
+    found = 0
+    for seed in range(200):
+        lines = [line for compare in (missed, missed_gap, disjoint) for line in compare(seed)]
+        found += len(lines)
+        print(f"seed {seed}:", "; ".join(map(str, lines)) or "ok", flush=True)
+    return int(found > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
