@@ -113,6 +113,11 @@ def test_folders_uint8_and_ink_give_the_same_problem(tmp_path):
     np.testing.assert_array_equal(problem.data.x, INK[60:72])
 
 
+def test_booleans_are_ink():
+    drawn = IMAGES > 110
+    assert mnist_problem(drawn, 3) == mnist_problem(drawn.astype(float), 3)
+
+
 REFUSED = {
     "not scaled": (
         {"images": GREY},
@@ -145,7 +150,20 @@ REFUSED = {
     ),
     "all alike": (
         {"images": np.ones((9, 30))},
-        "images lie in 3 directions: expected fewer latents, or images that",
+        "images lie in at most 3 directions: expected fewer latents, or images that",
+    ),
+    "fewer images than latents": (
+        {"images": IMAGES[:4], "latents": 10},
+        "images lie in at most 10 directions: expected fewer latents, or images that",
+    ),
+    "all of one grey": (
+        {"images": np.full((9, 30), 0.7)},
+        "images lie in at most 3 directions: expected fewer latents, or images that",
+    ),
+    "no folder": ({"images": "elsewhere"}, "'elsewhere' is no folder: expected one with MNIST's files"),
+    "a path of test images": (
+        {"test_images": "elsewhere"},
+        "test_images is 'elsewhere': expected an array; only images may be a folder",
     ),
     "an empty folder": (
         {"images": "."},

@@ -106,3 +106,15 @@ def test_a_file_that_unpacks_beyond_its_header_costs_no_memory(tmp_path):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 2**22
+
+
+def test_what_is_no_path_and_no_kind_is_refused_in_one_line(tmp_path):
+    path = written(tmp_path, content(IMAGES))
+    with pytest.raises(InputError, match=r"^kind is 'image': expected images or labels$"):
+        read_idx(path, "image")
+    with pytest.raises(InputError, match=r"^kind is 'foo': expected images or labels$"):
+        find_idx(tmp_path, "t10k", "foo")
+    with pytest.raises(InputError, match=r"^path is None: expected the name of an IDX file of images$"):
+        read_idx(None)
+    with pytest.raises(InputError, match=r"elsewhere' is no folder: expected one with MNIST's files$"):
+        find_idx(tmp_path / "elsewhere", "t10k")

@@ -1,5 +1,6 @@
 """Proposals and covariances as they are given: one for each observation, variances, in float32, transposed."""
 
+import dataclasses
 import pickle
 import re
 import tomllib
@@ -93,7 +94,7 @@ REFUSED = {
     "both": ({"mean": MEAN, "cov": COV, "var": VAR}, "proposal has cov and var: expected either cov, or var"),
     "too few": (
         {"mean": MEAN[:3], "var": 0.5},
-        "proposal.mean has shape 3×2 but data.x has 4 rows: expected shape 4×2",
+        "proposal.mean has shape 3×2 but data.x holds 4 observations: expected shape 4×2",
     ),
     "three cov": (
         {"mean": MEAN, "cov": COV[:3]},
@@ -204,3 +205,91 @@ def test_tensors_of_torch_are_taken():
     problem = with_proposal(mean=mean, var=std**2)
     np.testing.assert_array_equal(problem.observations().proposal_mean, MEAN.astype(np.float32))
     np.testing.assert_allclose(np.diagonal(problem.proposal.cov, axis1=1, axis2=2), VAR, rtol=1e-6)
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+def test_replace_and_repr_take_what_was_given(spread):
+    proposal = Proposal(mean=MEAN, **SPREADS[spread])
+    name = spread[:3]
+    text = repr(proposal)
+    assert text.startswith("Proposal(")
+    assert f"{name}=" in text
+    assert ("cov=" in text) == ("cov" in vars(proposal)) == (name == "cov")  # no covariance was made for it
+    assert dataclasses.replace(proposal) == proposal
+    assert dataclasses.replace(proposal, mean=MEAN + 1) == Proposal(mean=MEAN + 1, **SPREADS[spread])
+    assert dataclasses.replace(proposal, **{name: 0.5}) == Proposal(mean=MEAN, **{name: 0.5})
+    other = {"cov": None, "var": None} | {"cov" if name == "var" else "var": 0.5}
+    assert dataclasses.replace(proposal, **other) == Proposal(mean=MEAN, **other)
+
+
+TRIL = np.linalg.cholesky(COV[:3])
+TRIL_REFUSED = {
+    "scales": ({"scale": np.ones((2, 2))}, "scale is one for each of 2 observations but loc has shape 3×2"),
+    "not square": ({"scale_tril": np.ones((3, 2))}, "scale_tril has shape 3×2: expected a square matrix"),
+    "singular": ({"scale_tril": [[1.0, 0.0], [1.0, 0.0]]}, "scale_tril is singular: expected no zero on"),
+    "nan": ({"scale_tril": [[1.0, 0.0], [np.nan, 1.0]]}, "scale_tril[1, 0] is nan: every entry must be"),
+    "loc": ({"loc": [0.1, 0.2, 0.3]}, "loc has 3 entries but scale_tril has shape 3×2×2: expected 2"),
+    "one loc": ({"loc": [0.1, 0.2]}, "scale_tril is one for each of 3 observations but loc has 2 entries"),
+    "negative": ({"scale": -1.0}, "scale contains -1: expected standard deviations greater than 0"),
+    "length": ({"scale": [1.0, 1.0, 1.0]}, "scale has 3 entries but scale_tril has shape 3×2×2: expected 2"),
+}
+
+
+@pytest.mark.parametrize("fault", TRIL_REFUSED)
+def test_factors_are_refused_under_their_own_names(fault):
+    given, message = TRIL_REFUSED[fault]
+    with pytest.raises(InputError, match="^" + re.escape(message)):
+        Proposal.from_scale_tril(**({"loc": MEAN[:3], "scale_tril": TRIL} | given))
+    one = Proposal.from_scale_tril(MEAN[:3], TRIL, 2.0)
+    np.testing.assert_allclose(one.cov, 4.0 * COV[:3], rtol=1e-14)
+
+
+def test_hints_name_var():
+    with pytest.raises(
+        InputError, match=r"shape 4×2: a covariance is square; variances for each .* go in `var`"
+    ):
+        Proposal(mean=MEAN, cov=VAR)
+    tables = MANY.to_dict()
+    tables["proposal"]["std"] = [1.0, 1.0]
+    with pytest.raises(InputError, match=r"\[proposal\] has the unknown key 'std': var takes variances"):
+        Problem.from_dict(tables)
+    with pytest.raises(
+        InputError, match=r"\[proposal\] is 3: expected a table with the keys cov, mean, weight"
+    ):
+        Problem.from_dict(MANY.to_dict() | {"proposal": 3})
+    with pytest.raises(InputError, match=r"observation 1\.0 does not exist: data.x holds 4"):
+        MANY.row(1.0)  # pyright: ignore[reportArgumentType]
+    one = Data(MANY.data.x[:1])
+    with pytest.raises(InputError, match=r"data.x holds 1 observation: expected"):
+        Problem(MANY.model, Proposal(mean=MEAN, cov=COV), one)
+
+
+def test_the_note_on_asymmetry_points_at_the_line_of_the_user():
+    with pytest.warns(InputWarning) as caught:
+        Proposal(mean=MEAN[0], cov=COV[0] * (1.0 + np.triu(np.full((D, D), 1e-7), 1)))
+    assert caught[0].filename == __file__
+
+
+def test_the_observation_that_is_too_far_is_named():
+    x = np.array(MANY.data.x)
+    x[2] = 1e5
+    problem = Problem(MANY.model, Proposal(mean=MEAN[0], cov=COV[0]), Data(x))
+    with pytest.raises(toyiwae.PrecisionError, match=r"^observation 2: the weights reach over") as caught:
+        toyiwae.exact(problem, K=8, parameters="none")
+    assert "inf" not in str(caught.value)
+
+
+def test_entries_above_the_diagonal_are_not_shown(tmp_path, capsys):
+    problem = with_proposal(mean=MEAN, cov=COV)
+    toyiwae.dump(problem, tmp_path / "problem.toml")
+    assert main.main(["exact", str(tmp_path / "problem.toml"), "-K", "4", "-p", "proposal_chol"]) == 0
+    shown = capsys.readouterr().out
+    assert f"{N * 3} numbers" in shown
+    assert "[1]" not in shown
+    assert main.main(["exact", str(tmp_path / "problem.toml"), "-K", "4", "-p", "none"]) == 0
+    assert "gradient" not in capsys.readouterr().out
+    moments = toyiwae.exact(problem, K=4, parameters="proposal_chol").to_dict()["results"][0]["gradients"][
+        "iwae"
+    ]
+    expected = "no SNR of the entries above the diagonal, which are zero by definition"
+    assert moments["proposal_chol"]["reason"] == expected

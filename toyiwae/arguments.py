@@ -81,7 +81,7 @@ def parameter_names(value: Any, known: Mapping[str, Any], default: Iterable[str]
     """Parameters whose gradients are asked for.
 
     Args:
-        value: ``None`` for the default, ``"all"``, text with commas, or a sequence of names; an empty one for none.
+        value: ``None`` for the default, ``"all"``, ``"none"``, text with commas, or a sequence (empty: none).
         known: the problem's parameters, `Problem.parameters`.
         default: the names that ``None`` stands for, `Problem.mean_parameters`.
 
@@ -90,7 +90,9 @@ def parameter_names(value: Any, known: Mapping[str, Any], default: Iterable[str]
     """
     if value is None:
         return tuple(default)
-    if isinstance(value, (list, tuple)) and not value:
+    if (isinstance(value, (list, tuple)) and not value) or (
+        isinstance(value, str) and value.strip() == "none"
+    ):
         return ()
     chosen = names(value, "parameters")
     if "all" in chosen:

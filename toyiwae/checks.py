@@ -147,11 +147,14 @@ def keys(mapping: Any, where: str, required: Sequence[str], optional: Sequence[s
         InputError: naming the key.
     """
     if not isinstance(mapping, Mapping):
-        raise InputError(f"{where} is {shown(mapping)}: expected a table with the keys {', '.join(required)}")
+        known = ", ".join([*required, *optional])
+        raise InputError(f"{where} is {shown(mapping)}: expected a table with the keys {known}")
     known = [*required, *optional]
     for key in mapping:
         if key not in known:
-            raise InputError(f"{where} has the unknown key {shown(key)}: {nearest(str(key), known)}")
+            squared = str(key) in ("std", "scale", "sigma") and "var" in known
+            hint = "var takes variances, their squares" if squared else nearest(str(key), known)
+            raise InputError(f"{where} has the unknown key {shown(key)}: {hint}")
     missing = [key for key in required if key not in mapping]
     if missing:
         raise InputError(f"{where} lacks {', '.join(missing)}: it needs {', '.join(required)}")

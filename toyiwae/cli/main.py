@@ -57,7 +57,7 @@ _Parameters = Annotated[
         "-p",
         "--parameters",
         metavar="NAME,...",
-        help="whose gradients, or all; the prior's and the proposal's mean if not given",
+        help="whose gradients, all or none; the prior's and the proposal's mean if not given",
     ),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="strict JSON instead of tables")]
@@ -135,7 +135,7 @@ def exact(
         bool, typer.Option("--covariance", help="also covariances between coordinates, and directional SNRs")
     ] = False,
     digits: Annotated[
-        str | None, typer.Option("--digits", metavar="N", help="N significant digits, computed with mpmath")
+        str | None, typer.Option("--digits", metavar="N", help="N significant digits, in ball arithmetic")
     ] = None,
     json: _Json = False,
 ) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -65,7 +66,8 @@ def covariance(value: Any, field: str, size: int, *, stack: bool = False) -> np.
         array = np.diag(variances(array, field, size))
     rows, columns = array.shape[-2:]
     if rows != columns:
-        raise InputError(f"{field} has shape {rows}×{columns}: a covariance is square")
+        hint = "; variances for each observation go in `var`" if stack and array.ndim == 2 else ""
+        raise InputError(f"{field} has shape {rows}×{columns}: a covariance is square{hint}")
     array.setflags(write=True)
     matrices = array.reshape(-1, rows, rows)
 
@@ -102,9 +104,11 @@ def _symmetrise(matrices: np.ndarray, name: Callable[[int], str]) -> None:
         mend = "give L Lᵀ for a Cholesky factor L" if factor else "if only rounding did that, give (C + Cᵀ)/2"
         raise InputError(f"{message}; {mend}")
     if worst > SYMMETRY_TOLERANCE:
-        warnings.warn(
-            f"{message}: taken for float32's rounding, (C + Cᵀ)/2 is used", InputWarning, stacklevel=3
-        )
+        level, frame = 1, sys._getframe()  # up to the line of the user
+        while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "toyiwae":
+            level, frame = level + 1, frame.f_back
+        text = f"{message}: taken for float32's rounding, (C + Cᵀ)/2 is used"
+        warnings.warn(text, InputWarning, stacklevel=level)
 
 
 def _refuse_indefinite(matrices: np.ndarray, name: Callable[[int], str]) -> None:

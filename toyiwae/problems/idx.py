@@ -25,7 +25,7 @@ _PIECE = 2**20
 _UNSIGNED_BYTES = b"\x00\x00\x08"
 
 
-def read_idx(path: str | os.PathLike[str], kind: str = "images") -> np.ndarray:
+def read_idx(path: Any, kind: str = "images") -> np.ndarray:
     """The array of an IDX file of unsigned bytes; gzip is recognised by its content.
 
     Args:
@@ -39,7 +39,9 @@ def read_idx(path: str | os.PathLike[str], kind: str = "images") -> np.ndarray:
         InputError: naming the file, if it is missing, something else (a web page), of the other kind, damaged,
             shorter or longer than its header says, or larger than `LARGEST`.
     """
-    expected = f"an IDX file of {kind}"
+    expected = f"an IDX file of {_known(kind)}"
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"path is {shown(path)}: expected the name of {expected}")
     with reading(path, expected) as stream:
         zipped = stream.read(2) == b"\x1f\x8b"
         stream.seek(0)
@@ -58,13 +60,23 @@ def find_idx(folder: str | os.PathLike[str], split: str, kind: str = "images") -
     where torchvision puts them below it.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is none, or no such folder.
     """
+    _known(kind)
+    if not isinstance(folder, (str, os.PathLike)) or not Path(folder).is_dir():
+        raise InputError(f"{str(folder)!r} is no folder: expected one with MNIST's files")
     names = [f"{split}-{kind}{mark}idx{DIMENSIONS[kind]}-ubyte{end}" for end in ("", ".gz") for mark in "-."]
     for path in (Path(folder, below, name) for below in ("", "raw", "MNIST/raw") for name in names):
         if path.is_file():
             return path
     raise InputError(f"{str(folder)!r} holds no {names[0]}, raw or .gz: expected a folder with MNIST's files")
+
+
+def _known(kind: Any) -> str:
+    """A kind of file that there is."""
+    if kind not in tuple(DIMENSIONS):
+        raise InputError(f"kind is {shown(kind)}: expected images or labels")
+    return kind
 
 
 def _parsed(stream: Any, name: str, kind: str) -> np.ndarray:

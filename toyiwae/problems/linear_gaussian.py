@@ -9,6 +9,7 @@ finite K in `toyiwae.truth`. Bad input is refused here, once, with the field and
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -135,9 +136,8 @@ class Problem(Sections):
             checks.shape(proposal.weight, expected, "proposal.weight", f"{observed} and {latent}")
         checks.axis(x, -1, self.dim_x, "data.x", observed)
         if proposal.per_observation and len(proposal.mean) != self.n_rows:  # pyright: ignore[reportArgumentType]
-            checks.axis(
-                np.asarray(proposal.mean), 0, self.n_rows, "proposal.mean", f"data.x has {self.n_rows} rows"
-            )
+            held = f"data.x holds {self.n_rows} observation{'s' * (self.n_rows > 1)}"
+            checks.axis(np.asarray(proposal.mean), 0, self.n_rows, "proposal.mean", held)
 
     @classmethod
     def from_factor_analysis(cls, fitted: Any, x: Any, proposal: Proposal | None = None) -> Problem:
@@ -228,8 +228,8 @@ class Problem(Sections):
         Raises:
             InputError: if there is no such observation.
         """
-        if not -self.n_rows <= n < self.n_rows:
-            raise InputError(f"row {n} does not exist: data.x has {self.n_rows}")
+        if not isinstance(n, numbers.Integral) or not -self.n_rows <= n < self.n_rows:
+            raise InputError(f"observation {checks.shown(n)} does not exist: data.x holds {self.n_rows}")
         x, proposal = np.atleast_2d(self.data.x), self.proposal
         mean = proposal.means(x)[n]
         if proposal.var is not None:

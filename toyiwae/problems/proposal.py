@@ -13,7 +13,7 @@ from toyiwae.problems.covariances import covariance, variances
 from toyiwae.problems.record import Record
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class Proposal(Record):
     """The Gaussian proposal q(z|x): one mean for all observations, or one that is affine in x, or one for each.
 
@@ -73,6 +73,14 @@ class Proposal(Record):
         self._set(mean=mean, weight=weight, offset=offset, var=var)
         if var is None:
             self._set(cov=cov)
+        else:  # dataclasses.replace and asdict take what was given, and do not make covariances
+            known = {name: field for name, field in type(self).__dataclass_fields__.items() if name != "cov"}
+            object.__setattr__(self, "__dataclass_fields__", known)
+
+    def __repr__(self) -> str:
+        """What was given."""
+        fields = (f"{name}={value!r}" for name, value in self.given().items() if value is not None)
+        return f"Proposal({', '.join(fields)})"
 
     @classmethod
     def from_scale_tril(cls, loc: Any, scale_tril: Any, scale: Any = None) -> Proposal:
@@ -81,23 +89,42 @@ class Proposal(Record):
         Args:
             loc: mean [D_z], or one for each observation [N, D_z].
             scale_tril: lower-triangular factor [D_z, D_z] or [N, D_z, D_z]; float32 will do.
-            scale: standard deviations that multiply its rows, [D_z] or [N, D_z]; ones if not given.
+            scale: standard deviations that multiply its rows: a number, [D_z] or [N, D_z]; ones if not given.
 
         Raises:
-            InputError: for a factor that is not lower-triangular or singular, and shapes that do not fit.
+            InputError: for a factor that is not square, not lower-triangular or singular, for a scale that is not
+                positive, and shapes that do not fit.
         """
-        factor = checks.real_array(scale_tril, "scale_tril", (2, 3))
+        mean, factor = (
+            checks.real_array(loc, "loc", (1, 2)),
+            checks.real_array(scale_tril, "scale_tril", (2, 3)),
+        )
+        dim_z, found = factor.shape[-1], f"scale_tril has {checks.shape_text(factor.shape)}"
+        if factor.shape[-2] != dim_z:
+            raise InputError(f"{found}: expected a square matrix, or one for each observation")
         if np.any(np.triu(factor, 1)):
             raise InputError(
                 "scale_tril is not lower-triangular: expected L of cov = L Lᵀ, zero above the diagonal"
             )
-        if scale is not None:
-            std = checks.real_array(scale, "scale", (1, 2))
-            checks.axis(
-                std, -1, factor.shape[-1], "scale", f"scale_tril has {checks.shape_text(factor.shape)}"
-            )
-            factor = std[..., None] * factor
-        return cls(factor @ np.swapaxes(factor, -1, -2), mean=loc)
+        if not np.diagonal(factor, axis1=-2, axis2=-1).all():
+            raise InputError("scale_tril is singular: expected no zero on its diagonal")
+        checks.axis(mean, -1, dim_z, "loc", found)
+        std = checks.real_array(1.0 if scale is None else scale, "scale", (0, 1, 2))
+        if not (std > 0).all():
+            raise InputError(f"scale contains {std.min():g}: expected standard deviations greater than 0")
+        if std.ndim:
+            checks.axis(std, -1, dim_z, "scale", found)
+        for name, count in (
+            ("scale_tril", factor.ndim == 3 and len(factor)),
+            ("scale", std.ndim == 2 and len(std)),
+        ):
+            if count and mean.shape[:-1] != (count,):
+                raise InputError(
+                    f"{name} is one for each of {count} observations but loc has {checks.shape_text(mean.shape)}:"
+                    f" expected shape {count}×{dim_z}"
+                )
+        factor = std[..., None] * factor
+        return cls(factor @ np.swapaxes(factor, -1, -2), mean=mean)
 
     def __getattr__(self, name: str) -> Any:
         """The covariances of given variances, made when first asked for: D_z times as large as these."""

@@ -36,7 +36,7 @@ def exact(
 
     Values and gradients are those of the average over the rows of data; variances are of one replicate, with
     independent noise for each row. Every number has a bound on its error. One whose error exceeds 1e-8 (of the number,
-    or of a mean's standard deviation) is computed again with mpmath; where that would take too long, or does not
+    or of a mean's standard deviation) is computed again in ball arithmetic; where that would take too long, or does not
     help, it is None or NaN, with a reason.
 
     Args:
@@ -45,9 +45,9 @@ def exact(
         M: groups averaged outside, one or several.
         estimators: names such as "iwae", "ciwae:0.5" or "FILE.py:name", or estimators.
         parameters: whose gradients; by default the parameters of the prior's and the proposal's mean; "all" for all, []
-            for none: bounds, gaps and sample sizes alone.
+            or "none" for none: bounds, gaps and sample sizes alone.
         covariance: also the covariance between coordinates, and from it the directional SNR.
-        digits: significant decimal digits, computed with mpmath, of bounds, gaps, sample sizes, means, and variances
+        digits: significant decimal digits, in ball arithmetic, of bounds, gaps, sample sizes, means, and variances
             without logarithms; as text in `decimals`, and rounded to float64 in their own places. None for float64.
 
     Raises:
@@ -62,7 +62,7 @@ def exact(
     if digits is not None:
         digits = arguments.whole_number(digits, "digits", maximum=1000)
         if not isinstance(problem, Problem):
-            raise InputError("digits: mpmath serves linear-Gaussian problems only")
+            raise InputError("digits: ball arithmetic serves linear-Gaussian problems only")
     source = _source(problem)
     source.check(chosen, wanted)
     cells = [(k, m) for k in counts for m in groups]

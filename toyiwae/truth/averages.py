@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from toyiwae.errors import PrecisionError
 from toyiwae.forms import Form
 from toyiwae.oracle.finite_k.bounds import FiniteK, Grids, first_gap
 from toyiwae.oracle.finite_k.every_k import insert_single, joined, moments_for_all
 from toyiwae.oracle.finite_k.gradients import GradientEngine, GradientMoments
 from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.oracle.laws.gaussian import GaussianLaw
+from toyiwae.oracle.laws.grid import Grid
 from toyiwae.oracle.whitened.gradient_polynomials import GradientComponents, Gradients, row_batches
 from toyiwae.oracle.whitened.own_covariances import OwnWhitened
 from toyiwae.oracle.whitened.whitening import Whitened
@@ -77,7 +79,7 @@ def moments(
     grids, gap, order = Grids(every if exponent != 0.0 else ()), [], []
     width = max(parameter.size for _, parameter in wanted.values())
     for rows, batch in whitened.batches(exponent, min(width, 2 * whitened.problem.dim_z**2)):
-        law, grid = batch.law, grids(batch.law)
+        law, grid = batch.law, grid_of(grids, batch.law, rows)
         engine = GradientEngine(law, [k for k in every if k > 1], grid) if grid is not None else None
         for key, found in _gradients(batch, wanted, every, engine):
             sums[key].add(rows, found, columns)
@@ -102,7 +104,7 @@ def bounds(
     grids, batches = Grids(particles), list(row_batches(law, 8, _MOST_ROWS))
     for rows in batches:
         part = law.take(rows)
-        engine = FiniteK(part, many, grids(part)) if many else None
+        engine = FiniteK(part, many, grid_of(grids, part, rows)) if many else None
         one = Bounded.exact(np.ones((len(part), 1)))
         ess.append(insert_single(particles, engine and engine.ess(), one))
         if gap is None:
@@ -110,6 +112,23 @@ def bounds(
     back = np.argsort(np.concatenate(batches))
     gap = joined(gaps, back) if gap is None else gap
     return Bounds(_log_mean(whitened.law(), exponent), gap, joined(ess, back))
+
+
+def grid_of(grids: Grids, law: GaussianLaw, rows: np.ndarray) -> Grid | None:
+    """The grid of some rows of many.
+
+    Raises:
+        PrecisionError: naming the first of them for which there is none.
+    """
+    try:
+        return grids(law)
+    except PrecisionError:
+        for n in range(len(law)):
+            try:
+                grids(law.take(slice(n, n + 1)))
+            except PrecisionError as error:
+                raise PrecisionError(f"observation {rows[n]}: {error}") from None
+        raise
 
 
 def gradients(

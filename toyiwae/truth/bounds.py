@@ -34,7 +34,7 @@ class Combined:
     number: Bounded
     scale: Any
     size: Any
-    why: str = "mpmath did not help"
+    why: str = "ball arithmetic did not help"
     text: Any = None
 
 

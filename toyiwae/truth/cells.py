@@ -21,7 +21,7 @@ from toyiwae.truth.source import Numbers
 
 _NO_FORM = "no closed form: the estimator has no Form and declares no target"
 _NO_VARIANCE = "no closed form: the variance of {name} at this parameter is not derived"
-_NOT_HELPED = "mpmath did not help"
+_NOT_HELPED = "ball arithmetic did not help"
 
 
 def cell(
@@ -132,13 +132,14 @@ def _moments(
         found = numbers.log_variances[(at_particles(form, total), name), total]
         var, missing = found.var, f"{what} at this parameter is {found.reason}"
         if var is not None:
-            why = "logarithms are not computed with mpmath"
+            why = "logarithms are not computed with ball arithmetic"
             var, missing = masked(f"{what} at K = {total}", var, 0.0, why)
     fields: dict[str, Bounded | None] = {"mean": mean, "var": None, "snr": None, "bias": bias}
     if var is not None:
         var = (var / float(repeats)).clip(low=0.0)
         rmse, from_evidence = ((error * error + var).sqrt() for error in (bias, distance))
         fields |= {"var": var, "snr": _snr(mean, var), "rmse": rmse, "rmse_evidence": from_evidence}
+        missing = _joined([missing, _no_ratio(mean, var, request.free[name])])
     decimals = None
     if finer is not None and job in numbers.precise:
         divided = {"mean": 1, "var": repeats}
@@ -172,6 +173,15 @@ def _difference(known: Averaged, index: int, limit: Bounded, shift: Bounded) -> 
     return where(same, 0.0, known.limit - limit) + (known.shift[index] - shift)
 
 
+def _no_ratio(mean: Bounded, var: Bounded, free: np.ndarray) -> str | None:
+    """Why a parameter some of whose entries are zero by definition has no SNR in some entries."""
+    none = (mean.value == 0.0) & (var.value == 0.0)
+    if free.all():
+        return None
+    rest = "" if not none[free].any() else ", and others where mean and variance are zero"
+    return f"no SNR of the entries above the diagonal, which are zero by definition{rest}"
+
+
 def _snr(mean: Bounded, var: Bounded) -> Bounded:
     """|mean| / √var; NaN where both are zero."""
     found = abs(mean) / var.sqrt()
@@ -203,7 +213,7 @@ def _directions(
         else:
             cov = _covariance(numbers, request, estimator.form, part, k, m)
             std = np.sqrt(np.maximum(np.diag(cov.value), 0.0))
-            scale, why = np.multiply.outer(std, std), "mpmath serves variances only"
+            scale, why = np.multiply.outer(std, std), "ball arithmetic serves variances only"
             kept, reason = masked(f"the covariance of {estimator.name} at K = {k}", cov, scale, why)
             mean = concatenate([_flat(parameters[n].mean, parameters[n].mean_error) for n in members])
             what = f"the directional SNR of {estimator.name} at K = {k}"
@@ -240,7 +250,9 @@ def _along(
         return None, None, f"{what} is infinite: the {part}'s gradient does not vary across its mean"
     if np.isnan(found.value):
         return None, None, f"{what}: how the {part}'s gradient varies across its mean is not told from zero"
-    found, reason = masked(what, found, 0.0, "mpmath serves neither covariances nor what follows from them")
+    found, reason = masked(
+        what, found, 0.0, "ball arithmetic serves neither covariances nor what follows from them"
+    )
     return _number(found.value), _number(found.error), reason
 
 

@@ -20,7 +20,7 @@ from toyiwae.oracle.whitened import evidence
 from toyiwae.oracle.whitened.own_covariances import whiten
 from toyiwae.problems.linear_gaussian import Problem
 from toyiwae.truth import covariance
-from toyiwae.truth.averages import Average, Averaged, Bounds, moments
+from toyiwae.truth.averages import Average, Averaged, Bounds, grid_of, moments
 from toyiwae.truth.source import Jobs, LogVariance, with_errors
 
 MOST_PAIRED = 1000
@@ -104,7 +104,7 @@ class GaussianSource:
         grids = Grids(particles, uniform=double)  # pairs of particles shift one grid against another
         width = max((parameter.size for parameter in moved.values()), default=1)
         for batch, part in self.whitened.batches(1.0, min(width, 2 * self.problem.dim_z**2)) if jobs else ():
-            grid = grids(part.law)
+            grid = grid_of(grids, part.law, batch)
             engine = LogEngine(part.law, many, grid) if grid is not None else None
             known: dict[Any, Bounded] = {}
             for key, (form, _) in jobs.items():

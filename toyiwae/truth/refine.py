@@ -1,4 +1,4 @@
-"""More accurate numbers, with mpmath: of what is above tolerance, or of everything where digits were asked for.
+"""More accurate numbers, in ball arithmetic: of what is above tolerance, or of everything where digits were asked for.
 
 Each step takes `Numbers` and the seconds that may still be spent, and returns both anew. The order of the steps is the
 order of importance: bounds, gradients, values of targets, means of estimators that have only a target.
@@ -52,9 +52,9 @@ def _affordable(
     left: float,
     rows: Any = None,
 ) -> tuple[str | None, float]:
-    """Why mpmath cannot help with some numbers, None if it can; and the seconds left after that."""
+    """Why ball arithmetic cannot help with some numbers, None if it can; and the seconds left after that."""
     if not isinstance(source, GaussianSource):
-        return "mpmath serves linear-Gaussian problems only", left
+        return "ball arithmetic serves linear-Gaussian problems only", left
     law = source.whitened.law(exponent)
     law, many = law if rows is None else law.take(rows), [k for k in particles if k > 1] or [2]
     return accuracy.seconds(law, many, coordinates, digits, source.problem, left)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+
 from toyiwae.estimators import Estimator
 from toyiwae.forms import Bound, Form
 from toyiwae.problems.parameter import Parameter
@@ -76,6 +78,11 @@ class Request:
     def cells(self) -> list[tuple[int, int]]:
         """All pairs (K, M), K outermost."""
         return [(k, m) for k in self.counts for m in self.groups]
+
+    @cached_property
+    def free(self) -> dict[str, np.ndarray]:
+        """Parameter -> which of its entries may differ from zero."""
+        return {parameter.name: parameter.free for parameter in self.parameters}
 
     @cached_property
     def part(self) -> dict[str, str]:

@@ -143,8 +143,11 @@ def _rise(points: np.ndarray, middle: float, step: float) -> np.ndarray:
 def _points(low: float, high: float, step: float) -> np.ndarray:
     """Multiples of `step` that cover [low, high]."""
     if not high < _FARTHEST or not (high - low) / step < _MOST_POINTS:
+        ends = f"{low:.6g} < log t" + (
+            f" < {high:.6g}" if np.isfinite(high) else ", without an end in float64"
+        )
         raise PrecisionError(
-            f"the weights reach over {low:.6g} < log t < {high:.6g}: more than this integral over t can cover"
+            f"the weights reach over {ends}: more than this integral over t can cover"
             " (the proposal is too far from the posterior, or too much wider)"
         )
     return np.arange(np.floor(low / step), np.ceil(high / step) + 1) * step
