@@ -101,7 +101,7 @@ def test_rows_carry_the_proposal_means():
         np.testing.assert_array_equal(row.data.x, x)
         assert not row.amortised
     assert problem.row(-1) == problem.row(4)
-    with pytest.raises(InputError, match=r"row 5 does not exist: data.x has 5"):
+    with pytest.raises(InputError, match=r"observation 5 does not exist: data.x holds 5"):
         problem.row(5)
 
 
