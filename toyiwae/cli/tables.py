@@ -237,16 +237,13 @@ def _whole(number: int) -> str:
 def _entries(moments: Mapping[str, Any], key: str, parameter: str) -> list[float | None]:
     """The entries of a number, vector or matrix; of a Cholesky factor only those that are not zero anyway."""
     value = moments.get(key)
-    if parameter.endswith("_chol") and isinstance(value, list):
-        value = _lower(value)
-    return _flat(value)
+    return _flat(_lower(value) if parameter.endswith("_chol") and isinstance(value, list) else value)
 
 
 def _lower(value: list[Any]) -> list[Any]:
     """The entries on and below the diagonal of a matrix, or of each of several."""
-    if value and isinstance(value[0], list) and value[0] and isinstance(value[0][0], list):
-        return [_lower(matrix) for matrix in value]
-    return [row[: i + 1] for i, row in enumerate(value)]
+    many = isinstance(value[0][0], list)
+    return [_lower(row) if many else row[: i + 1] for i, row in enumerate(value)]
 
 
 def _flat(value: Any) -> list[float | None]:
