@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ TOP_LEVEL = set(
 )
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Name -> file of every module of the package."""
     files = [file.relative_to(ROOT) for file in sorted(PACKAGE.rglob("*.py"))]
@@ -77,6 +79,7 @@ def imports(source: str, names: set[str], package: str) -> Iterator[tuple[str, b
             yield ast.literal_eval(node.args[0]), node in inside
 
 
+@cache
 def imported_by(module: str) -> list[tuple[str, bool]]:
     """What a module of the package imports, and whether inside a function."""
     file = modules()[module]
@@ -109,6 +112,7 @@ def test_imports_point_down(module):
     assert module.endswith("__main__") or "toyiwae.cli.main" not in targets
 
 
+@cache
 def module_graph() -> dict[str, set[str]]:
     """Module -> the modules of the package that it imports; a package's own `__init__` counts only if named."""
     return {m: {t for t, _ in imported_by(m) if t in modules() and t != m} for m in modules()}

@@ -197,8 +197,12 @@ def scaled_problem(
 
 EVERY_K = [1, 2, 1000, 10**12]
 FORMS = [e for e in estimators.all() if e.form is not None and not e.form.has_log_terms]
-# where it is not about the estimators: weights to the powers 0, 1 and 2, another exponent, all groups pooled
-KINDS = [estimators.get(name) for name in ("elbo", "iwae", "dreg", "vr_iwae:0.4", "piwae")]
+# where it is not about the estimators, one for each set of powers of the weights, exponent 1 or not, pooled or not
+KINDS = list(
+    {
+        (frozenset({*e.form.model, *e.form.path}), e.form.exponent == 1.0, e.form.pooled): e for e in FORMS
+    }.values()
+)
 
 
 @pytest.mark.parametrize(
