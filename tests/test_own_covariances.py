@@ -118,7 +118,8 @@ def test_bounds_alone_are_those_beside_gradients() -> None:
     problem = own_problem(2, 3, 3)
     alone, beside = (toyiwae.exact(problem, K=[2, 9], parameters=names) for names in ([], ["prior_mean"]))
     for one, other in zip(alone.results, beside.results, strict=True):
-        assert (one.gap, one.ess) == (other.gap, other.ess)
+        assert abs(one.gap - other.gap) <= one.gap_error + other.gap_error
+        assert abs(one.ess - other.ess) <= one.ess_error + other.ess_error
         assert not one.gradients["iwae"].parameters
 
 

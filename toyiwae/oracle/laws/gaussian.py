@@ -232,7 +232,7 @@ class GaussianLaw(GaussianMoments):
         good = np.isfinite(size).all(axis=0)
         if not good.any():  # w = 1: nothing is added
             shape = (len(self), len(grid.log_t), 1)
-            nothing = Bounded(np.zeros(shape), np.broadcast_to(self._unseen(grid), shape))
+            nothing = Bounded(np.zeros(shape), np.broadcast_to(self._unseen(power, grid), shape))
             return [nothing for _ in requests], np.zeros(shape[1], bool)
         table = contour.Contours(abscissa[good], order[good], size[:, good], plain=0 if deviation else 1)
         found: list[list[Bounded]] = [[] for _ in requests]
@@ -244,12 +244,15 @@ class GaussianLaw(GaussianMoments):
                 parts.append(segment.sum(factors))
         return [concatenate(parts, axis=1) for parts in found], np.concatenate(splits)
 
-    def _unseen(self, grid: Grid) -> np.ndarray:
-        """What round-off in β and h can hide where both are zero: ½t²(E[w²] - 1) to second order: [T, 1]."""
+    def _unseen(self, power: float, grid: Grid) -> np.ndarray:
+        """What round-off in β and h can hide where both are zero: ½t²(E[w²] - 1) to second order: [T, 1].
+
+        Of E[w e^{-tw}] it is (2 + t) times as much.
+        """
         hidden = np.broadcast_to(self.beta_error, self.h.shape).max(axis=0) ** 2
         hidden = hidden + np.broadcast_to(self.h_error, self.h.shape).max(axis=0) ** 2
         t = np.exp(np.minimum(grid.log_t, 6.5))
-        return (0.5 * t**2 * np.exp(-t) * hidden.sum())[:, None]
+        return (0.5 * t**2 * np.exp(-t) * (2.0 + t if power else 1.0) * hidden.sum())[:, None]
 
     @cached_property
     def _spread(self) -> float:

@@ -29,7 +29,8 @@ class OwnSpectra:
     def __init__(self, beta: np.ndarray, beta_error: float | np.ndarray = 0.0):
         self.beta, self.beta_error = beta, np.broadcast_to(beta_error, beta.shape)
         self._largest = np.abs(beta).max(axis=1)[:, None]
-        self._logs = np.log1p(beta).sum(axis=1)[:, None]
+        logs = np.log1p(beta)
+        self._logs, self._log_sizes = (a.sum(axis=1)[:, None] for a in (logs, np.abs(logs)))
 
     def limit(self, sign: int) -> float:
         """Largest |s| with 1 + sβ > 0 for all observations, for s of the opposite sign of the β of sign `sign`."""
@@ -64,27 +65,33 @@ class OwnSpectra:
         inverse = 1.0 / np.abs(1.0 + s[:, None] * beta)
         constant = 0.5 * (size * np.abs(log1pmx(beta)) + np.abs(log1pmx(s[:, None] * beta))).sum(axis=2)
         return EPS * (8.0 + constant) + self._perturbation(
-            size, np.abs(s - 1.0)[:, None], np.abs(s + 1.0)[:, None], inverse, h, h_error, EPS
+            size, np.abs(s - 1.0)[:, None], inverse, h, h_error, EPS
         )
 
     def _perturbation(
         self,
         size: Any,
         less: Any,
-        more: Any,
         inverse: np.ndarray,
         h: np.ndarray,
         h_error: np.ndarray,
         unit: float,
     ) -> np.ndarray:
-        """Change of log M under the errors of β and h and `unit` roundings of h², from |s|, |s-1|, |s+1|, 1/|1+sβ|."""
+        """Change of log M under the errors of β and h and `unit` roundings of h², from |s|, |s-1|, 1/|1+sβ|.
+
+        The error of β bounds the norm of one of a matrix, whose entries off the diagonal
+        mix those of h: with `R_s = (1+sβ)⁻¹`
+        it moves ½ hᵀ(s²R_s - sR_1)h by at most ½ δ |s(s-1)| |R_s R_1 h| (|s R_s h| + |R_1 h|).
+        """
         beta, error = self.beta, self.beta_error
         inside = 1.0 / (1.0 + beta)
         weight = inverse * (0.5 * inside)[:, None, :]
         squares = weight * (unit * h**2 + (2.0 * np.abs(h) + h_error) * h_error)[:, None, :]
-        squares += weight * inverse * more * ((h**2) * inside * (2 + beta) * error)[:, None, :]
         from_beta = weight * ((np.abs(beta) + error) * error)[:, None, :]
-        return (size * less * (squares + from_beta)).sum(axis=2)
+        beside, alone = np.abs(h)[:, None, :] * inverse, np.abs(h * inside)[:, None, :]
+        both, beside, alone = (np.linalg.norm(a, axis=2) for a in (alone * inverse, beside, alone))
+        mixed = 0.5 * error.max(axis=1)[:, None] * both * (size[:, 0] * beside + alone)
+        return (size * less)[:, 0] * ((squares + from_beta).sum(axis=2) + mixed)
 
     def candidates(
         self, power: float, p: float, deviation: bool, spread: float, finest: float | None, h: Any
@@ -144,13 +151,11 @@ class OwnSpectra:
         h_error, dim = np.broadcast_to(h_error, h.shape), h.shape[1]
         first = nodes.starts
         last = np.append(first[1:] - 1, len(nodes.y) - 1)
-        size, less, more = (np.abs(nodes.s[last] + shift) for shift in (0.0, -1.0, 1.0))
+        size, less = (np.abs(nodes.s[last] + shift) for shift in (0.0, -1.0))
         log_gamma = np.maximum.reduceat(np.abs(nodes.log_gamma), first)
         inverse = 1.0 / np.abs(1.0 + nodes.s[first, None] * self.beta[:, None, :])
-        moved = self._perturbation(
-            size[:, None], less[:, None], more[:, None], inverse, h, h_error, 4.0 * EPS
-        )
-        logs = 0.5 * np.log1p(size * self._largest) * dim + 0.5 * size * np.abs(self._logs)
+        moved = self._perturbation(size[:, None], less[:, None], inverse, h, h_error, 4.0 * EPS)
+        logs = 0.5 * np.log1p(size * self._largest) * dim + 0.5 * size * self._log_sizes
         rounding = EPS * (4.0 + log_gamma + np.zeros_like(moved))
         plain = EPS * (2.0 * dim + logs)
         if near_zero:

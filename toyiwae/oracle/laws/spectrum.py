@@ -176,7 +176,8 @@ class Spectrum:
         variance = 1.0 / np.abs(1.0 + np.multiply.outer(s, beta)) / (1.0 + beta)
         size = np.abs(weight)
         from_beta = 0.5 * np.abs(s * (s - 1.0)) * (variance @ (np.abs(beta) * error))
-        return from_beta, size * np.abs(s + 1.0)[:, None] * variance * ((2 + beta) * error), 2.0 * size
+        slope = np.abs((1.0 + s)[:, None] + 2.0 * np.multiply.outer(s, beta))
+        return from_beta, size * slope * variance * error, 2.0 * size
 
 
 def on_contour(y: np.ndarray, power: float, p: float, abscissa: float) -> Nodes:
