@@ -140,9 +140,11 @@ class LogWeights:
             power[0],
             power[1] * np.maximum(single / np.maximum(single.max(axis=2, keepdims=True), 1e-300), far),
         )
-        size = (size / size.max(axis=2, keepdims=True)).max(axis=(0, 1, 3))
-        last = np.flatnonzero(size > np.exp(-_TAIL))[-1]
+        size = (size / np.maximum(size.max(axis=2, keepdims=True), 1e-300)).max(axis=(0, 1, 3))
         first = np.searchsorted(log_t, -np.log(k.max()) - depth)
+        last = np.max(
+            np.flatnonzero(size > np.exp(-_TAIL)), initial=first + 1
+        )  # all are zero for equal weights
         return np.arange(first, last + 1)
 
     def _lags(
