@@ -179,3 +179,9 @@ def test_results_are_those_of_plain_arrays() -> None:
     assert Bounded.exact(Bounded.exact(x)).value.shape == x.shape
     with pytest.raises(ValueError, match=r"shape|broadcast"):
         _ = Bounded.exact(x) + np.ones(3)
+
+
+@pytest.mark.parametrize("power", [0, -1])
+def test_powers_below_one_are_refused(power: int) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        Bounded.exact(np.ones(2)) ** power

@@ -110,7 +110,13 @@ class Bounded:
     __radd__, __rmul__ = __add__, __mul__
 
     def __pow__(self, power: int) -> Bounded:
-        """x^n for a whole number n ≥ 1, by multiplication."""
+        """x^n for a whole number n ≥ 1, by multiplication.
+
+        Raises:
+            ValueError: for any other n.
+        """
+        if power < 1 or power != int(power):
+            raise ValueError(f"a Bounded is raised to whole powers of at least 1, not {power}")
         result = self
         for _ in range(int(power) - 1):
             result = result * self

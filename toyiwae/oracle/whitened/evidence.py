@@ -40,25 +40,29 @@ def log_evidence(whitened: Any) -> Bounded:
     model = whitened.model
     with np.errstate(all="ignore"):  # what overflows in 31 digits does not in 50
         found = _evaluate(model, whitened.x)
-        if isinstance(model.algebra, Double) and not _good(found, _ENOUGH):
+        if isinstance(model.algebra, Double) and not _good(found, _ENOUGH).all():
             found = _finer(model, whitened.x, found)
-    if not _good(found, np.inf):
+    if not _good(found, np.inf).all():
         raise PrecisionError("the log-evidence is beyond what 50 digits can tell: choose other units")
     return found
 
 
-def _good(found: Bounded, tolerance: float) -> bool:
-    return bool(np.all(found.error < tolerance * np.maximum(np.abs(found.value), 1.0)))
+def _good(found: Bounded, tolerance: float) -> np.ndarray:
+    return found.error < tolerance * np.maximum(np.abs(found.value), 1.0)
 
 
 def _finer(model: WhitenedModel, x: Float, found: Bounded) -> Bounded:
-    """The same in 50 digits; what was found where that takes too long, if it is a number."""
+    """The same in 50 digits where too few were kept; what was found where that takes too long, if it is a number."""
+    rows = np.flatnonzero(~_good(found, _ENOUGH))
     try:
-        return _evaluate(WhitenedModel(model.problem, Extended()), x)
+        finer = _evaluate(WhitenedModel(model.problem, Extended()), x[rows])
     except PrecisionError:
-        if not _good(found, np.inf):
+        if not _good(found, np.inf).all():
             raise
         return found
+    found = found.copy()
+    found.value[rows], found.error[rows] = finer.value, finer.error
+    return found
 
 
 @dataclass(frozen=True)
