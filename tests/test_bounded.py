@@ -185,3 +185,13 @@ def test_results_are_those_of_plain_arrays() -> None:
 def test_powers_below_one_are_refused(power: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Bounded.exact(np.ones(2)) ** power
+
+
+def test_sums_of_equal_terms_are_within_their_bounds() -> None:
+    """Their roundings all point one way: added one by one they miss by n/4 of them."""
+    tenth = Fraction(0.1)
+    total = Bounded.exact(np.full((10000, 3), 0.1)).sum(axis=0)
+    assert all(holds(total[i], 10000 * tenth) for i in range(3))
+    product = np.full((2, 1000), 0.1) @ Bounded.exact(np.ones(1000))
+    assert all(holds(product[i], 1000 * tenth) for i in range(2))
+    assert np.all(total.error < 1e-11)
