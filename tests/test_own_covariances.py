@@ -12,7 +12,7 @@ from tests.problems import random_problem
 from toyiwae.oracle.enclosure import enclose
 from toyiwae.oracle.whitened.own_covariances import OwnWhitened, whiten
 from toyiwae.oracle.whitened.whitening import Whitened
-from toyiwae.problems.linear_gaussian import Data, Problem, Proposal
+from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
 from toyiwae.truth.averages import bounds
 
 COUNTS = (1, 2, 10, 10**6)
@@ -168,3 +168,21 @@ def z_scores(tree: Any) -> Iterator[Any]:
                 yield value
             else:
                 yield from z_scores(value)
+
+
+def test_observations_far_apart_do_not_spoil_each_other() -> None:
+    """One contour for weights that lie hundreds of nats apart overflowed, and left the gap known to 271 nats."""
+    rng = np.random.default_rng(0)
+    model = Model(
+        rng.normal(size=2), np.eye(2) * 1.3, rng.normal(size=(3, 2)), rng.normal(size=3), np.eye(3) * 0.7
+    )
+    x = rng.normal(size=(3, 3))
+    rng.normal(size=(3, 2))
+    var, _, mean = (
+        1e-3 * np.exp(rng.normal(size=(3, 2))),
+        rng.normal(size=(3, 2)),
+        10.0 * rng.normal(size=(3, 2)),
+    )
+    whitened = whiten(Problem(model, Proposal(var=var, mean=mean), Data(x)))
+    found = bounds(whitened, [64])
+    assert np.all(found.gap.error <= 1e-8 * found.gap.value)

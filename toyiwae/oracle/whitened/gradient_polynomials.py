@@ -171,6 +171,7 @@ class GradientComponents:
         return self._known[key]
 
 
+_APART = 50.0  # nats between the log-weights of rows that are not taken together
 _BATCH_BYTES = 48_000_000  # of one intermediate array
 
 
@@ -178,14 +179,17 @@ def row_batches(law: GaussianLaw, width: int, most: int = 64) -> Iterator[np.nda
     """Indices of rows that share their contours well, and whose transforms of `width` coordinates fit into memory.
 
     Rows are taken in the order of the spread of their log-weights: a contour that serves a row near the posterior is
-    useless for one far from it.
+    useless for one far from it. Rows whose weights lie hundreds of nats apart share none: at the t of one the
+    transforms of the other are far beyond floats.
     """
     size = max(1, min(most, _BATCH_BYTES // (16 * 400 * max(width, 1))))
     spread = law.spreads
-    order = np.argsort(spread, kind="stable")
+    distance = np.floor((0.5 * law.h**2 / (1.0 + law.beta)).sum(axis=-1) / _APART)
+    order = np.lexsort((spread, distance))
     start = 0
     while start < len(order):
-        limit = 1.25 * spread[order[start]] + 0.25
-        stop = min(start + size, int(np.searchsorted(spread[order], limit, side="right")))
+        rest = spread[order[start:]]
+        alike = (distance[order[start:]] == distance[order[start]]) & (rest <= 1.25 * rest[0] + 0.25)
+        stop = start + min(size, int(alike.argmin()) if not alike.all() else len(rest))
         yield order[start:stop]
         start = stop
