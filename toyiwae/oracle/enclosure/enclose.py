@@ -28,7 +28,10 @@ from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.problems.linear_gaussian import Problem
 
 _GUARD = 4  # decimal digits beside the ones asked for
-_ZERO = 20  # a ball that lies so many digits below the last one asked for, beside its scale, is small enough
+_ZERO = (
+    20  # a ball so many digits below the last one asked for, beside its scale, is small enough; twice as many
+)
+# for a variance, which is of the order of a square: that of DReG near the posterior falls like K⁻³
 _ROUNDS = 7
 _TOGETHER = 96  # coordinates whose transforms are held at once
 _SCORE = Form({}, {}, {0: 1.0})
@@ -235,7 +238,8 @@ def _converged(evaluate: Callable[[float], Found], digits: int, particles: Seque
         with ctx.workprec(int(3.33 * problem) + 16):
             try:
                 found = evaluate(asked * np.log(10.0))
-                worst = min((_digits(*one, digits + _ZERO) for one in found.values()), default=np.inf)
+                floors = {name: (digits + _ZERO) * (2 if "var" in name else 1) for name in found}
+                worst = min((_digits(*one, floors[name]) for name, one in found.items()), default=np.inf)
             except ZeroDivisionError:  # a matrix whose balls hold a singular one: more precision tells
                 found, worst = {}, -np.inf
         if worst >= digits + 1:

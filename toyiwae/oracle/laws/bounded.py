@@ -127,7 +127,7 @@ class Bounded:
     def sum(self, axis: int | None = None) -> Bounded:
         """Σ x along an axis, or of everything."""
         count = np.size(self.value) if axis is None else np.shape(self.value)[axis]
-        terms = self.error + EPS * (8.0 + np.log2(max(count, 1))) * np.abs(self.value)
+        terms = self.error + EPS * min(count - 1.0, 8.0 + np.log2(max(count, 1))) * np.abs(self.value)
         along = self.value.ravel() if axis is None else np.moveaxis(self.value, axis, -1)
         return Bounded(np.asarray(np.ascontiguousarray(along).sum(axis=-1)), np.asarray(terms.sum(axis=axis)))
 
@@ -262,11 +262,11 @@ def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     count = np.shape(a)[-1]
     size = max(1, math.isqrt(count - 1) + 1) if count else 1
     if size < 3:
-        return a @ b
+        return np.asarray(a @ b)
     parts = (slice(i, i + size) for i in range(0, count, size))
     if np.ndim(b) == 1:
-        return sum(a[..., part] @ b[part] for part in parts)
-    return sum(a[..., part] @ b[..., part, :] for part in parts)
+        return np.asarray(sum(a[..., part] @ b[part] for part in parts))
+    return np.asarray(sum(a[..., part] @ b[..., part, :] for part in parts))
 
 
 def _rounded(value: Any, error: Any, roundings: float = 1.0) -> Bounded:
