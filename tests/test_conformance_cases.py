@@ -118,6 +118,7 @@ def test_digits_that_a_formula_throws_away_are_missed(dtype, coarse):
 
 def test_coefficients_in_float32_keep_gradients_small_at_the_posterior(monkeypatch):
     monkeypatch.setattr(api, "bank", lambda: bank()[:1])
+
     def formula(log_w):
         made = estimators.get("ovis:1")(log_w.astype(np.float32))
         return made.model, made.path, made.score
