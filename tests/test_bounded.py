@@ -184,7 +184,7 @@ def test_results_are_those_of_plain_arrays() -> None:
 @pytest.mark.parametrize("power", [0, -1])
 def test_powers_below_one_are_refused(power: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        Bounded.exact(np.ones(2)) ** power
+        _ = Bounded.exact(np.ones(2)) ** power
 
 
 def test_sums_of_equal_terms_are_within_their_bounds() -> None:

@@ -188,7 +188,7 @@ def limit_of(law: Law, components: Components) -> Bounded:
     return sum((mean_of(law, r, g) for r, g in components.items() if r < 2), nothing)
 
 
-def mean_of(law: Law, r: int, g: Function) -> Bounded:
+def mean_of(law: Law, r: int, g: Any) -> Bounded:
     """E[w^r g]; for r = 1 the very number that `g` is an expansion about: [N, F]."""
     found = law.moment(r, (g,))
     return Bounded(g.base, found.error) if r == 1 else found
