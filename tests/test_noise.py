@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from toyiwae import stats
-from toyiwae.montecarlo.noise import GROUPS, PARTICLES, REPLICATES, ROWS, Layout, Noise
+from toyiwae.montecarlo.noise import GROUPS, PARTICLES, REPLICATES, ROWS, Layout, Noise, scrambled
 
 CPU = torch.device("cpu")
 
@@ -62,7 +62,7 @@ def test_noise_is_standard_normal_and_units_are_independent():
 def test_seeds_of_units_never_repeat_within_a_cell():
     """The CPU generator reads 32 bits of a seed: of 200,000 random ones some would repeat almost surely."""
     noise = Noise(Layout.of(1, 1, 10, 2), 0, (10, 1, 0), CPU)
-    assert len({noise._seed(unit) for unit in range(200_000)}) == 200_000
+    assert len({scrambled(noise._start + unit) for unit in range(200_000)}) == 200_000
     generators = [torch.Generator().manual_seed(seed) for seed in (5, 5 + 2**32)]
     assert torch.equal(*(torch.randn(4, generator=generator) for generator in generators))
 

@@ -113,18 +113,21 @@ class Noise:
         noise = torch.empty(min(count * numbers, total), dtype=torch.float64, device=self.device)
         for index, unit in enumerate(noise.split(numbers)):
             unit.normal_(
-                generator=self._generator.manual_seed(self._seed(outer * layout.units + first + index))
+                generator=self._generator.manual_seed(
+                    scrambled(self._start + outer * layout.units + first + index)
+                )
             )
         inner = layout.shape[layout.axis :]
         return noise.view(*(1 for _ in range(layout.axis)), -1, *inner)
 
-    def _seed(self, unit: int) -> int:
-        """The unit's seed: 32 bits, since the CPU generator reads no more; distinct for 2³² units.
 
-        A bijection (Wellons' `lowbias32`) of start + unit: hashing units independently would repeat a seed,
-        and so a unit's noise, with probability 1 % after 10⁴ units.
-        """
-        mixed = (self._start + unit) & _MASK
-        mixed = ((mixed ^ (mixed >> 16)) * 0x7FEB352D) & _MASK
-        mixed = ((mixed ^ (mixed >> 15)) * 0x846CA68B) & _MASK
-        return mixed ^ (mixed >> 16)
+def scrambled(number: int) -> int:
+    """A seed of 32 bits, since the CPU generator reads no more: distinct for 2³² successive numbers.
+
+    A bijection (Wellons' `lowbias32`) of start + unit: hashing units independently would repeat a seed,
+    and so a unit's noise, with probability 1 % after 10⁴ units.
+    """
+    mixed = number & _MASK
+    mixed = ((mixed ^ (mixed >> 16)) * 0x7FEB352D) & _MASK
+    mixed = ((mixed ^ (mixed >> 15)) * 0x846CA68B) & _MASK
+    return mixed ^ (mixed >> 16)

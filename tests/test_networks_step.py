@@ -1,0 +1,141 @@
+"""The training step: gradients beside naive autograd, chunks beside one pass, a stack beside its members alone."""
+
+import pytest
+import torch
+
+from tests import naive_networks
+from toyiwae import estimators
+from toyiwae.errors import InputError
+from toyiwae.networks import models
+from toyiwae.networks.members import Member, has_path
+from toyiwae.networks.noise import Noise
+from toyiwae.networks.optim import Adam
+from toyiwae.networks.step import step
+
+DIM_X, LATENTS, IMAGES = 12, 5, 4
+FAMILIES = [family.name for family in estimators.all()]
+SIZES = ((2, 6), (3, 4))
+
+
+def images(members, seed=0):
+    """Grey images [E, B, D_x], other ones for each member."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(members, IMAGES, DIM_X, generator=generator, dtype=torch.float64)
+
+
+def members(names=FAMILIES, proposals=None):
+    """A member for each rule, of several sizes, seeds and learning rates."""
+    proposals = names if proposals is None else proposals
+    return [
+        Member(name, other, *SIZES[i % 2], seed=7 * i + 3, learning_rate=1e-3 * (1 + i % 3))
+        for i, (name, other) in enumerate(zip(names, proposals, strict=True))
+    ]
+
+
+def made(kind, stack):
+    """A small model of each kind, its parameters moved away from where they begin, and its naive twin."""
+    seeds, mean = [member.seed for member in stack], images(1)[0].mean(0)
+    options = {"latents": LATENTS, "dtype": torch.float64}
+    if kind.startswith("linear"):
+        proposal = "full" if kind == "linear, full" else "mean_field"
+        hidden = (7,) if proposal == "full" else ()
+        model = models.linear_gaussian(
+            seeds,
+            mean,
+            hidden=hidden,
+            proposal=proposal,
+            per_pixel=proposal == "full",
+            floor_var=0.02,
+            **options,
+        )
+        twin = naive_networks.Naive(proposal, LATENTS, 0.02)
+    else:
+        model = models.bernoulli_vae(seeds, mean, hidden=(7, 6), proposal=kind, **options)
+        twin = naive_networks.Naive(kind, LATENTS)
+    noise = Noise(tuple(seeds), dtype=torch.float64)
+    for name, value in model.parameters.items():
+        value += 0.3 * noise.normal(name, value.shape[1], tuple(value.shape[2:]))
+    return model, twin
+
+
+KINDS = ("linear", "linear, full", "mean_field", "full", "bernoulli")
+
+
+def rules_for(kind):
+    """Members with every family for both parts, and with other rules for the decoder than for the encoder."""
+    names = [name for name in FAMILIES if kind != "bernoulli" or not has_path(estimators.get(name))]
+    return members(names + names, names + names[1:] + names[:1])
+
+
+def relative(found, expected):
+    """Largest difference of gradients, in units of the largest entry of each parameter's."""
+    return max(float((found[k] - expected[k]).abs().max() / expected[k].abs().max()) for k in expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_those_of_naive_autograd(kind):
+    stack = rules_for(kind)
+    model, twin = made(kind, stack)
+    noise, x = Noise(tuple(m.seed for m in stack), 3, dtype=torch.float64), images(len(stack))
+    result = step(model, stack, x, noise)
+    drawn = model.draw(noise, stack[0].particles, IMAGES)
+    assert set(result.gradients) == set(model.parameters)
+    for e, member in enumerate(stack):
+        own = {name: value[e] for name, value in model.parameters.items()}
+        value, expected = naive_networks.gradients(twin, own, member, x[e], drawn[e])
+        found = {name: value[e] for name, value in result.gradients.items()}
+        assert relative(found, expected) < 1e-12, member
+        assert abs(float(result.bound[e] - value)) < 1e-12
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_chunks_change_nothing_but_rounding(kind, monkeypatch):
+    """Blocks of noise of one particle each make chunks of one, two and five of the twelve particles."""
+    monkeypatch.setattr("toyiwae.networks.noise.UNIT", IMAGES * LATENTS)
+    stack = rules_for(kind)
+    model, _ = made(kind, stack)
+    noise, x = Noise(tuple(m.seed for m in stack), 3, dtype=torch.float64), images(len(stack))
+    whole = step(model, stack, x, noise)
+    for chunk in (1, 2, 5):
+        parts = step(model, stack, x, noise, chunk=chunk)
+        assert relative(parts.gradients, whole.gradients) < 1e-12
+        torch.testing.assert_close(parts.bound, whole.bound, rtol=1e-13, atol=0)
+        torch.testing.assert_close(parts.ess, whole.ess, rtol=1e-12, atol=0)
+
+
+def trained(kind, stack, steps=20):
+    """Parameters after some steps."""
+    model, _ = made(kind, stack)
+    noise = Noise(tuple(m.seed for m in stack), dtype=torch.float64)
+    adam = Adam(model.parameters, [member.learning_rate for member in stack])
+    for number in range(steps):
+        own = noise.at(number)
+        adam.step(step(model, stack, own.uniform("images", IMAGES, (DIM_X,)), own).gradients)
+    return model.parameters
+
+
+@pytest.mark.parametrize("kind", ["linear", "mean_field", "bernoulli"])
+def test_a_member_of_a_stack_is_the_run_alone(kind):
+    stack = rules_for(kind)[::3]
+    together = trained(kind, stack)
+    for e, member in enumerate(stack):
+        alone = trained(kind, [member])
+        assert relative({k: v[e : e + 1] for k, v in together.items()}, alone) < 1e-12, member
+
+
+def test_members_that_do_not_fit_are_refused():
+    with pytest.raises(InputError, match="M·K = 4, 6"):
+        step(
+            made("linear", members()[:2])[0],
+            [Member("iwae", "iwae", 2, k, 1) for k in (2, 3)],
+            images(2),
+            Noise((1, 1)),
+        )
+    with pytest.raises(InputError, match="K is 1: vimco_arithmetic needs K of at least 2"):
+        Member("iwae", "vimco_arithmetic", 4, 1, 0)
+    with pytest.raises(InputError, match=r"learning_rate is 0\.0: expected a number greater than 0"):
+        Member("iwae", "iwae", 4, 1, 0, 0.0)
+    with pytest.raises(InputError, match="binary latents have no path derivative"):
+        step(made("bernoulli", members()[:1])[0], members(["iwae"]), images(1), Noise((1,)))
+    with pytest.raises(InputError, match=r"x has shape \(2, 4, 12\): expected \[1, B, 12\]"):
+        step(made("linear", members()[:1])[0], members(["iwae"]), images(2), Noise((1,)))

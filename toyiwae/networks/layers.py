@@ -1,0 +1,107 @@
+"""Fully connected networks with a member axis: forward, and backward of a unit upstream gradient.
+
+    y = f(… f(x W_0 + b_0) … ) W_n + b_n      x [E, N, in],  W_i [E, in_i, out_i],  b_i [E, out_i],  f = tanh
+
+The backward pass is linear in each row's upstream gradient. So rows may be propagated with an upstream gradient of
+one, and multiplied by their own coefficient only where a weight's gradient is formed: `Σ_n s_n x_n g_nᵀ`. One backward
+pass then serves any coefficients, zero or not, different for a decoder and for the encoder below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+Tensor = torch.Tensor
+Parameters = Mapping[str, Tensor]
+Gradients = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A fully connected network: its parameters' names and shapes, forward and backward.
+
+    Attributes:
+        name: parameters are called `name.i.weight` and `name.i.bias`.
+        sizes: widths from the input to the output.
+    """
+
+    name: str
+    sizes: tuple[int, ...]
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        return len(self.sizes) - 1
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Parameter -> its shape, without the member axis."""
+        found: dict[str, tuple[int, ...]] = {}
+        for i, pair in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
+            found[f"{self.name}.{i}.weight"] = pair
+            found[f"{self.name}.{i}.bias"] = pair[1:]
+        return found
+
+    def forward(self, parameters: Parameters, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Output `[E, N, out]`, and what the backward pass needs: each layer's input.
+
+        Args:
+            parameters: of this network, and perhaps others.
+            x: input `[E, N, in]`.
+        """
+        inputs = [x]
+        for i in range(self.depth):
+            y = affine(inputs[-1], *self._layer(parameters, i))
+            inputs.append(y if i == self.depth - 1 else torch.tanh_(y))
+        return inputs.pop(), inputs
+
+    def backward(
+        self,
+        parameters: Parameters,
+        inputs: Sequence[Tensor],
+        upstream: Tensor,
+        scale: Tensor | None = None,
+        *,
+        down: bool = True,
+    ) -> tuple[Gradients, Tensor | None]:
+        """Gradients of `Σ_n s_n upstream_n · y_n` by the parameters, and `upstream · ∂y/∂x`, which has no s.
+
+        Args:
+            parameters: as for `forward`.
+            inputs: what `forward` handed back.
+            upstream: gradients at the output `[E, N, out]`.
+            scale: s `[E, N]`; ones if not given.
+            down: whether the gradient by the input is wanted.
+        """
+        gradients: Gradients = {}
+        for i in reversed(range(self.depth)):
+            x, (weight, _) = inputs[i], self._layer(parameters, i)
+            gradients |= self._slopes(i, x, upstream, scale)
+            if i == 0 and not down:
+                return gradients, None
+            upstream = torch.bmm(upstream, weight.mT)
+            if i:
+                upstream = torch.ops.aten.tanh_backward(upstream, x)
+        return gradients, upstream
+
+    def _slopes(self, i: int, x: Tensor, upstream: Tensor, scale: Tensor | None) -> Gradients:
+        """Gradients by the parameters of layer i; the scale multiplies the narrower side."""
+        if scale is None:
+            bias = upstream.sum(1)
+        else:
+            bias = torch.bmm(scale[:, None], upstream)[:, 0]
+            if x.shape[-1] <= upstream.shape[-1]:
+                x = x * scale[..., None]
+            else:
+                upstream = upstream * scale[..., None]
+        return {f"{self.name}.{i}.weight": torch.bmm(x.mT, upstream), f"{self.name}.{i}.bias": bias}
+
+    def _layer(self, parameters: Parameters, i: int) -> tuple[Tensor, Tensor]:
+        return parameters[f"{self.name}.{i}.weight"], parameters[f"{self.name}.{i}.bias"]
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`x W + b` `[E, N, out]`."""
+    return torch.baddbmm(bias[:, None], x, weight)

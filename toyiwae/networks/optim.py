@@ -1,0 +1,106 @@
+"""Adam with a member axis, ascending, and the eight stages of learning rates of Burda et al."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from toyiwae.errors import InputError
+
+Tensor = torch.Tensor
+
+STAGES = 8
+"""Stages of `stage_factor`: the i-th takes 3^i epochs."""
+
+EPOCHS = sum(3**stage for stage in range(STAGES))
+"""Epochs of all stages: 3,280."""
+
+
+def stage_factor(epoch: int) -> float:
+    """`10^(−i/7)` in the stage i = 0, …, 7 of an epoch counted from 0; stage i has 3^i epochs, and the last goes on.
+
+    References:
+        burda2016iwae
+    """
+    stage = next((i for i in range(STAGES) if epoch < (3 ** (i + 1) - 1) // 2), STAGES - 1)
+    return 10.0 ** (-stage / 7.0)
+
+
+class Adam:
+    """Adam on parameters `[E, ...]`, each member with its own learning rate; steps go up the gradient.
+
+    Attributes:
+        steps: how many were made.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        learning_rates: Sequence[float],
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-4,
+    ):
+        """Starts with moments of zero.
+
+        Args:
+            parameters: changed in place by `step`.
+            learning_rates: one for each member.
+            betas: decay of the first and the second moment.
+            eps: added to the root of the second moment; the paper's is 1e-4.
+
+        References:
+            burda2016iwae
+        """
+        self._parameters, self._betas, self._eps = dict(parameters), betas, eps
+        self.steps = 0
+        self._moments = {
+            f"{moment}.{name}": torch.zeros_like(value)
+            for moment in ("first", "second")
+            for name, value in parameters.items()
+        }
+        rates = torch.tensor(learning_rates, dtype=torch.float64)
+        self._rates = {
+            name: rates.to(value).view(-1, *[1] * (value.ndim - 1)) for name, value in parameters.items()
+        }
+
+    @torch.no_grad()
+    def step(self, gradients: Mapping[str, Tensor], factor: float = 1.0) -> None:
+        """Moves every parameter up its gradient.
+
+        Args:
+            gradients: one for each parameter.
+            factor: what multiplies the learning rates, that of the schedule.
+        """
+        self.steps += 1
+        first, second = self._betas
+        scale = factor / (1.0 - first**self.steps)
+        root = math.sqrt(1.0 - second**self.steps)
+        for name, value in self._parameters.items():
+            mean, square = self._moments[f"first.{name}"], self._moments[f"second.{name}"]
+            mean.lerp_(gradients[name], 1.0 - first)
+            square.mul_(second).addcmul_(gradients[name], gradients[name], value=1.0 - second)
+            change = square.sqrt().div_(root).add_(self._eps)
+            value.addcmul_(torch.div(mean, change, out=change), self._rates[name], value=scale)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that `load` needs: moments, and the number of steps."""
+        return {"steps": torch.tensor(self.steps), **self._moments}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Takes up a state.
+
+        Raises:
+            InputError: names or shapes that are not those of the parameters.
+        """
+        own = self.state()
+        found, expected = ({k: tuple(v.shape) for k, v in one.items()} for one in (state, own))
+        wrong = sorted(set(found.items()) ^ set(expected.items()))
+        if wrong:
+            name, shape = wrong[0]
+            raise InputError(f"the optimiser's state does not fit the parameters: {name} of shape {shape}")
+        self.steps = int(state["steps"])
+        for name, moment in self._moments.items():
+            moment.copy_(state[name])

@@ -1,0 +1,161 @@
+"""One training step's gradients: any registered estimators, for all members of a stack at once.
+
+    log w  ->  (a, b, c) of each member  ->  one backward pass
+
+Where the particles of a batch do not fit into memory they come in chunks, twice: a first pass keeps their log-weights
+alone, a second draws the same noise again and goes backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from toyiwae import estimators, weights
+from toyiwae.errors import InputError
+from toyiwae.estimators import Estimator
+from toyiwae.networks.latent import LatentModel, Weighted
+from toyiwae.networks.members import Member, particles_of, refuse_path
+from toyiwae.networks.noise import Noise, block
+
+Tensor = torch.Tensor
+
+BUDGET = {"cpu": 2**28, "cuda": 2**34}
+"""Bytes of activations held at once, by type of device."""
+
+
+@dataclass(frozen=True, eq=False)
+class StepResult:
+    """What a step gives.
+
+    Attributes:
+        gradients: parameter -> gradient `[E, ...]` of the batch's mean, to ascend.
+        bound: the model's estimator's own value, the mean over the batch `[E]`.
+        ess: effective sample size of a group's weights, the mean over groups and the batch `[E]`.
+    """
+
+    gradients: dict[str, Tensor]
+    bound: Tensor
+    ess: Tensor
+
+
+@torch.no_grad()
+def step(
+    model: LatentModel, members: Sequence[Member], x: Tensor, noise: Noise, *, chunk: int | None = None
+) -> StepResult:
+    """Gradients of one batch for every member.
+
+    Args:
+        model: with E members' parameters.
+        members: E of them, all with the same M·K.
+        x: images `[E, B, D_x]`, in the model's dtype.
+        noise: of this step; its seeds are the members'.
+        chunk: particles of each image held at once, rounded up to whole blocks of noise; by default as many as
+            `BUDGET` takes. Results depend on it in round-off only.
+
+    Raises:
+        InputError: members that do not fit the model or each other, an estimator that needs reparameterised particles.
+    """
+    plan = _plan(tuple(members), model.reparameterised)
+    if x.ndim != 3 or len(x) != len(members) or x.shape[-1] != model.dim_x:
+        raise InputError(f"x has shape {tuple(x.shape)}: expected [{len(members)}, B, {model.dim_x}]")
+    encoded = model.encode(x)
+
+    def weigh(where: slice) -> Weighted:
+        return model.weigh(x, encoded.stats, model.draw(noise, plan.particles, x.shape[1], where))
+
+    first, *others = _chunks(model, plan.particles, x, chunk)
+    if not others:
+        found = weigh(first)
+        log_w = found.log_w
+        gradients, upstream = model.backward(found, *plan.coefficients(log_w))
+    else:
+        log_w = torch.cat([weigh(where).log_w for where in (first, *others)], dim=1)
+        made = plan.coefficients(log_w)
+        gradients, upstream = {}, torch.zeros_like(encoded.stats)
+        for where in (first, *others):
+            some, part = model.backward(weigh(where), *(array[:, where] for array in made))
+            upstream += part
+            gradients = {name: some[name] + gradients.get(name, 0.0) for name in some}
+    gradients |= model.encode_backward(encoded, upstream)
+    return StepResult(gradients, *plan.metrics(log_w))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which estimators get which members' log-weights.
+
+    Attributes:
+        particles: T = M·K.
+        groups: (model's rule, proposal's rule, M) with the members, in order, that have them.
+    """
+
+    particles: int
+    groups: tuple[tuple[Estimator, Estimator, int, tuple[int, ...]], ...]
+
+    def coefficients(self, log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """a, b and c `[E, T, B]` of the mean over the batch, from log-weights `[E, T, B]`."""
+        parts = torch.empty((3, *log_w.shape), dtype=log_w.dtype, device=log_w.device)
+        for by_model, by_proposal, groups, members in self.groups:
+            own = _grouped(log_w, members, groups)
+            made = by_model(own)
+            other = made if by_proposal is by_model else by_proposal(own)
+            for part, array in zip(parts, (made.model, other.path, other.score), strict=True):
+                whole = array.flatten(-2).mT / log_w.shape[-1]
+                part[_index(members)] = whole
+        return parts[0], parts[1], parts[2]
+
+    def metrics(self, log_w: Tensor) -> tuple[Tensor, Tensor]:
+        """Bound and effective sample size of each member `[E]`, means over the batch."""
+        found = torch.empty((2, len(log_w)), dtype=log_w.dtype, device=log_w.device)
+        for by_model, _, groups, members in self.groups:
+            own = _grouped(log_w, members, groups)
+            found[0, _index(members)] = by_model.value_of(own).mean(-1)
+            found[1, _index(members)] = weights.ess(own).mean((-1, -2))
+        return found[0], found[1]
+
+
+def _index(members: tuple[int, ...]) -> slice | list[int]:
+    """Members as a slice where they are neighbours: taking these needs no copy."""
+    neighbours = len(members) == members[-1] - members[0] + 1
+    return slice(members[0], members[-1] + 1) if neighbours else list(members)
+
+
+def _grouped(log_w: Tensor, members: tuple[int, ...], groups: int) -> Tensor:
+    """Log-weights `[e, B, M, K]` of some members."""
+    return log_w[_index(members)].mT.unflatten(-1, (groups, -1))
+
+
+@lru_cache(maxsize=64)
+def _plan(members: tuple[Member, ...], reparameterised: bool) -> _Plan:
+    """The members by estimators and groups.
+
+    Raises:
+        InputError: other numbers of particles, or a path part without reparameterised particles.
+    """
+    particles = particles_of(members)
+    if not reparameterised:
+        refuse_path(members, "binary latents have no path derivative")
+    alike: dict[tuple[str, str, int], list[int]] = {}
+    for index, member in enumerate(members):
+        alike.setdefault((member.model, member.proposal, member.M), []).append(index)
+    groups = []
+    for (by_model, by_proposal, count), indices in alike.items():
+        rule = estimators.get(by_model)
+        other = rule if by_proposal == by_model else estimators.get(by_proposal)
+        groups.append((rule, other, count, tuple(indices)))
+    return _Plan(particles, tuple(groups))
+
+
+def _chunks(model: LatentModel, particles: int, x: Tensor, chunk: int | None) -> list[slice]:
+    """The particles' axis in pieces of whole blocks of noise."""
+    members, images = x.shape[:2]
+    if chunk is None:
+        budget = BUDGET.get(x.device.type, BUDGET["cpu"])
+        chunk = budget // (model.row_numbers * members * images * x.element_size())
+    size = block((images, model.dim_z))
+    size *= max(1, -(-min(chunk, particles) // size))
+    return [slice(first, min(first + size, particles)) for first in range(0, particles, size)]
