@@ -189,8 +189,12 @@ def compare(one: Case, digits: int = DIGITS) -> list[Comparison]:
     result += _gradients(one, whitened, digits)
     if one.seed % JOINT_EVERY == 0:
         for name, form in one.forms.items():
-            for what, value, stated, exact in certify_joint.values(one.problem, form, one.particles, digits):
-                result.append(_comparison(f"{what} {name}", value, stated, exact))
+            job = (one.problem, form, "proposal_mean")
+            for what, value, stated, exact in certify_joint.covariances(*job, one.particles, digits):
+                result.append(_comparison(f"cov {name} {what}", value, stated, exact))
+            if one.kind not in ("near", "equal"):
+                for what, value, stated, exact in certify_joint.fourth(*job, [(0,)], one.particles, digits):
+                    result.append(_comparison(f"fourth {name} {what}", value, stated, exact))
     return result
 
 

@@ -4,10 +4,11 @@ For `T(t) = t^{a/p} E[w^a Π g e^{-t w^p}]` and every c with `x = c + a/p ≥ 0`
 
     |T(t)| ≤ (x/e)^x t^{-c} M(-pc) Π √E_{-pc}[g²]                 (from y^x e^{-y} ≤ (x/e)^x)
 
-and without the factor (x/e)^x for -1 ≤ x < 0 where `E[w^a g] = 0` (p = 1). For `T = E[e^{-tw^p}] - e^{-t}`, the
-*deviation*, the factor of t^{-c} is `(M + 1)(c/e)^c` for c ≥ 0; for c < 0 it is M + 1, and for p = 1 also 1 where
-c ≥ -1, and `((M(2) - 1)/2)^{-c/2}` where E[w²] exists. Logarithms of these bounds over a table of c, rounded up, are
-all that the errors of the trapezoidal rules and of the truncations are made of; the choice of contours needs no proof.
+(times (n-1)^n for n ≥ 3 polynomials, by Hölder and hypercontractivity), and without the factor (x/e)^x for
+-1 ≤ x < 0 where `E[w^a g] = 0` (p = 1). For `T = E[e^{-tw^p}] - e^{-t}`, the *deviation*, the factor of t^{-c} is
+`(M + 1)(c/e)^c` for c ≥ 0; for c < 0 it is M + 1, and for p = 1 also 1 where c ≥ -1, and `((M(2) - 1)/2)^{-c/2}` where
+E[w²] exists. Logarithms of these bounds over a table of c, rounded up, are all that the errors of the trapezoidal rules
+and of the truncations are made of; the choice of contours needs no proof.
 """
 
 from __future__ import annotations
@@ -109,13 +110,19 @@ class Table:
         x = c + request.power / p
         lowest = -1.0 if request.centred and p == 1 else 0.0
         found = np.where(x >= lowest, self._peak(x) + self.log_moment, np.inf)
-        return found + sum((self.noise[g] for g in request.factors), np.zeros_like(c))
+        return found + self._factors(request)
+
+    def _factors(self, request: Request) -> Floats:
+        """Log of the bound on E_{-pc}[Π |g|]: [C]."""
+        count = len(request.factors)
+        found = sum((self.noise[g] for g in request.factors), np.zeros_like(self.c))
+        return found + (count * np.log(count - 1.0) + UP if count > 2 else 0.0)
 
     def _integrand(self, request: Request) -> Floats:
         """Log of |Γ(c + a/p) M(-pc) E[g]|, about: [C]."""
         plain = request.power == 0 and not request.factors
         found = np.maximum(log_abs_expm1(self.log_moment), -700.0) if plain else self.log_moment
-        found = found + sum((self.noise[g] for g in request.factors), np.zeros_like(self.c))
+        found = found + self._factors(request)
         return found + loggamma(self.c + request.power / self.p + 1e-3j).real
 
     def at(self, bound: Floats, log_t: Floats) -> Floats:
@@ -135,8 +142,11 @@ class Table:
 
     def tail(self, bounds: Sequence[Floats], log_t: float, spacing: float, sign: int) -> float:
         """Log of the bound on Σ_{j≥1} Π |T(log t + sign·j·spacing)|."""
-        side = sign * self.c > 0
-        best = [int(np.argmin(np.where(side, bound - self.c * log_t, np.inf))) for bound in bounds]
+        best = []
+        for bound in bounds:
+            side = sign * self.c > 0
+            side = side if np.isfinite(bound[side]).any() else self.c == 0  # one that does not fall
+            best.append(int(np.argmin(np.where(side, bound - self.c * log_t, np.inf))))
         slope = sum(self.c[i] for i in best)
         value = sum(bound[i] for bound, i in zip(bounds, best, strict=True)) - slope * log_t
         return float(value - np.log(np.expm1(min(abs(slope) * spacing, 700.0))) + UP) if slope else np.inf
@@ -153,7 +163,7 @@ class Table:
         x, y = c + request.power / self.p, step * count
         plain = request.power == 0 and not request.factors
         moment = (self.add_one if plain else self.log_moment)[contour]
-        moment += sum(self.noise[g][contour] for g in request.factors)
+        moment += self._factors(request)[contour]
         return float(log_gamma_tail(x, y) + moment - np.log(-np.expm1(-step)) + UP)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from flint import acb, arb, arb_mat
 
 from toyiwae.oracle.enclosure.matrices import Balls, balls, radius
+from toyiwae.oracle.enclosure.wick import mean_of_product
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,7 @@ class BallLaw:
         return Tilted(self, balls(acb(x) for x in s))
 
     def mean(self, s: float, *factors: Quadratic) -> arb:
-        """E_s[g] or E_s[f g] at one real s."""
+        """E_s[Π g] at one real s."""
         return self.tilted([s]).mean(*factors)[0].real
 
     def power(self, exponent: float) -> BallLaw:
@@ -133,12 +134,15 @@ class Tilted:
             self._cov[a, b] = column + acb(error, error)
 
     def mean(self, *factors: Quadratic) -> Balls:
-        """E_s[g] or E_s[f g], by Wick's rule: [Y]."""
-        self.prepare([factors])
+        """E_s[Π g], by Wick's rule: [Y]."""
+        if len(factors) == 2:
+            f, g = factors
+            self.prepare([factors])
+            return self._mean_of(f) * self._mean_of(g) + self._covariance_of(f, g)
         if len(factors) == 1:
+            self.prepare([factors])
             return self._mean_of(factors[0])
-        f, g = factors
-        return self._mean_of(f) * self._mean_of(g) + self._covariance_of(f, g)
+        return mean_of_product(self, factors)
 
     def _dot(self, columns: list[list[arb]]) -> list[Balls]:
         """diag(V) times columns."""
@@ -156,23 +160,25 @@ class Tilted:
         both = [acb(x, y) for x, y in zip(re, im, strict=True)]
         return [balls(both[i : i + count]) for i in range(0, len(both), count)]
 
-    def _covariance(self, a: Affine, b: Affine) -> Balls:
+    def covariance(self, a: Affine, b: Affine) -> Balls:
+        """Covariance of two prepared affine functions: [Y]."""
         return self._cov[a, b] if (a, b) in self._cov else self._cov[b, a]
 
-    def _affine(self, a: Affine) -> Balls:
+    def affine(self, a: Affine) -> Balls:
+        """Mean of a prepared affine function: [Y]."""
         if a not in self._at:
-            self._at[a] = acb(a.constant) - self._s * self._covariance(self._h, a)
+            self._at[a] = acb(a.constant) - self._s * self.covariance(self._h, a)
         return self._at[a]
 
     def _mean_of(self, g: Quadratic) -> Balls:
-        left = self._affine(g.left) + (acb(g.constant) if g.right is None else 0)
+        left = self.affine(g.left) + (acb(g.constant) if g.right is None else 0)
         if g.right is None:
             return left
-        return left * self._affine(g.right) + self._covariance(g.left, g.right) + acb(g.constant)
+        return left * self.affine(g.right) + self.covariance(g.left, g.right) + acb(g.constant)
 
     def _covariance_of(self, f: Quadratic, g: Quadratic) -> Balls:
         """Sum over the pairings that join f to g."""
-        cov, at = self._covariance, self._affine
+        cov, at = self.covariance, self.affine
         f_sides = [(f.left, f.right)] if f.right is None else [(f.left, f.right), (f.right, f.left)]
         g_sides = [(g.left, g.right)] if g.right is None else [(g.left, g.right), (g.right, g.left)]
         total: Any = 0

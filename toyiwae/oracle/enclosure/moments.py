@@ -69,7 +69,10 @@ class Components:
         parts = [(arb(k) ** (1 - max(r, 1)), g) for r, g in self.parts.items()]
         mean = sum((a * law.mean(0.0, g) for a, g in parts), arb(0))
         second = sum((a * b * law.mean(0.0, f, g) for a, f in parts for b, g in parts), arb(0))
-        var = (second - mean * mean) / k
-        rest = sum((r * (k * law.mean(0.0, g, g)).abs_upper().sqrt() for r, g in self.parts.items()), arb(0))
-        rest = 3 * rest * (8 * spread / k).abs_upper().sqrt().sqrt()
+        var, rest = (second - mean * mean) / k, self.equal_rest(law, k, spread)
         return mean + radius(rest), var + radius(2 * rest * var.abs_upper().sqrt() + rest * rest)
+
+    def equal_rest(self, law: BallLaw, k: int, spread: arb) -> arb:
+        """The bound on the root mean square of what `equal_moments` leaves out."""
+        rest = sum((r * (k * law.mean(0.0, g, g)).abs_upper().sqrt() for r, g in self.parts.items()), arb(0))
+        return (3 * rest * (8 * spread / k).abs_upper().sqrt().sqrt()).abs_upper()

@@ -174,6 +174,15 @@ class BallSums:
             left = self._root(f, 0.0, k) if r == 0 else self.size(k, f)
             return value / arb(r + s).gamma() + radius(self._outer[r + s] * left * self.size(k, g))
 
+    def product(self, requests: list[Request], drop: int, k: int) -> arb:
+        """∫ Π T · E[e^{-tw}]^{K-drop} du, but for the rule's aliases."""
+        with ctx.workprec(self.bits):
+            return self._sum(1, 0, requests, k - drop)
+
+    def aliases(self, n: int, size: arb) -> arb:
+        """The rule's error in ∫ t^{n-1} X e^{-tS} dt / Γ(n), for a random X with E|X|/S^n ≤ size."""
+        return radius(self._outer[n] * size)
+
     def size(self, k: int, g: Quadratic) -> arb:
         """A bound on the root mean square of Σ w̃^r g, r ≥ 1: √E[Σ w̃ g²], from E_0[g²], or E_1[g²] and E[1/w]."""
         found = self._root(g, 0.0, k)

@@ -104,8 +104,8 @@ class FourthEngine(GradientEngine):
         return np.asarray(prod((np.maximum(k - i, 0.0) for i in range(count)), start=np.ones_like(k)))
 
 
-def central(raw: Sequence[Bounded]) -> tuple[Bounded, Bounded]:
-    """Second and fourth central moments from the first four raw ones."""
+def central(raw: Sequence[Any]) -> tuple[Any, Any]:
+    """Second and fourth central moments from the first four raw ones, of any type of number."""
     m1, m2, m3, m4 = raw
     square = m1 * m1
     return m2 - square, m4 - m1 * m3 * 4.0 + square * m2 * 6.0 - square * square * 3.0

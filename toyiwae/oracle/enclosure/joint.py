@@ -1,0 +1,290 @@
+"""Enclosures of covariances between coordinates and of fourth central moments of gradients, at any K.
+
+    found = covariances(problem, form, ["proposal_mean", "proposal_chol"], [7, 10**9], digits=30)
+    moments = fourth_moments(problem, form, {"proposal_mean": [(0,)]}, [7, 10**9], digits=30)
+
+A covariance is bilinear in what `moments` takes squares of. The n-th moment of a gradient sums over n-tuples of powers
+and over the ways in which their positions fall into b blocks of equal particles,
+
+    E[Π_i Σ_k w̃_k^{r_i} g_{i,k}] = 1/Γ(R) Σ_splits K(K-1)…(K-b+1) ∫ Π_B T_B Λ^{K-b} du,   R = Σ r_i,
+
+with `T_B = t^{R_B} E[w^{R_B} Π_B g e^{-tw}]`; the rule's aliases are at most its relative error times
+`Π_i (E (Σ w̃ |g_i|)^4)^{1/4} ≤ Π_i (81 K E[g_i²]²)^{1/4}` (Hölder, Jensen and hypercontractivity).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations_with_replacement
+from math import factorial, prod
+from typing import Any
+
+import numpy as np
+from flint import arb
+
+from toyiwae.errors import PrecisionError
+from toyiwae.forms import Form
+from toyiwae.oracle.enclosure import enclose
+from toyiwae.oracle.enclosure.contours import Request
+from toyiwae.oracle.enclosure.laws import BallLaw, Quadratic
+from toyiwae.oracle.enclosure.matrices import Balls, balls, radius
+from toyiwae.oracle.enclosure.moments import Components
+from toyiwae.oracle.enclosure.rows import Index, Row, rows
+from toyiwae.oracle.enclosure.sums import BallSums
+from toyiwae.oracle.finite_k.fourth_moments import ORDER, central, splits
+from toyiwae.problems.linear_gaussian import Problem
+from toyiwae.problems.parameter import Parameter
+
+_TOGETHER = 96  # pairs of coordinates whose transforms are held at once
+Coordinate = tuple[Parameter, Index]
+
+
+def covariances(
+    problem: Problem, form: Form, parameters: Sequence[str], particles: Sequence[int], *, digits: int = 30
+) -> Balls:
+    """Covariance of one replicate's gradient between all entries of some parameters: [nK, F, F].
+
+    Entries are those of the parameters in the order given, each flattened by rows; above the diagonal of a Cholesky
+    factor they are 0. Log terms of the form are not part of it.
+
+    Raises:
+        InputError: for an exponent at which E[w^e] does not exist.
+        PrecisionError: if the balls do not become small enough.
+    """
+    records = [problem.parameters.record(name) for name in parameters]
+    entries = [(p, tuple(map(int, index))) for p in records for index in np.ndindex(p.shape)]
+    places = [i for i, (p, index) in enumerate(entries) if p.free[index]]
+
+    def evaluate(nats: float) -> enclose.Found:
+        found: enclose.Found = {}
+        for row in rows(problem):
+            law, kept = enclose._power(row, form.exponent), [i for i in places if _of(row, entries[i])]
+            base = _Base(row, law, form, [entries[i] for i in kept])
+            values = _base_covariances(law, base, particles, nats, digits)
+            for a, i in enumerate(kept):
+                for b, j in enumerate(kept[: a + 1]):
+                    x, y = sorted((base.which[a], base.which[b]))
+                    factor = base.factors[a] * base.factors[b] / arb(problem.n_rows) ** 2
+                    for n, k in enumerate(particles):
+                        old = found.get((n, i, j), (arb(0), arb(0)))
+                        scale = base.scales[x] * base.scales[y] * factor.abs_upper()
+                        found[n, i, j] = old[0] + values[x, y, k] * factor, old[1] + scale
+        return {(*key, "var"): pair for key, pair in found.items()}
+
+    found = enclose._converged(evaluate, digits, particles)
+    result = np.full((len(particles), len(entries), len(entries)), arb(0), dtype=object)
+    for (n, i, j, _), value in found.items():
+        result[n, i, j] = result[n, j, i] = value
+    return result
+
+
+def _of(row: Row, entry: Coordinate) -> bool:
+    parameter, index = entry
+    return not parameter.own or index[0] == row.n
+
+
+class _Base:
+    """The different polynomials among some coordinates of one observation.
+
+    Attributes:
+        parts: those polynomials, centred. scales: their scales, as of `enclose`.
+        which: number of each coordinate's. factors: what each coordinate multiplies them by.
+    """
+
+    def __init__(self, row: Row, law: BallLaw, form: Form, entries: Sequence[Coordinate]):
+        self.parts: list[Components] = []
+        self.scales: list[arb] = []
+        self.which: list[int] = []
+        known: dict[tuple, int] = {}
+        for parameter, index in entries:
+            within = index[1:] if parameter.own else index
+            key = (parameter.kind, within[0], within[1] if parameter.kind in ("chol", "loading") else None)
+            if key not in known:
+                known[key] = len(self.parts)
+                self.parts.append(Components.of(law, row.components(form, parameter, index)))
+                score = Components.of(law, row.components(enclose._SCORE, parameter, index))
+                self.scales.append(self.parts[-1].scale + score.scale)
+            self.which.append(known[key])
+        self.factors = [row.factor(parameter, index) for parameter, index in entries]
+
+
+def _base_covariances(
+    law: BallLaw, base: _Base, particles: Sequence[int], nats: float, digits: int
+) -> dict[tuple[int, int, int], arb]:
+    many = sorted({k for k in particles if k > 1})
+    spread = enclose._near_equal(law, many, digits)
+    every = list(combinations_with_replacement(range(len(base.parts)), 2))
+    found = {}
+    for start in range(0, len(every), _TOGETHER):
+        pairs, sums = every[start : start + _TOGETHER], None
+        if many and spread is None:
+            used = [base.parts[i] for i in sorted({i for pair in pairs for i in pair})]
+            requests = [Request(r, (g,), centred=r < 2) for one in used for r, g in one.parts.items()]
+            requests += [
+                Request(r + s, (f, g))
+                for x, y in pairs
+                for r, f, s, g in _products(base.parts[x], base.parts[y])
+                if r + s
+            ]
+            sums = BallSums(
+                law, many, requests, nats, p=1, orders=sorted(set().union(*(one.orders() for one in used)))
+            )
+        for x, y in pairs:
+            one, two = base.parts[x], base.parts[y]
+            for k in {*particles}:
+                if k == 1 or sums is None:
+                    found[x, y, k] = _equal(law, one, two, k, arb(0) if spread is None or k == 1 else spread)
+                else:
+                    found[x, y, k] = _covariance(sums, law, one, two, k)
+    return found
+
+
+def _products(one: Components, two: Components) -> Iterator[tuple[int, Quadratic, int, Quadratic]]:
+    """All pairs of their polynomials, the lower power first."""
+    for r, f in one.parts.items():
+        for s, g in two.parts.items():
+            yield (r, f, s, g) if r <= s else (s, g, r, f)
+
+
+def _covariance(sums: BallSums, law: BallLaw, one: Components, two: Components, k: int) -> arb:
+    total = arb(0)
+    for r, f, s, g in _products(one, two):
+        if s == 0:
+            total += law.mean(0.0, f, g) / k
+        elif r == 0:
+            total += sums.pair(k, r, f, s, g) / k
+        else:
+            total += sums.pair(k, r, f, s, g) - sums.single(k, r, f) * sums.single(k, s, g)
+    return total
+
+
+def _equal(law: BallLaw, one: Components, two: Components, k: int, spread: arb) -> arb:
+    """The same where every w̃ is nearly 1/K; see `Components.equal_moments`."""
+    second, sides = arb(0), []
+    for r, f in one.parts.items():
+        for s, g in two.parts.items():
+            second += arb(k) ** (2 - max(r, 1) - max(s, 1)) * law.mean(0.0, f, g)
+    for part in (one, two):
+        mean = sum((arb(k) ** (1 - max(r, 1)) * law.mean(0.0, g) for r, g in part.parts.items()), arb(0))
+        sides.append(
+            (mean, part.equal_moments(law, k, arb(0))[1].abs_upper().sqrt(), part.equal_rest(law, k, spread))
+        )
+    (a, std_a, rest_a), (b, std_b, rest_b) = sides
+    return (second - a * b) / k + radius(std_a * rest_b + std_b * rest_a + rest_a * rest_b)
+
+
+# fourth moments ------------------------------------------------------------------------------------------------------
+
+
+def fourth_moments(
+    problem: Problem,
+    form: Form,
+    coordinates: Mapping[str, Sequence[Index]],
+    particles: Sequence[int],
+    *,
+    digits: int = 30,
+) -> dict[tuple[str, Index], Balls]:
+    """Fourth cumulants of one replicate's gradient at some coordinates, the observations' average: [nK] for each.
+
+    The fourth central moment is that plus `3 var²`. Log terms of the form are not part of it.
+
+    Raises:
+        InputError: for an exponent at which E[w^e] does not exist.
+        PrecisionError: if the balls do not become small enough, or weights are equal but for too little.
+    """
+    entries = [
+        (problem.parameters.record(name), index) for name, every in coordinates.items() for index in every
+    ]
+
+    def evaluate(nats: float) -> enclose.Found:
+        found: enclose.Found = {}
+        for row in rows(problem):
+            law, kept = enclose._power(row, form.exponent), [e for e in entries if _of(row, e)]
+            base = _Base(row, law, form, kept)
+            cumulants = _base_cumulants(law, base, particles, nats, digits)
+            for (parameter, index), which, factor in zip(kept, base.which, base.factors, strict=True):
+                power = factor**4 / arb(problem.n_rows) ** 4
+                for k in particles:
+                    key = ("var", parameter.name, index, k)
+                    old = found.get(key, (arb(0), arb(0)))
+                    value = cumulants[which, k]
+                    found[key] = old[0] + value * power, old[1] + base.scales[which] ** 4 * power.abs_upper()
+        return found
+
+    found = enclose._converged(evaluate, digits, particles)
+    return {
+        (parameter.name, index): balls(found["var", parameter.name, index, k] for k in particles)
+        for parameter, index in entries
+    }
+
+
+def _base_cumulants(
+    law: BallLaw, base: _Base, particles: Sequence[int], nats: float, digits: int
+) -> dict[tuple[int, int], arb]:
+    many, found = sorted({k for k in particles if k > 1}), {}
+    if many and enclose._near_equal(law, many, digits) is not None:
+        raise PrecisionError("the weights are too nearly equal for enclosures of fourth moments")
+    for x, one in enumerate(base.parts):
+        parts, sums = one.parts, None
+        if many and max(parts):
+            blocks = {
+                block: None
+                for n in range(1, ORDER + 1)
+                for powers in combinations_with_replacement(sorted(parts), n)
+                for block in _blocks(powers)
+            }
+            requests = [
+                Request(sum(b), tuple(parts[r] for r in b), centred=len(b) == 1 and b[0] < 2) for b in blocks
+            ]
+            orders = sorted({sum(b) for b in _tuples(parts)} - {0})
+            sums = BallSums(law, many, requests, nats, p=1, orders=orders)
+        for k in particles:
+            raw = [_raw(sums if k > 1 else None, law, parts, n, k) for n in range(1, ORDER + 1)]
+            second, fourth = central(raw)
+            found[x, k] = fourth - 3 * second * second
+    return found
+
+
+def _tuples(parts: Mapping[int, Quadratic]) -> Iterator[tuple[int, ...]]:
+    for n in range(1, ORDER + 1):
+        yield from combinations_with_replacement(sorted(parts), n)
+
+
+def _blocks(powers: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    for split in splits(len(powers)):
+        yield from (tuple(powers[i] for i in block) for block in split)
+
+
+def _raw(sums: BallSums | None, law: BallLaw, parts: Mapping[int, Quadratic], n: int, k: int) -> Any:
+    """The n-th moment of the centred gradient; without sums that of one particle, or of powers 0 alone."""
+    total = arb(0)
+    for powers in combinations_with_replacement(sorted(parts), n):
+        orders = factorial(n) // prod(factorial(powers.count(r)) for r in set(powers))
+        total += orders * _tuple(sums, law, parts, powers, k)
+    return total
+
+
+def _tuple(
+    sums: BallSums | None, law: BallLaw, parts: Mapping[int, Quadratic], powers: tuple[int, ...], k: int
+) -> arb:
+    """E[Π_i Σ_k w̃_k^{r_i} g_{i,k}], a power of 0 standing for 1/K."""
+    total, plain = arb(0), sums is None or not sum(powers)
+    for split in splits(len(powers)):
+        falling = prod(k - i for i in range(len(split)))
+        blocks = [tuple(powers[i] for i in block) for block in split]
+        if not falling:
+            continue
+        if plain:
+            means = [law.mean(0.0, *(parts[r] for r in block)) for block in blocks]
+            total += falling * prod(means[1:], start=means[0])
+        else:
+            assert sums is not None
+            requests = [Request(sum(block), tuple(parts[r] for r in block)) for block in blocks]
+            total += sums.product(requests, len(split), k) * falling
+    found = total / arb(k) ** powers.count(0)
+    if plain:
+        return found
+    assert sums is not None
+    sizes = [law.mean(0.0, parts[r], parts[r]).abs_upper() for r in powers]
+    size = prod((81 * arb(k) * x * x for x in sizes[1:]), start=81 * arb(k) * sizes[0] * sizes[0])
+    return found / arb(sum(powers)).gamma() + sums.aliases(sum(powers), size.abs_upper() ** arb("0.25"))
