@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,16 +48,8 @@ def read_assignments(
         if not equals or not key or not study:
             expected = "STUDY.key=value" if default_study is None else "key=value"
             raise InputError(f"--set {assignment}: expected {expected}")
-        found.setdefault(study, {})[key] = _value(text.strip())
+        found.setdefault(study, {})[key] = files.toml_value(text.strip())
     return found
-
-
-def _value(text: str) -> Any:
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    return parsed["value"] if set(parsed) == {"value"} else text
 
 
 def settings_of(study: Study, *overrides: Mapping[str, Mapping[str, Any]], quick: bool = False) -> Settings:

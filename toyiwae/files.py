@@ -63,7 +63,14 @@ def reading(path: str | os.PathLike[str], expected: str) -> Iterator[BinaryIO]:
 
 
 def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
-    """Writes a file (text as UTF-8) all or nothing: into a new file beside it, which then takes its name.
+    """Writes a file (text as UTF-8) all or nothing, as `replacing` does; its errors are raised."""
+    with replacing(path) as stream:
+        stream.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A new file beside `path` to write into, which takes its name at the end of the block, and goes if that fails.
 
     A reader sees the old file or the new one, also after a crash; a symbolic link stays one.
 
@@ -77,13 +84,24 @@ def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         with open(part, "xb") as stream:
-            stream.write(content.encode("utf-8") if isinstance(content, str) else content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(part, target)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say where
+            error.filename = str(path)
         raise
+
+
+def toml_value(text: str) -> Any:
+    """The value that a text writes in TOML (`[1, 8]`, `0.5`, `true`); what is not TOML is the text itself."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return parsed["value"] if set(parsed) == {"value"} else text
 
 
 def toml_text(tables: Mapping[str, Mapping[str, Any]]) -> str:

@@ -99,17 +99,18 @@ def mnist_problem(
 def _images(images: Any, test_images: Any) -> tuple[np.ndarray, np.ndarray]:
     """Training images and those to evaluate, [N, pixels] each, uint8 or ink in [0, 1]."""
     if isinstance(images, (str, os.PathLike)):
-        train = _flat(read_idx(find_idx(images, "train")), "images")
+        train = flat_images(read_idx(find_idx(images, "train")), "images")
         held = read_idx(find_idx(images, "t10k")) if test_images is None else test_images
     else:
-        train = _flat(images, "images")
+        train = flat_images(images, "images")
         held = train if test_images is None else test_images
-    held = _flat(held, "test_images")
+    held = flat_images(held, "test_images")
     checks.axis(held, -1, train.shape[1], "test_images", f"images have {train.shape[1]} pixels")
     return train, held
 
 
-def _flat(images: Any, field: str) -> np.ndarray:
+def flat_images(images: Any, field: str) -> np.ndarray:
+    """Images as [N, pixels], uint8 or ink in [0, 1]; InputError for others."""
     array = np.asarray(images)
     if array.dtype == bool:
         array = 255 * array.astype(np.uint8)
