@@ -49,6 +49,10 @@ def made(kind, stack):
             **options,
         )
         twin = naive_networks.Naive(proposal, LATENTS, 0.02)
+    elif kind == "two layers":
+        sizes = {"latents": (3, 2), "hidden": (7,), "inner_hidden": (4,)}
+        model = models.two_layer_vae(seeds, mean, dtype=torch.float64, **sizes)
+        twin = naive_networks.NaiveTwoLayers((3, 2))
     else:
         model = models.bernoulli_vae(seeds, mean, hidden=(7, 6), proposal=kind, **options)
         twin = naive_networks.Naive(kind, LATENTS)
@@ -58,7 +62,7 @@ def made(kind, stack):
     return model, twin
 
 
-KINDS = ("linear", "linear, full", "mean_field", "full", "bernoulli")
+KINDS = ("linear", "linear, full", "mean_field", "full", "bernoulli", "two layers")
 
 
 def rules_for(kind):
@@ -114,7 +118,7 @@ def trained(kind, stack, steps=20):
     return model.parameters
 
 
-@pytest.mark.parametrize("kind", ["linear", "mean_field", "bernoulli"])
+@pytest.mark.parametrize("kind", ["linear", "mean_field", "bernoulli", "two layers"])
 def test_a_member_of_a_stack_is_the_run_alone(kind):
     stack = rules_for(kind)[::3]
     together = trained(kind, stack)

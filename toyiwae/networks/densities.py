@@ -165,6 +165,18 @@ class StandardNormal:
         return {}
 
 
+class Flat(StandardNormal):
+    """No density of its own: for particles whose density another model gives."""
+
+    def log_density(self, parameters: Parameters, z: Tensor) -> Tensor:
+        """Zeros `[E, T, B]`."""
+        return z.new_zeros(z.shape[:-1])
+
+    def add_slope(self, slope: Tensor, z: Tensor) -> Tensor:
+        """The slope as it is."""
+        return slope
+
+
 class BernoulliPrior:
     """`p(z) = Π Bernoulli(z_i; σ(π_i))` with learnt logits π, `prior.logit` `[E, D]`."""
 
@@ -253,3 +265,18 @@ class Gaussian:
         if not self.per_pixel:
             by_var = by_var.sum(-1, keepdim=True)
         return {"noise.log_var": by_var * parameters["noise.log_var"].exp()}
+
+
+class GaussianWithStd(Bernoulli):
+    """`p(x|z) = N(x; m, diag(s²))`, with the means m and log s from the decoder `[..., 2 D_x]`."""
+
+    def forward(self, parameters: Parameters, x: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+        """`log p(x|z)` `[E, T, B]`, and its slope `(r/s, r² − 1)` in m and log s, with `r = (x − m)/s`.
+
+        The derivative by x is that by m with the other sign.
+        """
+        mean, log_std = out.chunk(2, -1)
+        std = log_std.exp()
+        residual = (x[:, None] - mean) / std
+        log_p = -0.5 * residual.square().sum(-1) - log_std.sum(-1) - 0.5 * x.shape[-1] * _LOG_TWO_PI
+        return log_p, torch.cat([residual / std, residual.square() - 1.0], -1)

@@ -111,14 +111,18 @@ class LatentModel:
             b: of the path.
             c: of the score.
         """
+        gradients, slope = self.decode_backward(found, a)
+        return gradients, self.proposal.backward(found.sample, slope, b, c)
+
+    def decode_backward(self, found: Weighted, a: Tensor) -> tuple[Gradients, Tensor]:
+        """Gradients of `Σ a log p(x, z)` by the model's parameters, and `∂ log p(x, z)/∂z` `[E, T, B, D]` without a."""
         gradients, slope = self.decoder.backward(
             self.parameters, found.inputs, found.slope.flatten(1, 2), a.flatten(1), down=self.reparameterised
         )
         z = found.sample.z
         gradients |= self.likelihood.gradients(self.parameters, found.slope, a)
         gradients |= self.prior.gradients(self.parameters, z, a)
-        slope = z if slope is None else self.prior.add_slope(slope.view_as(z), z)
-        return gradients, self.proposal.backward(found.sample, slope, b, c)
+        return gradients, z if slope is None else self.prior.add_slope(slope.view_as(z), z)
 
     def encode_backward(self, encoded: Encoded, upstream: Tensor) -> Gradients:
         """Gradients by the encoder's parameters of the statistics' gradient `[E, B, S]`."""
@@ -132,12 +136,10 @@ class LatentModel:
             member: which.
 
         Raises:
-            InputError: a decoder that is not linear, a likelihood or a proposal that is not Gaussian.
+            InputError: a decoder that is not linear, or a likelihood that is not Gaussian.
         """
-        if self.decoder.depth != 1 or not isinstance(self.likelihood, Gaussian) or not self.reparameterised:
-            raise InputError(
-                "exact answers need a linear decoder, a Gaussian likelihood and a Gaussian proposal"
-            )
+        if self.decoder.depth != 1 or not isinstance(self.likelihood, Gaussian):
+            raise InputError("exact answers need a linear decoder and a Gaussian likelihood")
         x = torch.as_tensor(x).to(self.parameters["noise.log_var"])
         stats = self.encode(x.expand(len(self.parameters["noise.log_var"]), *x.shape)).stats[member]
         weight, bias = (self.parameters[f"decoder.0.{name}"][member] for name in ("weight", "bias"))

@@ -64,6 +64,7 @@ class Network:
         upstream: Tensor,
         scale: Tensor | None = None,
         *,
+        own: bool = True,
         down: bool = True,
     ) -> tuple[Gradients, Tensor | None]:
         """Gradients of `Σ_n s_n upstream_n · y_n` by the parameters, and `upstream · ∂y/∂x`, which has no s.
@@ -73,12 +74,14 @@ class Network:
             inputs: what `forward` handed back.
             upstream: gradients at the output `[E, N, out]`.
             scale: s `[E, N]`; ones if not given.
+            own: whether gradients by the parameters are wanted.
             down: whether the gradient by the input is wanted.
         """
         gradients: Gradients = {}
         for i in reversed(range(self.depth)):
             x, (weight, _) = inputs[i], self._layer(parameters, i)
-            gradients |= self._slopes(i, x, upstream, scale)
+            if own:
+                gradients |= self._slopes(i, x, upstream, scale)
             if i == 0 and not down:
                 return gradients, None
             upstream = torch.bmm(upstream, weight.mT)

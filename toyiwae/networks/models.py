@@ -8,10 +8,20 @@ from typing import Any
 import torch
 
 from toyiwae.errors import InputError
-from toyiwae.networks.densities import PROPOSALS, Bernoulli, BernoulliPrior, Gaussian, StandardNormal
+from toyiwae.networks.densities import (
+    PROPOSALS,
+    Bernoulli,
+    BernoulliPrior,
+    Flat,
+    Gaussian,
+    GaussianWithStd,
+    MeanField,
+    StandardNormal,
+)
 from toyiwae.networks.latent import LatentModel
 from toyiwae.networks.layers import Network
 from toyiwae.networks.noise import Noise
+from toyiwae.networks.two_layers import TwoLayerModel
 
 Tensor = torch.Tensor
 
@@ -90,9 +100,53 @@ def bernoulli_vae(
     family = _proposal(proposal, tuple(PROPOSALS))
     encoder = Network("encoder", (len(mean), *hidden, family.width(latents)))
     decoder = Network("decoder", (latents, *reversed(hidden), len(mean)))
-    starts = {f"decoder.{len(hidden)}.bias": torch.logit(mean.clamp(CLIPPED, 1.0 - CLIPPED))}
+    starts = {f"decoder.{len(hidden)}.bias": _logit(mean)}
     prior = StandardNormal() if family.reparameterised else BernoulliPrior()
     return _made(seeds, encoder, decoder, family, prior, Bernoulli(), starts, device, dtype)
+
+
+def two_layer_vae(
+    seeds: Sequence[int],
+    data_mean: Any,
+    *,
+    latents: tuple[int, int] = (100, 50),
+    hidden: Sequence[int] = (200, 200),
+    inner_hidden: Sequence[int] = (100, 100),
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> TwoLayerModel:
+    """Two stochastic layers, Bernoulli pixels: `D_x-200-200-100` and `100-100-100-50`, and their mirrors.
+
+    Args:
+        seeds: the members'.
+        data_mean: as for `bernoulli_vae`.
+        latents: of the layer next to the pixels, and of the one above.
+        hidden: widths of the hidden layers between pixels and the first latents, in the encoder's order.
+        inner_hidden: those between the latents.
+        device: where the parameters are.
+        dtype: of the parameters.
+
+    References:
+        burda2016iwae
+    """
+    mean = _mean(data_mean)
+    first, second = latents
+    outer = (
+        Network("encoder", (len(mean), *hidden, 2 * first)),
+        Network("decoder", (first, *reversed(hidden), len(mean))),
+    )
+    inner = (
+        Network("inner_encoder", (first, *inner_hidden, 2 * second)),
+        Network("inner_decoder", (second, *reversed(inner_hidden), 2 * first)),
+    )
+    starts = {f"decoder.{len(hidden)}.bias": _logit(mean)}
+    shapes = {name: shape for network in (*outer, *inner) for name, shape in network.shapes().items()}
+    parameters = initial(shapes, starts, seeds, device, dtype)
+    return TwoLayerModel(
+        LatentModel(*outer, MeanField, Flat(), Bernoulli(), parameters),
+        LatentModel(*inner, MeanField, StandardNormal(), GaussianWithStd(), parameters),
+        parameters,
+    )
 
 
 def _made(
@@ -145,6 +199,11 @@ def _mean(data_mean: Any) -> Tensor:
             f"data_mean has shape {tuple(mean.shape)}: expected a finite mean for each pixel, [D_x]"
         )
     return mean.cpu()
+
+
+def _logit(mean: Tensor) -> Tensor:
+    """Logits of a pixel's clipped mean."""
+    return torch.logit(mean.clamp(CLIPPED, 1.0 - CLIPPED))
 
 
 def _proposal(name: str, known: tuple[str, ...]) -> Any:

@@ -11,20 +11,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 
 from toyiwae import estimators, weights
 from toyiwae.errors import InputError
 from toyiwae.estimators import Estimator
-from toyiwae.networks.latent import LatentModel, Weighted
+from toyiwae.networks.latent import LatentModel
 from toyiwae.networks.members import Member, particles_of, refuse_path
 from toyiwae.networks.noise import Noise, block
+from toyiwae.networks.two_layers import TwoLayerModel
 
 Tensor = torch.Tensor
 
 BUDGET = {"cpu": 2**28, "cuda": 2**34}
 """Bytes of activations held at once, by type of device."""
+
+
+StackedModel = LatentModel | TwoLayerModel
+"""A model with a member axis."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +50,7 @@ class StepResult:
 
 @torch.no_grad()
 def step(
-    model: LatentModel, members: Sequence[Member], x: Tensor, noise: Noise, *, chunk: int | None = None
+    model: StackedModel, members: Sequence[Member], x: Tensor, noise: Noise, *, chunk: int | None = None
 ) -> StepResult:
     """Gradients of one batch for every member.
 
@@ -64,7 +70,7 @@ def step(
         raise InputError(f"x has shape {tuple(x.shape)}: expected [{len(members)}, B, {model.dim_x}]")
     encoded = model.encode(x)
 
-    def weigh(where: slice) -> Weighted:
+    def weigh(where: slice) -> Any:
         return model.weigh(x, encoded.stats, model.draw(noise, plan.particles, x.shape[1], where))
 
     first, *others = _chunks(model, plan.particles, x, chunk)
@@ -150,7 +156,7 @@ def _plan(members: tuple[Member, ...], reparameterised: bool) -> _Plan:
     return _Plan(particles, tuple(groups))
 
 
-def _chunks(model: LatentModel, particles: int, x: Tensor, chunk: int | None) -> list[slice]:
+def _chunks(model: StackedModel, particles: int, x: Tensor, chunk: int | None) -> list[slice]:
     """The particles' axis in pieces of whole blocks of noise."""
     members, images = x.shape[:2]
     if chunk is None:
