@@ -1,5 +1,8 @@
 """The training step: gradients beside naive autograd, chunks beside one pass, a stack beside its members alone."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -13,6 +16,7 @@ from toyiwae.networks.optim import Adam
 from toyiwae.networks.step import step
 
 DIM_X, LATENTS, IMAGES = 12, 5, 4
+PAGE = (Path(__file__).resolve().parents[1] / "docs/networks.md").read_text(encoding="utf-8")
 FAMILIES = [family.name for family in estimators.all()]
 SIZES = ((2, 6), (3, 4))
 
@@ -143,3 +147,9 @@ def test_members_that_do_not_fit_are_refused():
         step(made("bernoulli", members()[:1])[0], members(["iwae"]), images(1), Noise((1,)))
     with pytest.raises(InputError, match=r"x has shape \(2, 4, 12\): expected \[1, B, 12\]"):
         step(made("linear", members()[:1])[0], members(["iwae"]), images(2), Noise((1,)))
+
+
+def test_the_documented_step_runs(capsys):
+    block = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)[0]
+    exec(compile(block, "docs/networks.md", "exec"), {})
+    assert capsys.readouterr().out == "torch.Size([2]) torch.Size([2])\n"

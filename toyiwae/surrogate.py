@@ -108,6 +108,7 @@ class Rules:
         return a, b, c
 
 
+@torch.enable_grad()
 def gradients(
     densities: Densities,
     theta: Parameters,

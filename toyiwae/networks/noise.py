@@ -71,6 +71,10 @@ class Noise:
         ]
         return torch.stack(orders)
 
+    def key(self, purpose: str, number: int) -> int:
+        """A seed of the first member for a block of numbers that others draw, fewer than 2¹² of them in a step."""
+        return scrambled(_start(self.seeds[0], purpose) + (self.step << 12) + number)
+
     def _draw(
         self, fill: Callable, purpose: str, length: int, inner: tuple[int, ...], where: slice | None
     ) -> Tensor:

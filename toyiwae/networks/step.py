@@ -22,6 +22,7 @@ from toyiwae.networks.latent import LatentModel
 from toyiwae.networks.members import Member, particles_of, refuse_path
 from toyiwae.networks.noise import Noise, block
 from toyiwae.networks.two_layers import TwoLayerModel
+from toyiwae.networks.users import ModuleModel
 
 Tensor = torch.Tensor
 
@@ -50,12 +51,17 @@ class StepResult:
 
 @torch.no_grad()
 def step(
-    model: StackedModel, members: Sequence[Member], x: Tensor, noise: Noise, *, chunk: int | None = None
+    model: StackedModel | ModuleModel,
+    members: Sequence[Member],
+    x: Tensor,
+    noise: Noise,
+    *,
+    chunk: int | None = None,
 ) -> StepResult:
     """Gradients of one batch for every member.
 
     Args:
-        model: with E members' parameters.
+        model: with E members' parameters; a user's module has one.
         members: E of them, all with the same M·K.
         x: images `[E, B, D_x]`, in the model's dtype.
         noise: of this step; its seeds are the members'.
@@ -65,6 +71,8 @@ def step(
     Raises:
         InputError: members that do not fit the model or each other, an estimator that needs reparameterised particles.
     """
+    if isinstance(model, ModuleModel):
+        return _module_step(model, members, x, noise, chunk)
     plan = _plan(tuple(members), model.reparameterised)
     if x.ndim != 3 or len(x) != len(members) or x.shape[-1] != model.dim_x:
         raise InputError(f"x has shape {tuple(x.shape)}: expected [{len(members)}, B, {model.dim_x}]")
@@ -88,6 +96,21 @@ def step(
             gradients = {name: some[name] + gradients.get(name, 0.0) for name in some}
     gradients |= model.encode_backward(encoded, upstream)
     return StepResult(gradients, *plan.metrics(log_w))
+
+
+def _module_step(
+    model: ModuleModel, members: Sequence[Member], x: Tensor, noise: Noise, chunk: int | None
+) -> StepResult:
+    """The step of a user's module.
+
+    Raises:
+        InputError: more than one member.
+    """
+    if len(members) != 1 or len(x) != 1:
+        raise InputError(f"a module of yours is trained alone: expected one member, not {len(members)}")
+    found = model.gradients(members[0], x[0], noise, chunk)
+    gradients = {name: (slope + found.phi[name])[None] for name, slope in found.theta.items()}
+    return StepResult(gradients, found.value.mean()[None], weights.ess(found.log_w).mean()[None])
 
 
 @dataclass(frozen=True)

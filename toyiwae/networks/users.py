@@ -1,0 +1,118 @@
+"""A user's own torch module as a model: `log_joint(x, z)` and `encode(x)`, one member, two backward passes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from toyiwae.errors import InputError
+from toyiwae.networks.members import Member
+from toyiwae.networks.noise import Noise
+from toyiwae.surrogate import Densities, Surrogate, gradients
+
+Tensor = torch.Tensor
+
+BLOCK = 64
+"""Particles that are drawn together."""
+
+_MIXING = (torch.nn.modules.batchnorm._BatchNorm, torch.nn.modules.dropout._DropoutNd)
+
+
+class ModuleModel:
+    """A module with two methods, for B images and n particles of each.
+
+        encode(x [B, …]) -> a torch Distribution of z with batch shape [B]
+        log_joint(x, z [n, B, …]) -> log p(x, z) [n, B]
+
+    Attributes:
+        parameters: name -> view `[1, …]` of the module's parameters: what changes them changes the module.
+    """
+
+    def __init__(self, module: torch.nn.Module):
+        """Takes the module as it is.
+
+        Raises:
+            InputError: a method that is missing, layers that mix the batch or draw random numbers of their own.
+        """
+        for name in ("encode", "log_joint"):
+            if not callable(getattr(module, name, None)):
+                raise InputError(
+                    f"{type(module).__name__} has no method {name}: expected encode(x) and log_joint(x, z)"
+                )
+        for name, layer in module.named_modules():
+            if isinstance(layer, _MIXING):
+                raise InputError(
+                    f"{name} is a {type(layer).__name__}: particles must neither depend on the rest of the batch nor on"
+                    " random numbers that cannot be drawn again"
+                )
+        self.parameters = {name: value.detach()[None] for name, value in module.named_parameters()}
+        self._caller = _Caller(module)
+
+    def gradients(self, member: Member, x: Tensor, noise: Noise, chunk: int | None = None) -> Surrogate:
+        """Gradients of the mean over a batch; a parameter that both methods use gets the sum of both parts.
+
+        Args:
+            member: whose rules.
+            x: images `[B, …]`.
+            noise: of the step.
+            chunk: particles of each image held at once, rounded up to a multiple of `BLOCK`; by default all.
+
+        Raises:
+            InputError: an encoder whose answer is no distribution, or one that is not reparameterised where the
+                estimator needs that.
+        """
+
+        def sample(phi: Any, where: slice) -> Tensor:
+            q = self._encoded(phi, x)
+            starts = range(where.start, where.stop, BLOCK)
+            draws = [_drawn(q, noise, first // BLOCK, min(BLOCK, where.stop - first)) for first in starts]
+            return torch.cat(draws)
+
+        densities = Densities(
+            lambda theta, z: self._call(theta, "log_joint", x, z).mT,
+            lambda phi, z: self._encoded(phi, x).log_prob(z).mT,
+            sample,
+        )
+        own = {name: value[0] for name, value in self.parameters.items()}
+        rules: dict[str, Any] = {
+            "model": member.model,
+            "proposal": member.proposal,
+            "M": member.M,
+            "K": member.K,
+        }
+        size = member.particles if chunk is None else -(-chunk // BLOCK) * BLOCK
+        return gradients(densities, own, own, lambda where: where, chunk=size, **rules)
+
+    def _encoded(self, phi: Any, x: Tensor) -> torch.distributions.Distribution:
+        q = self._call(phi, "encode", x)
+        if not isinstance(q, torch.distributions.Distribution) or q.batch_shape != x.shape[:1]:
+            shape = f" of batch shape {tuple(q.batch_shape)}" if hasattr(q, "batch_shape") else ""
+            raise InputError(
+                f"encode returned a {type(q).__name__}{shape}: expected a Distribution, ({len(x)},)"
+            )
+        return q
+
+    def _call(self, parameters: Any, method: str, *args: Tensor) -> Any:
+        named = {f"module.{name}": value for name, value in parameters.items()}
+        return torch.func.functional_call(self._caller, named, (method, *args))
+
+
+class _Caller(torch.nn.Module):
+    """Calls any method of a module, so that it can be called with other parameters."""
+
+    def __init__(self, module: torch.nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, method: str, *args: Tensor) -> Any:
+        """The method's answer."""
+        return getattr(self.module, method)(*args)
+
+
+def _drawn(q: torch.distributions.Distribution, noise: Noise, number: int, count: int) -> Tensor:
+    """A block of particles `[n, B, …]`: distributions read torch's own generator, which is put back afterwards."""
+    device = torch.device(noise.device)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(noise.key("particles", number))
+        return q.rsample((count,)) if q.has_rsample else q.sample((count,))
