@@ -33,7 +33,7 @@ class Module(torch.nn.Module):
             value.data = torch.randn(value.shape, generator=generator, dtype=torch.float64) * 0.7
         self.discrete, self.seen = discrete, []
 
-    def encode(self, x):
+    def encode(self, x) -> torch.distributions.Distribution:
         stats = self.encoder(x)
         if self.discrete:
             return independent(torch.distributions.Bernoulli(logits=stats), 1)
@@ -68,7 +68,7 @@ def renamed(gradients):
 def test_gradients_are_those_of_naive_autograd_in_chunks_too(names):
     """150 particles: three blocks."""
     module = Module()
-    model, member = ModuleModel(module), Member(*names, 3, 50, 9)
+    model, member = ModuleModel(module), Member(names[0], names[1], 3, 50, 9)
     x, noise = torch.rand(1, IMAGES, DIM_X, dtype=torch.float64), Noise((9,), 2, dtype=torch.float64)
     state = torch.get_rng_state()
     result = step(model, [member], x, noise)
@@ -88,14 +88,14 @@ def test_training_changes_the_module():
     module = Module(discrete=True)
     model, member = ModuleModel(module), Member("vimco_arithmetic", "vimco_arithmetic", 1, 4, 0, 0.01)
     adam, noise = Adam(model.parameters, [0.01]), Noise((0,), dtype=torch.float64)
-    before = module.decoder.weight.detach().clone()
+    before = module.encoder.weight.detach().clone()
     x = torch.rand(1, IMAGES, DIM_X, dtype=torch.float64)
     bounds = [0.0]
     for number in range(60):
         result = step(model, [member], x, noise.at(number))
         adam.step(result.gradients)
         bounds.append(float(result.bound))
-    assert not torch.equal(module.decoder.weight, before)
+    assert not torch.equal(module.encoder.weight, before)
     assert sum(bounds[-10:]) > sum(bounds[1:11])
 
 
@@ -113,9 +113,12 @@ def test_what_cannot_work_is_refused():
         ModuleModel(mixing)
     with pytest.raises(InputError, match="expected one member, not 2"):
         step(ModuleModel(Module()), [Member("iwae", "iwae", 1, 4, 0)] * 2, x, noise)
-    wrong = Module()
-    wrong.encode = lambda x: normal(wrong.encoder(x), 1.0)
+
+    class Wrong(Module):
+        def encode(self, x):
+            return normal(self.encoder(x), 1.0)
+
     with pytest.raises(
         InputError, match=r"encode returned a Normal of batch shape \(3, 4\): expected a Distribution"
     ):
-        step(ModuleModel(wrong), [Member("iwae", "iwae", 1, 4, 0)], x, noise)
+        step(ModuleModel(Wrong()), [Member("iwae", "iwae", 1, 4, 0)], x, noise)
