@@ -22,13 +22,9 @@ class Module(torch.nn.Module):
     def __init__(self, discrete=False):
         super().__init__()
         generator = torch.Generator().manual_seed(4)
-        sizes = {
-            "encoder": (DIM_X, DIM_Z if discrete else 2 * DIM_Z),
-            "decoder": (DIM_Z, DIM_X),
-            "other": (1, 1),
-        }
-        for name, size in sizes.items():
-            setattr(self, name, torch.nn.Linear(*size).double())
+        self.encoder = torch.nn.Linear(DIM_X, DIM_Z if discrete else 2 * DIM_Z).double()
+        self.decoder: torch.nn.Module = torch.nn.Linear(DIM_Z, DIM_X).double()
+        self.other = torch.nn.Linear(1, 1).double()
         for value in self.parameters():
             value.data = torch.randn(value.shape, generator=generator, dtype=torch.float64) * 0.7
         self.discrete, self.seen = discrete, []
