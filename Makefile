@@ -51,10 +51,11 @@ test-slow: $(READY)  ## the long tests alone
 test-all: $(READY)  ## all tests, the long ones too
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -m 'slow or not slow'
 
-certify: $(READY)  ## hours: 1,000 random problems against 30 digits, 200 enclosures, 300 runs of the conformance suite
+certify: $(READY)  ## hours: 1,000 random problems against 30 digits, 200 enclosures, 300 runs of the suite, 50 kills
 	$(PY) -m tests.certify
 	$(PY) -m tests.test_enclosure
 	$(PY) -m tests.calibrate
+	$(PY) -m tests.crashes 50
 
 lint: $(READY)  ## ruff and pyright
 	$(PY) -m ruff check .

@@ -10,7 +10,7 @@ from scipy.special import chdtr, chdtrc
 
 from toyiwae import InputError
 from toyiwae.networks.data import fetch
-from toyiwae.networks.data.images import images, of_arrays
+from toyiwae.networks.data.images import images_named, of_arrays
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases" / "data" / "idx"
 MNIST = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
@@ -28,18 +28,18 @@ def idx_folder(folder: Path, train: np.ndarray = GREY[:40], test: np.ndarray = G
 
 def test_digits_are_scikit_learns():
     pytest.importorskip("sklearn")
-    digits = images("digits")
+    digits = images_named("digits")
     assert (digits.train.shape, digits.test.shape, digits.size) == ((1500, 64), (297, 64), (8, 8))
     assert set(np.unique(digits.train * 16)) == set(range(17))
     assert digits.description == "digits, grey"
     few = digits.first(7, 3)
     np.testing.assert_array_equal(few.train, digits.train[:7])
     assert len(few.test) == 3
-    assert few.content_hash != digits.content_hash == images("digits").content_hash
+    assert few.content_hash != digits.content_hash == images_named("digits").content_hash
 
 
 def test_folders_of_idx_files_are_read_under_their_own_name(tmp_path):
-    found = images("idx", idx_folder(tmp_path / "fashion"))
+    found = images_named("idx", idx_folder(tmp_path / "fashion"))
     np.testing.assert_array_equal(found.train, GREY[:40].reshape(40, 20))
     np.testing.assert_array_equal(found.test, GREY[40:].reshape(20, 20))
     assert (found.name, found.size, found.train.dtype) == ("fashion", (4, 5), np.uint8)
@@ -103,11 +103,14 @@ REFUSED = {
         lambda _: of_arrays("m", GREY, GREY).binarised("threshold"),
         "binarisation is 'threshold': expected dynamic, fixed, grey",
     ),
-    "name": (lambda _: images("mnits"), "data.name is 'mnits': expected digits, mnist or idx"),
-    "no folder": (lambda _: images("idx"), "data.name is idx: expected the folder of the files"),
-    "not fetched": (lambda p: images("mnist", p / "x"), "run `toyiwae data fetch mnist`, or give --data-dir"),
+    "name": (lambda _: images_named("mnits"), "data.name is 'mnits': expected digits, mnist or idx"),
+    "no folder": (lambda _: images_named("idx"), "data.name is idx: expected the folder of the files"),
+    "not fetched": (
+        lambda p: images_named("mnist", p / "x"),
+        "run `toyiwae data fetch mnist`, or give --data-dir",
+    ),
     "not MNIST's": (
-        lambda p: images("mnist", idx_folder(p)),
+        lambda p: images_named("mnist", idx_folder(p)),
         "train-images-idx3-ubyte' is not mnist's (by its SHA-256): fetch it again, or set data.name = \"idx\"",
     ),
 }
@@ -133,15 +136,15 @@ def test_the_shared_idx_files_are_read_or_refused_in_one_line(tmp_path):
             end = ".gz" if path.suffix == ".gz" else ""
             (home / f"{split}-images-idx3-ubyte{end}").write_bytes(path.read_bytes())
         if path.name.startswith(("good", "gzip-in-disguise", "t10k")):
-            assert len(images("idx", home).train)
+            assert len(images_named("idx", home).train)
         else:
             with pytest.raises(InputError) as caught:
-                images("idx", home)
+                images_named("idx", home)
             assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.skipif(not MNIST.is_dir(), reason="MNIST's files do not stand beside this clone")
 def test_mnist_itself():
-    found = images("mnist", MNIST)
+    found = images_named("mnist", MNIST)
     assert (found.train.shape, found.test.shape, found.size) == ((60_000, 784), (10_000, 784), (28, 28))
     assert fetch.fetch("mnist", MNIST, mirrors=["http://127.0.0.1:9/"]) == MNIST  # nothing to fetch

@@ -5,6 +5,7 @@ from toyiwae import estimators as estimators
 from toyiwae.conformance.api import check as check
 from toyiwae.conformance.report import CheckReport as CheckReport
 from toyiwae.errors import CostWarning as CostWarning
+from toyiwae.errors import DivergenceError as DivergenceError
 from toyiwae.errors import InputError as InputError
 from toyiwae.errors import InputWarning as InputWarning
 from toyiwae.errors import MissingMomentError as MissingMomentError
@@ -16,6 +17,9 @@ from toyiwae.forms import Coefficients as Coefficients
 from toyiwae.forms import Form as Form
 from toyiwae.montecarlo import EstimateResult as EstimateResult
 from toyiwae.montecarlo import estimate as estimate
+from toyiwae.networks.runs.run import Run as Run
+from toyiwae.networks.runs.run import load_run as load_run
+from toyiwae.networks.runs.train import train as train
 from toyiwae.oracle.closed_form.renyi import ClosedForms as ClosedForms
 from toyiwae.oracle.series import expansions as series  # noqa: F401 (public under this name)
 from toyiwae.oracle.series import symbolic as symbolic

@@ -17,6 +17,10 @@ class PrecisionError(ToyiwaeError, ArithmeticError):
     """A value cannot be computed to the promised accuracy; the message names the range at fault."""
 
 
+class DivergenceError(ToyiwaeError, ArithmeticError):
+    """A training's bound or parameters are not finite; names the member, the step and the last good checkpoint."""
+
+
 class MissingExtraError(ToyiwaeError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 

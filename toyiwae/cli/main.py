@@ -1,8 +1,8 @@
-"""The command line: `toyiwae exact | estimate | check | list`. It parses and prints; the library does the rest.
+"""The command line: `toyiwae exact | estimate | check | list | train | data`; the library does the work.
 
 Commands return the whole text of their answer, and `main` writes it, so that an error leaves nothing on
-standard output. Exit codes: 0 done; 1 `check`: does not conform; 2 bad input, with one line on standard error, or
-`check`: cannot be judged; 130 interrupted; 141 the reader of the output went away.
+standard output. Exit codes: 0 done; 1 `check`: does not conform, `train`: a bound is not finite; 2 bad input, with one
+line on standard error, or `check`: cannot be judged; 130 interrupted; 141 the reader of the output went away.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Annotated, Any
 import typer
 
 import toyiwae
-from toyiwae.cli import console
-from toyiwae.errors import CostWarning, InputWarning
+from toyiwae.cli import console, networks
+from toyiwae.errors import CostWarning, DivergenceError, InputWarning
 
 # The base of typer's usage errors; click's own, or a copy inside typer, depending on typer's version.
 _ClickException: type[Exception] = next(
@@ -32,6 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(networks.data, name="data")
 
 _Problem = Annotated[Path, typer.Argument(metavar="PROBLEM.toml", help="problem file", show_default=False)]
 _Names = list[str] | None
@@ -88,7 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _ClickException as error:
         return console.refuse(f"{error.format_message()}{_pointer(error)}")  # pyright: ignore[reportAttributeAccessIssue]
     except console.EXPECTED as error:
-        return console.refuse(console.in_words(error))
+        code = console.refuse(console.in_words(error))
+        return 1 if isinstance(error, DivergenceError) else code
 
 
 def _run(argv: list[str]) -> str | int:
@@ -252,6 +255,9 @@ def list_(json: _Json = False) -> str:
 
     entries = listing.entries()
     return _dumps({"estimators": entries}) if json else console.text(listing.show, entries)
+
+
+app.command()(networks.train)
 
 
 def _settings(

@@ -108,7 +108,7 @@ class Images:
         return replace(self, train=train, test=test, binarisation="fixed", binarisation_seed=seed)
 
 
-def images(name: str, folder: Any = None) -> Images:
+def images_named(name: str, folder: Any = None) -> Images:
     """A data set's images, grey.
 
     Args:

@@ -1,0 +1,188 @@
+"""A run: settings, images, the model with its parameters, and what was measured while it was trained."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from toyiwae.arguments import whole_number
+from toyiwae.errors import InputError
+from toyiwae.extras import import_extra
+from toyiwae.networks import models
+from toyiwae.networks.data.images import Images, images_named
+from toyiwae.networks.members import Member, refuse_path
+from toyiwae.networks.noise import Noise
+from toyiwae.networks.runs import checkpoints
+from toyiwae.networks.runs.settings import Settings, read
+
+Tensor = torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A trained model and where it comes from.
+
+    Attributes:
+        settings: all of them.
+        members: of the stack, in the order of the member axis E.
+        model: with the parameters `[E, ...]` after `step` steps.
+        images: training and test images, with their binarisation.
+        step: steps made.
+        metrics: a record for every line of `metrics.jsonl`: step, epoch, data, and bound and ess `[E]`.
+        folder: of the run; None if nothing was written.
+    """
+
+    settings: Settings
+    members: tuple[Member, ...]
+    model: Any
+    images: Images
+    step: int
+    metrics: tuple[Mapping[str, Any], ...] = ()
+    folder: Path | None = None
+
+    @property
+    def noise(self) -> Noise:
+        """The members' random numbers, on the model's device and in its dtype."""
+        return noise_of(self.settings, self.members)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for strict JSON: settings, and for every member its last bound and effective sample size."""
+        last = self.metrics[-1] if self.metrics else {"bound": [None] * len(self.members)}
+        return {
+            "step": self.step,
+            "data": self.images.description,
+            "members": [
+                {**vars(member), "bound": last["bound"][index], "ess": last.get("ess", last["bound"])[index]}
+                for index, member in enumerate(self.members)
+            ],
+            "settings": self.settings.plain(),
+        }
+
+    def to_dataframe(self) -> Any:
+        """A pandas data frame with a row for every line of the metrics and every member.
+
+        Raises:
+            MissingExtraError: if pandas is not installed; the message names the extra.
+        """
+        pandas = import_extra("pandas", extra="analysis", purpose="to_dataframe()")
+        return pandas.DataFrame(
+            [
+                {**line, **vars(member), "bound": line["bound"][index], "ess": line["ess"][index]}
+                for line in self.metrics
+                for index, member in enumerate(self.members)
+            ]
+        )
+
+
+def load_run(
+    path: str | os.PathLike[str],
+    *,
+    step: int | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    images: Images | None = None,
+) -> Run:
+    """The run in a folder, as it was at a checkpoint.
+
+    Args:
+        path: the folder.
+        step: of the checkpoint; by default the latest.
+        data_dir: where the IDX files of its images lie now; by default where they were.
+        images: of your own, grey, if it was trained on such.
+
+    Raises:
+        InputError: no run or no such checkpoint there, damaged files, or other images than it was trained on.
+    """
+    home = Path(path)
+    if not (home / "settings.toml").is_file():
+        raise InputError(f"no run in {str(home)!r}: expected a folder that `toyiwae train` wrote")
+    settings = read(home / "settings.toml")
+    folder = home / "checkpoints"
+    found = {checkpoints.step_of(file): file for file in checkpoints.found(folder)}
+    if step is not None and whole_number(step, "step", minimum=0) not in found:
+        raise InputError(
+            f"step is {step}: expected one of {', '.join(map(str, found)) or 'none'}, the checkpoints"
+        )
+    if not found:
+        raise InputError(f"no checkpoint in {str(folder)!r} yet")
+    checkpoint = checkpoints.load(found[max(found) if step is None else step])
+    run = fresh(settings, images_of(settings, data_dir, images))
+    adopt(run, checkpoint, settings.content_hash)
+    return Run(run.settings, run.members, run.model, run.images, checkpoint.step, read_metrics(home), home)
+
+
+def fresh(settings: Settings, data: Images) -> Run:
+    """A run before its first step.
+
+    Raises:
+        InputError: members that do not go with the model, more images in a batch than there are, no such device.
+    """
+    members, training = settings.stack(), settings.training
+    if training.batch > len(data.train):
+        raise InputError(
+            f"training.batch is {training.batch}: expected at most {len(data.train)}, all images"
+        )
+    noise = noise_of(settings, members)
+    options = settings.model.model_dump(exclude={"kind"})
+    ink = data.train.mean(axis=0, dtype="float64") / (255 if data.train.dtype == "uint8" else 1)
+    try:
+        model = getattr(models, settings.model.kind)(
+            noise.seeds, ink, **options, device=noise.device, dtype=noise.dtype
+        )
+    except InputError as error:
+        raise InputError(f"model: {error}") from None
+    if not model.reparameterised:
+        refuse_path(members, "binary latents have no path derivative")
+    return Run(settings, members, model, data, 0)
+
+
+def images_of(
+    settings: Settings, data_dir: str | os.PathLike[str] | None = None, own: Images | None = None
+) -> Images:
+    """The images that the settings name, or the user's own, binarised as the settings say."""
+    data = settings.data
+    grey = images_named(data.name, data_dir or data.folder or None) if own is None else own
+    return grey.first(data.train, data.test).binarised(data.binarisation, data.binarisation_seed)
+
+
+def noise_of(settings: Settings, members: tuple[Member, ...]) -> Noise:
+    """The members' random numbers, on the device and in the dtype of the training.
+
+    Raises:
+        InputError: a device that does not exist.
+    """
+    training = settings.training
+    try:
+        device = torch.device(training.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(f"training.device is {training.device!r}: {reason}; use cpu") from None
+    dtype = {"float32": torch.float32, "float64": torch.float64}[training.dtype]
+    return Noise(tuple(member.seed for member in members), device=device, dtype=dtype)
+
+
+def adopt(run: Run, checkpoint: checkpoints.Checkpoint, settings: str) -> None:
+    """Takes over the parameters of a checkpoint, in place.
+
+    Raises:
+        InputError: it belongs to other settings or other images.
+    """
+    if checkpoint.settings != settings:
+        raise InputError(f"the checkpoint of step {checkpoint.step} belongs to a run with other settings")
+    if checkpoint.images != run.images.content_hash:
+        raise InputError(f"{run.images.description}: these are other images than the run was trained on")
+    for name, parameter in run.model.parameters.items():
+        parameter.copy_(checkpoint.tensors[f"parameters.{name}"])
+
+
+def read_metrics(folder: Path) -> tuple[dict[str, Any], ...]:
+    """The lines of a run's metrics; one that was not written to its end is left out."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
+    return tuple(json.loads(line) for line in lines)

@@ -1,0 +1,284 @@
+"""Settings of a training: a TOML file, `--set key=value` over it, checked before anything is written.
+
+Members of the stack are a grid: every rule of `[[members]]`, at every seed and every learning rate of `[training]`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from toyiwae import files
+from toyiwae.checks import nearest, shown
+from toyiwae.errors import InputError
+from toyiwae.networks.members import Member, particles_of
+
+Count = Annotated[int, Field(ge=1, le=10**15)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class _Table(BaseModel):
+    """A table of the file: strict, closed, finite and frozen."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+class DataSettings(_Table):
+    """Images.
+
+    Attributes:
+        name: "digits", "mnist", or "idx" for any IDX files.
+        folder: of the IDX files; where they lie is not part of what a run is, what they hold is.
+        binarisation: "dynamic", "fixed" or "grey".
+        binarisation_seed: of a fixed one.
+        train, test: the first so many images; all if not given.
+    """
+
+    name: Literal["digits", "mnist", "idx"] = "digits"
+    folder: str = ""
+    binarisation: Literal["dynamic", "fixed", "grey"] = "dynamic"
+    binarisation_seed: Seed = 0
+    train: Count | None = None
+    test: Count | None = None
+
+
+class BernoulliVae(_Table):
+    """`toyiwae.networks.models.bernoulli_vae` and its arguments."""
+
+    kind: Literal["bernoulli_vae"]
+    latents: Count = 50
+    hidden: tuple[Count, ...] = (200, 200)
+    proposal: Literal["mean_field", "full", "bernoulli"] = "mean_field"
+
+
+class LinearGaussian(_Table):
+    """`toyiwae.networks.models.linear_gaussian` and its arguments."""
+
+    kind: Literal["linear_gaussian"]
+    latents: Count = 10
+    hidden: tuple[Count, ...] = ()
+    proposal: Literal["mean_field", "full"] = "mean_field"
+    per_pixel: bool = False
+    floor_var: Annotated[float, Field(ge=0)] = 1e-3
+    noise_var: Positive = 0.1
+
+
+class TwoLayerVae(_Table):
+    """`toyiwae.networks.models.two_layer_vae` and its arguments."""
+
+    kind: Literal["two_layer_vae"]
+    latents: tuple[Count, Count] = (100, 50)
+    hidden: tuple[Count, ...] = (200, 200)
+    inner_hidden: tuple[Count, ...] = (100, 100)
+
+
+MODELS = {"bernoulli_vae": BernoulliVae, "linear_gaussian": LinearGaussian, "two_layer_vae": TwoLayerVae}
+"""Kind of model -> its settings; both are called as the function of `toyiwae.networks.models` is."""
+
+
+class RuleSettings(_Table):
+    """Estimators, groups and particles of some members.
+
+    Attributes:
+        estimator: of all gradients; or
+        model, proposal: of the decoder's and the encoder's.
+        M, K: groups, and particles of each.
+    """
+
+    estimator: str | None = None
+    model: str | None = None
+    proposal: str | None = None
+    M: Count = 1
+    K: Count
+
+
+class TrainingSettings(_Table):
+    """How long and with what steps.
+
+    Attributes:
+        epochs: how often each image is used.
+        batch: images of a step; the last step of an epoch takes what is left.
+        seeds, learning_rates: of the members.
+        schedule: "constant", or "stages" for the eight of Burda et al. (2016), which end after 3,280 epochs.
+        adam_eps: what Adam adds to the root of the second moment.
+        dtype: "float32" or "float64".
+        device: "cpu", "cuda" or "cuda:N".
+    """
+
+    epochs: Count
+    batch: Count = 20
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1e-3,)
+    schedule: Literal["constant", "stages"] = "constant"
+    adam_eps: Positive = 1e-4
+    dtype: Literal["float32", "float64"] = "float32"
+    device: str = "cpu"
+
+
+class OutputSettings(_Table):
+    """What is written when.
+
+    Attributes:
+        metrics_every: steps that a line of `metrics.jsonl` averages over; also at the end of an epoch.
+        checkpoint_every: steps between checkpoints; there is one at the end, too.
+        keep: how many checkpoints stay, the latest; 0 for all.
+        tensorboard: whether TensorBoard's files are written, too (extra `tensorboard`).
+    """
+
+    metrics_every: Count = 100
+    checkpoint_every: Count = 1000
+    keep: Annotated[int, Field(ge=0)] = 2
+    tensorboard: bool = False
+
+
+class Settings(_Table):
+    """All settings of a training."""
+
+    data: DataSettings = DataSettings()
+    model: Annotated[BernoulliVae | LinearGaussian | TwoLayerVae, Field(discriminator="kind")]
+    members: Annotated[tuple[RuleSettings, ...], Field(min_length=1)]
+    training: TrainingSettings
+    output: OutputSettings = OutputSettings()
+
+    def stack(self) -> tuple[Member, ...]:
+        """The members: rules outermost, then learning rates, then seeds.
+
+        Raises:
+            InputError: that names the rule at fault; members with other M·K, or two that are the same.
+        """
+        members = [
+            Member(*names, rule.M, rule.K, seed, rate)
+            for rule, names in zip(self.members, self._rules(), strict=True)
+            for rate in self.training.learning_rates
+            for seed in self.training.seeds
+        ]
+        particles_of(members)
+        twice = next((member for member in members if members.count(member) > 1), None)
+        if twice is not None:
+            raise InputError(f"two members are the same: {twice}: expected each once")
+        return tuple(members)
+
+    def _rules(self) -> list[tuple[str, str]]:
+        """The estimators of each rule, for the decoder and for the encoder."""
+        found = []
+        for index, rule in enumerate(self.members):
+            model, proposal = rule.model or rule.estimator, rule.proposal or rule.estimator
+            given = [name is not None for name in (rule.estimator, rule.model, rule.proposal)]
+            if not model or not proposal or given not in ([True, False, False], [False, True, True]):
+                raise InputError(f"members[{index}]: expected either estimator, or both model and proposal")
+            try:
+                Member(model, proposal, rule.M, rule.K, 0)
+            except InputError as error:
+                raise InputError(f"members[{index}]: {error}") from None
+            found.append((model, proposal))
+        return found
+
+    def plain(self) -> dict[str, Any]:
+        """As nested dicts and lists, without what is not given."""
+        return json.loads(self.model_dump_json(exclude_none=True))
+
+    def toml(self) -> str:
+        """As a settings file, every value written out."""
+        return tomli_w.dumps(self.plain())
+
+    def numbers(self) -> dict[str, Any]:
+        """What decides the run's numbers, flat: "training.batch" -> 20. Not the folder, nor when what is written."""
+        own = flat(self.plain())
+        without = {"data.folder", "output.checkpoint_every", "output.keep", "output.tensorboard"}
+        return {key: value for key, value in own.items() if key not in without}
+
+    @property
+    def content_hash(self) -> str:
+        """The SHA-256 of `numbers`."""
+        return hashlib.sha256(json.dumps(self.numbers(), sort_keys=True).encode()).hexdigest()
+
+
+def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, with dots in the keys; lists stay."""
+    found: dict[str, Any] = {}
+    for key, value in tables.items():
+        name = f"{prefix}{key}"
+        found |= flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return found
+
+
+def read(
+    source: str | os.PathLike[str] | Mapping[str, Any] | Settings, assignments: Iterable[str] = ()
+) -> Settings:
+    """The checked settings.
+
+    Args:
+        source: a TOML file, or the tables it would hold, or settings.
+        assignments: `"table.key=value"`, the value in TOML (`[1, 8]`, `0.5`, `true`) or else text; later ones win.
+
+    Raises:
+        InputError: in one line that names the file, the key, the value, and what would be right.
+    """
+    if isinstance(source, Settings):
+        source = source.plain()
+    tables = dict(source) if isinstance(source, Mapping) else files.read_toml(source)
+    for assignment in assignments:
+        tables = _assigned(tables, assignment)
+
+    def refuse(value: object) -> object:
+        raise InputError(f"a setting is {shown(value)}: expected numbers, texts, lists, tables and booleans")
+
+    try:  # as JSON, where a list may stand for a tuple and nothing else is converted
+        settings = Settings.model_validate_json(json.dumps(tables, default=refuse))
+    except ValidationError as error:
+        raise InputError(_in_words(error)) from None
+    settings.stack()
+    return settings
+
+
+def _assigned(tables: Mapping[str, Any], assignment: str) -> dict[str, Any]:
+    """Tables with one value set."""
+    name, equals, text = assignment.partition("=")
+    *above, key = name.strip().split(".")
+    if not equals or not key or not all(above):
+        raise InputError(f"--set {assignment}: expected TABLE.KEY=VALUE, such as training.batch=20")
+    result = dict(tables)
+    table = result
+    for part in above:
+        inner = table.get(part, {})
+        if not isinstance(inner, Mapping):
+            raise InputError(f"--set {assignment}: {part} is {shown(inner)}, no table; give all of it")
+        table[part] = table = dict(inner)
+    table[key] = files.toml_value(text.strip())
+    return result
+
+
+def _in_words(error: ValidationError) -> str:
+    """The first fault in one line."""
+    first = error.errors(include_url=False)[0]
+    place = [part for part in first["loc"] if part not in MODELS]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+    table, _, last = key.rpartition(".")
+    if first["type"] == "extra_forbidden":
+        known = nearest(last, _known(first["loc"]))
+        return f"{table or 'the settings'} has the unknown key {last!r}: {known}"
+    if first["type"] == "missing":
+        return f"{table or 'the settings'} lacks {last}"
+    if first["type"].startswith("union_tag"):
+        return f"{key}.kind is {shown(first['input'].get('kind'))}: expected {' or '.join(MODELS)}"
+    if first["type"] == "too_short":
+        return f"{key} is empty: expected at least one"
+    wanted = first["msg"].removeprefix("Input should be ").replace("an object", "a table")
+    return f"{key} is {shown(first['input'])}: expected {wanted}"
+
+
+def _known(place: tuple[int | str, ...]) -> list[str]:
+    """The keys that there are beside the one at a place of the file."""
+    tables = {"data": DataSettings, "members": RuleSettings, "training": TrainingSettings}
+    tables |= {"output": OutputSettings, **MODELS}
+    inner = [tables[str(part)] for part in place[:-1] if str(part) in tables]
+    return list((inner[-1] if inner else Settings).model_fields)
