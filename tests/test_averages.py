@@ -2,6 +2,7 @@
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,13 @@ from toyiwae.oracle.closed_form.gaussian import condition
 from toyiwae.problems.linear_gaussian import Problem
 
 IMAGES, BATCH, PROCESSES, K = 10, 4, 2, 3
+
+
+def assert_documented(*values) -> None:
+    """The page of the docs shows these numbers."""
+    page = (Path(__file__).resolve().parents[1] / "docs/networks.md").read_text(encoding="utf-8")
+    for value in values:
+        assert f"| {value:.4f} |".replace("-", "−") in page
 
 
 def problem() -> Problem:
@@ -78,6 +86,7 @@ def test_ragged_batches(exact):
     assert average.count == IMAGES
     np.testing.assert_allclose(average.mean, exact, rtol=1e-12)
     assert abs(np.mean(means) - exact) > 0.01  # the mean of batches' means
+    assert_documented(exact, np.mean(means))
 
 
 @pytest.mark.parametrize("apart", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -95,6 +104,7 @@ def test_two_processes_with_padding(apart, exact):
     np.testing.assert_allclose(whole.mean, exact, rtol=1e-12)
     padded = [log_likelihoods(np.resize(np.arange(p, IMAGES, PROCESSES), 8)).mean() for p in range(PROCESSES)]
     assert abs(np.mean(padded) - exact) > 0.01  # padding that counts
+    assert_documented(np.mean(padded))
 
 
 def test_padding_may_hold_anything():

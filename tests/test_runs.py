@@ -312,7 +312,14 @@ def test_a_bound_that_is_not_finite_stops_the_run(tmp_path, capsys):
     settings = read({**crashes.SETTINGS, "members": [{"estimator": "iwae", "K": 6}]}, SHORT)
     (tmp_path / "settings.toml").write_text(settings.toml(), encoding="utf-8")
     arguments = ["train", str(tmp_path / "settings.toml"), "--out", str(tmp_path / "run")]
-    arguments += ["--set", "data.train=50", "--set", "training.seeds=[1]"]
+    arguments += [
+        "--set",
+        "data.train=50",
+        "--set",
+        "training.seeds=[1]",
+        "--set",
+        "output.metrics_every=100",
+    ]
     assert main.main([*arguments, "--set", "training.learning_rates=[1e-3, 1e19]"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -423,6 +430,19 @@ def test_the_command_line_and_the_example_of_the_docs(tmp_path, capsys):
     )
     assert main.main(arguments) == 2
     assert re.fullmatch("error: .* holds something already: .*\n", capsys.readouterr().err)
+
+
+def test_the_documented_run(capsys, monkeypatch):
+    pytest.importorskip("sklearn")
+    page = (EXAMPLE.parent / "networks.md").read_text(encoding="utf-8")
+    (block,) = (
+        b
+        for b in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+        if "toyiwae.train(" in b
+    )
+    monkeypatch.chdir(EXAMPLE.parents[1])
+    exec(compile(block, "docs/networks.md", "exec"), {})
+    assert re.fullmatch(r"(iwae (iwae|dreg) [12] -\d+\.\d+\n){4}", capsys.readouterr().out)
 
 
 @pytest.mark.slow
