@@ -80,12 +80,13 @@ def relative(found, expected):
     return max(float((found[k] - expected[k]).abs().max() / expected[k].abs().max()) for k in expected)
 
 
+@pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradients_are_those_of_naive_autograd(kind):
+def test_gradients_are_those_of_naive_autograd(kind, together):
     stack = rules_for(kind)
     model, twin = made(kind, stack)
     noise, x = Noise(tuple(m.seed for m in stack), 3, dtype=torch.float64), images(len(stack))
-    result = step(model, stack, x, noise)
+    result = step(model, stack, x, noise, together=together)
     drawn = model.draw(noise, stack[0].particles, IMAGES)
     assert set(result.gradients) == set(model.parameters)
     for e, member in enumerate(stack):

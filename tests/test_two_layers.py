@@ -33,9 +33,10 @@ def setting():
         "inner_encoder.1.bias": (-0.2, -0.05),
         "inner_decoder.1.bias": (0.1, -0.2),
     }
+    generator = torch.Generator().manual_seed(2)
     for name, value in model.parameters.items():
-        value *= 0.4
-        value += torch.tensor(starts.get(name, 0.0))
+        weight = 0.4 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        value[:] = weight if name.endswith("weight") else torch.tensor(starts.get(name, 0.0))
     return model, torch.tensor([[1.0, 0.0]], dtype=torch.float64)
 
 
@@ -76,7 +77,7 @@ def test_unbiased_rules_have_the_gradient_of_the_bound(setting):
     assert relative(expected_gradients(model, x, "iwae", 12), truths[12]) < 1e-12
     errors = [relative(expected_gradients(model, x, "dreg", count), truth) for count, truth in truths.items()]
     assert falls(errors)
-    assert errors[-1] < 2e-3
+    assert errors[-1] < 2e-4
 
 
 def test_the_detached_variant_is_seen(setting):
@@ -95,4 +96,4 @@ def test_the_detached_variant_is_seen(setting):
             found.append(relative({name: value[None] for name, value in made.items()}, truth))
     assert falls(errors[False])
     assert not falls(errors[True])
-    assert errors[True][-1] > 20 * errors[False][-1], errors
+    assert errors[True][-1] > 500 * errors[False][-1], errors

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from toyiwae.errors import InputError
-from toyiwae.networks.densities import Cholesky, Gaussian, Gradients, Sample, Tensor
+from toyiwae.networks.densities import Gaussian, Gradients, Tensor
 from toyiwae.networks.layers import Network
 from toyiwae.networks.noise import Noise
+from toyiwae.networks.proposals import Cholesky, Sample
 from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
 
 
@@ -71,6 +72,11 @@ class LatentModel:
         """Numbers that a particle needs in the forward and the backward pass, about."""
         return 3 * max(self.decoder.sizes) + 2 * sum(self.decoder.sizes)
 
+    def at(self, member: int) -> LatentModel:
+        """The model of one member alone; its parameters are views."""
+        own = {name: value[member : member + 1] for name, value in self.parameters.items()}
+        return replace(self, parameters=own)
+
     def part(self, name: str) -> str:
         """Whether a parameter belongs to the "model" or to the "proposal"."""
         return "proposal" if name.startswith(f"{self.encoder.name}.") else "model"
@@ -95,7 +101,8 @@ class LatentModel:
         sample = self.proposal.sample(stats, noise)
         out, inputs = self.decoder.forward(self.parameters, sample.z.flatten(1, 2))
         out = out.unflatten(1, noise.shape[1:3])
-        log_p, slope = self.likelihood.forward(self.parameters, x, out)
+        last = (inputs[-1], *self.decoder.layer(self.parameters, -1))
+        log_p, slope = self.likelihood.forward(self.parameters, x, out, last)
         log_w = log_p + self.prior.log_density(self.parameters, sample.z) - sample.log_q
         return Weighted(log_w, sample, inputs, slope)
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import torch
 
+from toyiwae.networks.products import affine, product
+
 Tensor = torch.Tensor
 Parameters = Mapping[str, Tensor]
 Gradients = dict[str, Tensor]
@@ -26,10 +28,12 @@ class Network:
     Attributes:
         name: parameters are called `name.i.weight` and `name.i.bias`.
         sizes: widths from the input to the output.
+        products: precision of the products, see `products.product`.
     """
 
     name: str
     sizes: tuple[int, ...]
+    products: str = "float32"
 
     @property
     def depth(self) -> int:
@@ -53,8 +57,9 @@ class Network:
         """
         inputs = [x]
         for i in range(self.depth):
-            y = affine(inputs[-1], *self._layer(parameters, i))
-            inputs.append(y if i == self.depth - 1 else torch.tanh_(y))
+            weight, bias = self.layer(parameters, i)
+            inner = i < self.depth - 1
+            inputs.append(affine(inputs[-1], weight, bias, tanh=inner, products=self.products))
         return inputs.pop(), inputs
 
     def backward(
@@ -79,12 +84,12 @@ class Network:
         """
         gradients: Gradients = {}
         for i in reversed(range(self.depth)):
-            x, (weight, _) = inputs[i], self._layer(parameters, i)
+            x, (weight, _) = inputs[i], self.layer(parameters, i)
             if own:
                 gradients |= self._slopes(i, x, upstream, scale)
             if i == 0 and not down:
                 return gradients, None
-            upstream = torch.bmm(upstream, weight.mT)
+            upstream = product(upstream, weight.mT, self.products)
             if i:
                 upstream = torch.ops.aten.tanh_backward(upstream, x)
         return gradients, upstream
@@ -99,12 +104,12 @@ class Network:
                 x = x * scale[..., None]
             else:
                 upstream = upstream * scale[..., None]
-        return {f"{self.name}.{i}.weight": torch.bmm(x.mT, upstream), f"{self.name}.{i}.bias": bias}
+        return {
+            f"{self.name}.{i}.weight": product(x.mT, upstream, self.products),
+            f"{self.name}.{i}.bias": bias,
+        }
 
-    def _layer(self, parameters: Parameters, i: int) -> tuple[Tensor, Tensor]:
+    def layer(self, parameters: Parameters, i: int) -> tuple[Tensor, Tensor]:
+        """Weight `[E, in, out]` and bias `[E, out]` of layer i, counted from the end where negative."""
+        i %= self.depth
         return parameters[f"{self.name}.{i}.weight"], parameters[f"{self.name}.{i}.bias"]
-
-
-def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`x W + b` `[E, N, out]`."""
-    return torch.baddbmm(bias[:, None], x, weight)

@@ -9,18 +9,18 @@ import torch
 
 from toyiwae.errors import InputError
 from toyiwae.networks.densities import (
-    PROPOSALS,
     Bernoulli,
     BernoulliPrior,
     Flat,
     Gaussian,
     GaussianWithStd,
-    MeanField,
     StandardNormal,
 )
 from toyiwae.networks.latent import LatentModel
 from toyiwae.networks.layers import Network
 from toyiwae.networks.noise import Noise
+from toyiwae.networks.products import check
+from toyiwae.networks.proposals import PROPOSALS, MeanField
 from toyiwae.networks.two_layers import TwoLayerModel
 
 Tensor = torch.Tensor
@@ -39,6 +39,7 @@ def linear_gaussian(
     per_pixel: bool = False,
     floor_var: float = 1e-3,
     noise_var: float = 0.1,
+    products: str = "float32",
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> LatentModel:
@@ -53,17 +54,19 @@ def linear_gaussian(
         per_pixel: a noise variance for each pixel (factor analysis), or one for all (pPCA).
         floor_var: least noise variance.
         noise_var: where it begins, above the floor.
+        products: precision of the networks' products, "float32", "tf32" or "bfloat16".
         device: where the parameters are.
         dtype: of the parameters.
     """
+    check(products)
     mean = _mean(data_mean)
     family = _proposal(proposal, ("mean_field", "full"))
     if not 0.0 <= floor_var < noise_var:
         raise InputError(
             f"noise_var is {noise_var:g}: expected more than floor_var = {floor_var:g}, at least 0"
         )
-    encoder = Network("encoder", (len(mean), *hidden, family.width(latents)))
-    decoder = Network("decoder", (latents, len(mean)))
+    encoder = Network("encoder", (len(mean), *hidden, family.width(latents)), products)
+    decoder = Network("decoder", (latents, len(mean)), products)
     starts = {"decoder.0.bias": mean, "noise.log_var": torch.tensor(noise_var - floor_var).log()}
     likelihood = Gaussian(per_pixel, floor_var)
     return _made(seeds, encoder, decoder, family, StandardNormal(), likelihood, starts, device, dtype)
@@ -76,6 +79,7 @@ def bernoulli_vae(
     latents: int = 50,
     hidden: Sequence[int] = (200, 200),
     proposal: str = "mean_field",
+    products: str = "float32",
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> LatentModel:
@@ -90,16 +94,18 @@ def bernoulli_vae(
         latents: D.
         hidden: widths of the encoder's hidden layers, the decoder's in reverse.
         proposal: "mean_field", "full" or "bernoulli".
+        products: precision of the networks' products, "float32", "tf32" or "bfloat16".
         device: where the parameters are.
         dtype: of the parameters.
 
     References:
         burda2016iwae
     """
+    check(products)
     mean = _mean(data_mean)
     family = _proposal(proposal, tuple(PROPOSALS))
-    encoder = Network("encoder", (len(mean), *hidden, family.width(latents)))
-    decoder = Network("decoder", (latents, *reversed(hidden), len(mean)))
+    encoder = Network("encoder", (len(mean), *hidden, family.width(latents)), products)
+    decoder = Network("decoder", (latents, *reversed(hidden), len(mean)), products)
     starts = {f"decoder.{len(hidden)}.bias": _logit(mean)}
     prior = StandardNormal() if family.reparameterised else BernoulliPrior()
     return _made(seeds, encoder, decoder, family, prior, Bernoulli(), starts, device, dtype)
@@ -112,6 +118,7 @@ def two_layer_vae(
     latents: tuple[int, int] = (100, 50),
     hidden: Sequence[int] = (200, 200),
     inner_hidden: Sequence[int] = (100, 100),
+    products: str = "float32",
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> TwoLayerModel:
@@ -123,21 +130,23 @@ def two_layer_vae(
         latents: of the layer next to the pixels, and of the one above.
         hidden: widths of the hidden layers between pixels and the first latents, in the encoder's order.
         inner_hidden: those between the latents.
+        products: precision of the networks' products, "float32", "tf32" or "bfloat16".
         device: where the parameters are.
         dtype: of the parameters.
 
     References:
         burda2016iwae
     """
+    check(products)
     mean = _mean(data_mean)
     first, second = latents
     outer = (
-        Network("encoder", (len(mean), *hidden, 2 * first)),
-        Network("decoder", (first, *reversed(hidden), len(mean))),
+        Network("encoder", (len(mean), *hidden, 2 * first), products),
+        Network("decoder", (first, *reversed(hidden), len(mean)), products),
     )
     inner = (
-        Network("inner_encoder", (first, *inner_hidden, 2 * second)),
-        Network("inner_decoder", (second, *reversed(inner_hidden), 2 * first)),
+        Network("inner_encoder", (first, *inner_hidden, 2 * second), products),
+        Network("inner_decoder", (second, *reversed(inner_hidden), 2 * first), products),
     )
     starts = {f"decoder.{len(hidden)}.bias": _logit(mean)}
     shapes = {name: shape for network in (*outer, *inner) for name, shape in network.shapes().items()}

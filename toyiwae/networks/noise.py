@@ -41,6 +41,10 @@ class Noise:
         """The same members' random numbers of another step."""
         return replace(self, step=step)
 
+    def of(self, member: int) -> Noise:
+        """One member's random numbers alone."""
+        return replace(self, seeds=self.seeds[member : member + 1])
+
     def normal(
         self, purpose: str, length: int, inner: tuple[int, ...] = (), where: slice | None = None
     ) -> Tensor:
@@ -86,7 +90,7 @@ class Noise:
         )
         generator, blocks = torch.Generator(self.device), -(-length // size)
         for seed, own in zip(self.seeds, numbers, strict=True):
-            start = _start(seed, purpose) + self.step * blocks + where.start // size
+            start = _start(seed, f"{purpose} {length} {inner}") + self.step * blocks + where.start // size
             for index, part in enumerate(own.split(size)):
                 fill(part, generator=generator.manual_seed(scrambled(start + index)))
         return numbers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -10,6 +9,8 @@ import torch
 from toyiwae.errors import InputError
 
 Tensor = torch.Tensor
+
+MOMENTS = ("first", "second")
 
 STAGES = 8
 """Stages of `stage_factor`: the i-th takes 3^i epochs."""
@@ -58,32 +59,36 @@ class Adam:
         self.steps = 0
         self._moments = {
             f"{moment}.{name}": torch.zeros_like(value)
-            for moment in ("first", "second")
+            for moment in MOMENTS
             for name, value in parameters.items()
         }
-        rates = torch.tensor(learning_rates, dtype=torch.float64)
-        self._rates = {
-            name: rates.to(value).view(-1, *[1] * (value.ndim - 1)) for name, value in parameters.items()
-        }
+        self._rates = tuple(learning_rates)
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor], factor: float = 1.0) -> None:
-        """Moves every parameter up its gradient.
+        """Moves every parameter up its gradient, in one pass over its numbers.
 
         Args:
             gradients: one for each parameter.
             factor: what multiplies the learning rates, that of the schedule.
         """
         self.steps += 1
-        first, second = self._betas
-        scale = factor / (1.0 - first**self.steps)
-        root = math.sqrt(1.0 - second**self.steps)
-        for name, value in self._parameters.items():
-            mean, square = self._moments[f"first.{name}"], self._moments[f"second.{name}"]
-            mean.lerp_(gradients[name], 1.0 - first)
-            square.mul_(second).addcmul_(gradients[name], gradients[name], value=1.0 - second)
-            change = square.sqrt().div_(root).add_(self._eps)
-            value.addcmul_(torch.div(mean, change, out=change), self._rates[name], value=scale)
+        names, (first, second) = list(self._parameters), self._betas
+        for e, rate in enumerate(self._rates):
+            values, slopes = (
+                [tensors[name][e] for name in names] for tensors in (self._parameters, gradients)
+            )
+            means, squares = ([self._moments[f"{moment}.{name}"][e] for name in names] for moment in MOMENTS)
+            counts = [torch.full((), self.steps, dtype=torch.float32, device=values[0].device)] * len(names)
+            options = {
+                "lr": rate * factor,
+                "beta1": first,
+                "beta2": second,
+                "eps": self._eps,
+                "weight_decay": 0.0,
+            }
+            lists = (values, slopes, means, squares, [], counts)
+            torch.ops.aten._fused_adam_(*lists, amsgrad=False, maximize=True, **options)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that `load` needs: moments, and the number of steps."""

@@ -11,7 +11,7 @@ with them their dependence on z1; its gradients are biased.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -63,6 +63,11 @@ class TwoLayerModel:
     def row_numbers(self) -> int:
         """Numbers that a particle needs in the forward and the backward pass, about."""
         return self.outer.row_numbers + 2 * self.inner.row_numbers
+
+    def at(self, member: int) -> TwoLayerModel:
+        """The model of one member alone; its parameters are views."""
+        outer = self.outer.at(member)
+        return TwoLayerModel(outer, replace(self.inner, parameters=outer.parameters), outer.parameters)
 
     def part(self, name: str) -> str:
         """Whether a parameter belongs to the "model" or to the "proposal"."""

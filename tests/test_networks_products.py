@@ -1,0 +1,119 @@
+"""Products in float32, TF32 and bfloat16: their errors, and the effect on the bound and on gradients, bounded."""
+
+import pytest
+import torch
+
+from toyiwae.errors import InputError
+from toyiwae.networks import models
+from toyiwae.networks.members import Member
+from toyiwae.networks.noise import Noise
+from toyiwae.networks.products import PRODUCTS, affine, product
+from toyiwae.networks.step import step
+
+UNIT = {"float32": 2.0**-24, "tf32": 2.0**-11, "bfloat16": 2.0**-8}
+"""Largest relative error of a rounded factor."""
+DIM_X, LATENTS, IMAGES, T = 60, 8, 10, 12
+
+
+def numbers(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("products", PRODUCTS)
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("tanh", [False, True])
+def test_errors_of_products_are_those_of_their_factors(products, members, tanh):
+    """One member in float32 takes another routine than several do."""
+    x, weight, bias = numbers(members, 40, 30), numbers(members, 30, 20, seed=1), numbers(members, 20, seed=2)
+    exact = torch.baddbmm(bias[:, None].double(), x.double(), weight.double())
+    size = torch.baddbmm(bias[:, None].double().abs(), x.double().abs(), weight.double().abs())
+    bound = (2.1 * UNIT[products] + 33 * UNIT["float32"]) * size + (4e-7 if tanh else 0.0)
+    found = affine(x, weight, bias, tanh=tanh, products=products).double()
+    assert bool(((found - (exact.tanh() if tanh else exact)).abs() <= bound).all())
+    if not tanh and products != "float32":
+        plain = product(x, weight, products).double() - torch.bmm(x.double(), weight.double())
+        assert float(plain.abs().max()) > UNIT[products] / 4  # factors were rounded
+
+
+def made(products, dtype=torch.float32):
+    model = models.bernoulli_vae(
+        [3], numbers(DIM_X).sigmoid(), latents=LATENTS, hidden=(30, 20), products=products
+    )
+    for value in model.parameters.values():
+        value *= 1.5
+    if dtype == torch.float64:
+        model = models.bernoulli_vae(
+            [3], numbers(DIM_X).sigmoid(), latents=LATENTS, hidden=(30, 20), dtype=dtype
+        )
+        for name, value in made(products).parameters.items():
+            model.parameters[name].copy_(value)
+    return model
+
+
+def largest_error_of_log_w(model, z, x, unit):
+    """Bound on the error of each log-weight: rounded factors, layer by layer, and the likelihood's slope.
+
+    A layer's output is off by at most `(2u + u²)(|h| + e)|W| + e|W|`; tanh has slope at most 1; and log p changes by at
+    most `Σ |x − σ(l)| e + e²/8`, since the softplus's curvature is at most ¼.
+    """
+    h, error = z, torch.zeros_like(z)
+    for i in range(model.decoder.depth):
+        weight, bias = model.decoder.layer(model.parameters, i)
+        size = weight.abs()
+        error = torch.bmm((2 * unit + unit**2) * (h.abs() + error) + error, size)
+        h = torch.baddbmm(bias[:, None], h, weight)
+        h = h if i == model.decoder.depth - 1 else h.tanh()
+    shape = (1, T, IMAGES, DIM_X)
+    slope = (x[:, None] - h.sigmoid().view(shape)).abs()
+    return (slope * error.view(shape) + error.view(shape) ** 2 / 8).sum(-1)
+
+
+@pytest.mark.parametrize("products", PRODUCTS)
+def test_the_effect_on_the_bound_is_bounded(products):
+    """The bound moves by no more than the log-weight that moves most, and these by no more than the analysis says."""
+    rounded, exact = made(products), made("float32", torch.float64)
+    x, noise = numbers(1, IMAGES, DIM_X, seed=3).sigmoid(), Noise((3,), 1)
+    stats, eps = rounded.encode(x).stats, rounded.draw(noise, T, IMAGES)
+    found = rounded.weigh(x, stats, eps).log_w.double()
+    z = exact.proposal.sample(stats.double(), eps.double()).z.flatten(1, 2)
+    truth = exact.weigh(x.double(), stats.double(), eps.double()).log_w
+    error = (found - truth).abs()
+    limit = (
+        largest_error_of_log_w(exact, z, x.double(), UNIT[products]) + 1e-4
+    )  # and rounding of sums in float32
+    assert bool((error <= limit).all())
+    bounds = [torch.logsumexp(log_w, 1) for log_w in (found, truth)]
+    assert bool(((bounds[0] - bounds[1]).abs() <= error.amax(1) + 1e-12).all())
+    if products != "float32":
+        assert float(error.max()) > 1e-4
+
+
+@pytest.mark.parametrize("products", PRODUCTS)
+def test_the_effect_on_gradients_is_of_the_size_of_the_rounding(products):
+    """In Euclidean norm, over all parameters: at most ten roundings of a factor."""
+    x, noise = numbers(1, IMAGES, DIM_X, seed=3).sigmoid(), Noise((3,), 1)
+    stack = [Member("iwae", "dreg", 1, T, 3)]
+    found = step(made(products), stack, x, noise).gradients
+    exact = made("float32", torch.float64)
+    exact_noise = exact.draw(Noise((3,), 1), T, IMAGES).double()
+    truth = step_with(exact, stack, x.double(), exact_noise)
+    off = sum(float((found[name].double() - value).square().sum()) for name, value in truth.items())
+    size = sum(float(value.square().sum()) for value in truth.values())
+    assert (off / size) ** 0.5 < 10 * UNIT[products] + 1e-5
+
+
+def step_with(model, stack, x, eps):
+    """The step at given noise."""
+
+    class Given(Noise):
+        def normal(self, *args, **options):
+            return eps
+
+    return step(model, stack, x, Given((3,), 1)).gradients
+
+
+def test_unknown_or_unfit_precisions_are_refused():
+    with pytest.raises(InputError, match="products is 'float16': expected one of float32, tf32, bfloat16"):
+        made("float16")
+    with pytest.raises(InputError, match=r"rounds float32, not torch\.float64"):
+        product(torch.ones(1, 2, 2).double(), torch.ones(1, 2, 2).double(), "tf32")
