@@ -204,6 +204,11 @@ USAGE = [
     (["estimate", "p.toml", "-K", "1", "--seed", "1"], "--replicates", "toyiwae estimate --help"),
     (["estimate", "p.toml", "-K", "1", "--replicates", "9"], "--seed", "toyiwae estimate --help"),
     (["list", "more"], "more", "toyiwae list --help"),
+    (["train"], "SETTINGS.toml", "toyiwae train --help"),
+    (["train", "s.toml"], "--out", "toyiwae train --help"),
+    (["train", "s.toml", "--out", "r", "--sett", "a.b=1"], "--sett", "toyiwae train --help"),
+    (["data"], "Missing command", "toyiwae data --help"),
+    (["data", "fetch"], "NAME", "toyiwae data fetch --help"),
 ]
 
 

@@ -197,6 +197,22 @@ def test_what_is_resumed_is_the_uninterrupted_run(whole, broken_off):
     assert crashes.content(broken_off) == crashes.content(whole)
 
 
+def test_when_checkpoints_are_written_may_change(whole, broken_off):
+    run = short(broken_off, "output.checkpoint_every=5", "output.keep=1", resume=True)
+    assert [checkpoints.step_of(path) for path in checkpoints.found(broken_off / "checkpoints")] == [21]
+    assert run.metrics == load_run(whole, images=IMAGES).metrics
+    assert load_run(broken_off, images=IMAGES).settings.output.checkpoint_every == 5
+
+
+def test_the_stages_lower_the_rate_after_one_epoch():
+    constant, staged = (
+        short(None, "training.epochs=2", "output.metrics_every=7", f"training.schedule={name}").metrics
+        for name in ("constant", "stages")
+    )
+    assert staged[0] == constant[0]
+    assert min(abs(np.subtract(staged[1]["bound"], constant[1]["bound"]))) > 0
+
+
 def test_resume_from_nothing_starts(whole, tmp_path):
     (tmp_path / "run").mkdir()
     short(tmp_path / "run", resume=True)
@@ -443,6 +459,17 @@ def test_the_documented_run(capsys, monkeypatch):
     monkeypatch.chdir(EXAMPLE.parents[1])
     exec(compile(block, "docs/networks.md", "exec"), {})
     assert re.fullmatch(r"(iwae (iwae|dreg) [12] -\d+\.\d+\n){4}", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("missing", ["torch", "tensorboard"])
+def test_what_is_not_installed_is_named_with_its_extra(missing, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, missing, None)
+    arguments = ["train", str(EXAMPLE), "--out", str(tmp_path / "run"), "--set", "output.tensorboard=true"]
+    assert main.main(arguments) == 2
+    extra = "tensorboard" if missing == "tensorboard" else "networks"
+    message = rf"error: .* needs {missing}, which is not installed: pip install 'toyiwae\[{extra}\]'\n"
+    assert re.fullmatch(message, capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

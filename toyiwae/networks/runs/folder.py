@@ -69,7 +69,7 @@ class RunFolder:
             self.checkpoints.mkdir(exist_ok=True)
             checkpoints.save(self.checkpoints, state)
             keep = self.settings.output.keep
-            for old in checkpoints.found(self.checkpoints)[:-keep] if keep else ():
+            for old in checkpoints.found(self.checkpoints)[:-keep]:  # none of them with [:-0]
                 old.unlink()
 
     def last(self) -> Checkpoint | None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from toyiwae import records
 from toyiwae.arguments import whole_number
 from toyiwae.errors import InputError
-from toyiwae.extras import import_extra
 from toyiwae.networks import models
 from toyiwae.networks.data.images import Images, images_named
 from toyiwae.networks.members import Member, refuse_path
@@ -52,16 +52,18 @@ class Run:
         return noise_of(self.settings, self.members)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for strict JSON: settings, and for every member its last bound and effective sample size."""
-        last = self.metrics[-1] if self.metrics else {"bound": [None] * len(self.members)}
+        """Plain values for strict JSON: every member with its last bound and effective sample size, and provenance."""
+        last: Mapping[str, Any] = self.metrics[-1] if self.metrics else {}
+        none = [None] * len(self.members)
+        measured = zip(last.get("bound", none), last.get("ess", none), strict=True)
         return {
             "step": self.step,
             "data": self.images.description,
             "members": [
-                {**vars(member), "bound": last["bound"][index], "ess": last.get("ess", last["bound"])[index]}
-                for index, member in enumerate(self.members)
+                {**vars(member), "bound": bound, "ess": ess}
+                for member, (bound, ess) in zip(self.members, measured, strict=True)
             ],
-            "settings": self.settings.plain(),
+            "provenance": records.provenance(self.settings.plain()),
         }
 
     def to_dataframe(self) -> Any:
@@ -70,13 +72,10 @@ class Run:
         Raises:
             MissingExtraError: if pandas is not installed; the message names the extra.
         """
-        pandas = import_extra("pandas", extra="analysis", purpose="to_dataframe()")
-        return pandas.DataFrame(
-            [
-                {**line, **vars(member), "bound": line["bound"][index], "ess": line["ess"][index]}
-                for line in self.metrics
-                for index, member in enumerate(self.members)
-            ]
+        return records.to_dataframe(
+            {**line, **vars(member), "bound": line["bound"][index], "ess": line["ess"][index]}
+            for line in self.metrics
+            for index, member in enumerate(self.members)
         )
 
 

@@ -63,6 +63,7 @@ def train(
     Raises:
         InputError: in one line, for settings, images, folders and checkpoints that do not fit; nothing is written then.
         DivergenceError: a bound or parameter is no longer finite; checkpoints written before stay.
+        MissingExtraError: TensorBoard is asked for and not installed.
         ToyiwaeError: no room for a checkpoint; the last one stays.
     """
     chosen = read(settings, assignments)
@@ -71,6 +72,8 @@ def train(
         chosen = chosen.model_copy(
             update={"data": chosen.data.model_copy(update={"folder": os.path.abspath(data_dir)})}
         )
+    if chosen.output.tensorboard:
+        import_extra("tensorboard", extra="tensorboard", purpose="output.tensorboard")
     work = _Training(fresh(chosen, data))
     if out is None:
         lines: list[Mapping[str, Any]] = []
