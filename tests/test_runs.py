@@ -76,6 +76,7 @@ FAULTS = {
     "model.layers=1": "model has the unknown key 'layers': did you mean latents?",
     "model.proposal=bernoulli": "binary latents have no path derivative",
     "model={kind = 'linear_gaussian', noise_var = 1e-4}": "model: noise_var is 0.0001: expected more than floor_var",
+    "model.products=float16": "model.products is 'float16': expected 'float32', 'tf32' or 'bfloat16'",
     "members=[]": "members is empty: expected at least one",
     "members=[{estimator = 'iwae'}]": "members[0] lacks K",
     "members=[{estimator = 'iwae', K = 0}]": "members[0].K is 0: expected greater than or equal to 1",
@@ -96,6 +97,14 @@ def test_bad_settings_are_refused_in_one_line_and_nothing_is_written(assignment,
     with pytest.raises(InputError, match=re.escape(FAULTS[assignment])) as caught:
         short(tmp_path / "run", assignment)
     assert len(str(caught.value).splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_only_a_step_refuses_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(
+        InputError, match=r"products = 'bfloat16' rounds float32, not .*64: choose dtype float32"
+    ):
+        short(tmp_path / "run", "model.products=bfloat16", "training.dtype=float64")
     assert list(tmp_path.iterdir()) == []
 
 

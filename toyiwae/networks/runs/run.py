@@ -16,7 +16,7 @@ from toyiwae.arguments import whole_number
 from toyiwae.errors import InputError
 from toyiwae.networks import models
 from toyiwae.networks.data.images import Images, images_named
-from toyiwae.networks.members import Member, refuse_path
+from toyiwae.networks.members import Member
 from toyiwae.networks.noise import Noise
 from toyiwae.networks.runs import checkpoints
 from toyiwae.networks.runs.settings import Settings, read
@@ -119,7 +119,7 @@ def fresh(settings: Settings, data: Images) -> Run:
     """A run before its first step.
 
     Raises:
-        InputError: members that do not go with the model, more images in a batch than there are, no such device.
+        InputError: arguments that the model refuses, more images in a batch than there are, no such device.
     """
     members, training = settings.stack(), settings.training
     if training.batch > len(data.train):
@@ -135,8 +135,6 @@ def fresh(settings: Settings, data: Images) -> Run:
         )
     except InputError as error:
         raise InputError(f"model: {error}") from None
-    if not model.reparameterised:
-        refuse_path(members, "binary latents have no path derivative")
     return Run(settings, members, model, data, 0)
 
 

@@ -51,7 +51,13 @@ class DataSettings(_Table):
     test: Count | None = None
 
 
-class BernoulliVae(_Table):
+class _Model(_Table):
+    """What all models take: the precision of their products."""
+
+    products: Literal["float32", "tf32", "bfloat16"] = "float32"
+
+
+class BernoulliVae(_Model):
     """`toyiwae.networks.models.bernoulli_vae` and its arguments."""
 
     kind: Literal["bernoulli_vae"]
@@ -60,7 +66,7 @@ class BernoulliVae(_Table):
     proposal: Literal["mean_field", "full", "bernoulli"] = "mean_field"
 
 
-class LinearGaussian(_Table):
+class LinearGaussian(_Model):
     """`toyiwae.networks.models.linear_gaussian` and its arguments."""
 
     kind: Literal["linear_gaussian"]
@@ -72,7 +78,7 @@ class LinearGaussian(_Table):
     noise_var: Positive = 0.1
 
 
-class TwoLayerVae(_Table):
+class TwoLayerVae(_Model):
     """`toyiwae.networks.models.two_layer_vae` and its arguments."""
 
     kind: Literal["two_layer_vae"]

@@ -99,7 +99,11 @@ class _Training:
     """
 
     def __init__(self, run: Run):
-        """Everything before the first step."""
+        """Everything before the first step.
+
+        Raises:
+            InputError: members that do not go with the model.
+        """
         training = run.settings.training
         self.run, self.done, self._noise = run, 0, run.noise
         self._batches = Batches(run.images, self._noise, training.batch)
@@ -109,6 +113,9 @@ class _Training:
         self._window = self._empty()
         self._first_bad = torch.full((len(run.members),), _NEVER, device=self._noise.device)
         self._images = run.images.content_hash
+        step(
+            run.model, run.members, self._batches.at(0)[:, :1], self._noise
+        )  # what it refuses is refused now
 
     def _empty(self) -> ImageAverage:
         """An average of bound and effective sample size `[2, E]` over no images."""
