@@ -1,9 +1,11 @@
 """Runs: settings, the folder, checkpoints, and that what is resumed is the uninterrupted run."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -204,6 +206,31 @@ def test_what_is_resumed_is_the_uninterrupted_run(whole, broken_off):
     assert crashes.content(broken_off) == crashes.content(whole)
     short(broken_off, resume=True, note=notes.append)  # nothing left to do
     assert crashes.content(broken_off) == crashes.content(whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_wait_for_a_checkpoint(number, whole, tmp_path, monkeypatch):
+    """One comes during the tenth step. Its own effect is replaced, since SIGTERM's would end the tests."""
+
+    def end(*_):
+        raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def bar(*_, **__):
+        yield lambda step, bound: step == 10 and signal.raise_signal(number)
+
+    monkeypatch.setattr("toyiwae.networks.runs.progress.bar", bar)
+    before = signal.signal(number, end)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            short(tmp_path / "run")
+        assert signal.getsignal(number) is end
+    finally:
+        signal.signal(number, before)
+    assert load_run(tmp_path / "run", images=IMAGES).step == 10
+    monkeypatch.undo()
+    run = short(tmp_path / "run", resume=True)
+    assert run.metrics == load_run(whole, images=IMAGES).metrics
 
 
 def test_when_checkpoints_are_written_may_change(whole, broken_off):

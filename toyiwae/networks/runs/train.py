@@ -22,7 +22,7 @@ from toyiwae.networks.averages import ImageAverage
 from toyiwae.networks.data.batches import Batches
 from toyiwae.networks.data.images import Images
 from toyiwae.networks.optim import Adam, stage_factor
-from toyiwae.networks.runs import checkpoints, progress
+from toyiwae.networks.runs import checkpoints, progress, signals
 from toyiwae.networks.runs.checkpoints import Checkpoint
 from toyiwae.networks.runs.folder import RunFolder, opened
 from toyiwae.networks.runs.run import Run, adopt, fresh, images_of, read_metrics
@@ -61,6 +61,7 @@ def train(
         The run, with its model at the last step.
 
     Raises:
+        KeyboardInterrupt: on Ctrl-C, once a checkpoint is written; SIGTERM waits for that, too.
         InputError: in one line, for settings, images, folders and checkpoints that do not fit; nothing is written then.
         DivergenceError: a bound or parameter is no longer finite; checkpoints written before stay.
         MissingExtraError: TensorBoard is asked for and not installed.
@@ -147,14 +148,13 @@ class _Training:
     ) -> None:
         """Makes the steps that are left; `also` is told every line of metrics and times."""
         output, began, first = self.run.settings.output, time.monotonic(), self.done
-        if folder is not None and not self.done:
-            folder.save(0, self._images, self.tensors())
-        with progress.bar(self.total, self.done, wanted=show_progress) as update:
-            while self.done < self.total:
+        if not self.done:
+            self._save(folder)
+        with signals.waiting() as came, progress.bar(self.total, self.done, wanted=show_progress) as update:
+            while self.done < self.total and came() is None:
                 result = self._step()
                 update(self.done, result.bound)
-                last = self.done == self.total
-                if self.done % output.metrics_every == 0 or last:
+                if self.done % output.metrics_every == 0 or self.done == self.total:
                     self._check(folder)
                     rate = (self.done - first) / (time.monotonic() - began)
                     metrics, times = self._line(), {"step": self.done, "steps_per_second": round(rate, 3)}
@@ -162,9 +162,16 @@ class _Training:
                     if folder is not None:
                         folder.append(metrics, times)
                     also(metrics, times)
-                if folder is not None and (self.done % output.checkpoint_every == 0 or last):
-                    self._check(folder)
-                    folder.save(self.done, self._images, self.tensors())
+                if self.done % output.checkpoint_every == 0:
+                    self._save(folder)
+            if self.done % output.checkpoint_every and self.done > first:  # the last step, or a signal came
+                self._save(folder)
+
+    def _save(self, folder: RunFolder | None) -> None:
+        """Writes a checkpoint, unless there is no folder, or something is not finite."""
+        if folder is not None:
+            self._check(folder)
+            folder.save(self.done, self._images, self.tensors())
 
     def _step(self) -> StepResult:
         """One step of all members."""
