@@ -104,6 +104,10 @@ REFUSED = {
         "binarisation is 'threshold': expected dynamic, fixed, grey",
     ),
     "name": (lambda _: images_named("mnits"), "data.name is 'mnits': expected digits, mnist or idx"),
+    "folder": (
+        lambda p: images_named("digits", p),
+        "data.name is digits, which lie in no folder: set it to mnist",
+    ),
     "no folder": (lambda _: images_named("idx"), "data.name is idx: expected the folder of the files"),
     "not fetched": (
         lambda p: images_named("mnist", p / "x"),

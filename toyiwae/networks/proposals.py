@@ -17,13 +17,7 @@ _LOG_TWO_PI = math.log(2.0 * math.pi)
 
 
 class Sample(NamedTuple):
-    """Particles of a proposal.
-
-    Attributes:
-        z: particles `[E, T, B, D]`.
-        log_q: `log q(z|x)` `[E, T, B]`.
-        saved: what the backward pass needs.
-    """
+    """Particles z `[E, T, B, D]` of a proposal, `log q(z|x)` `[E, T, B]`, and what the backward pass needs."""
 
     z: Tensor
     log_q: Tensor

@@ -117,10 +117,14 @@ def images_named(name: str, folder: Any = None) -> Images:
         folder: where the IDX files lie, raw or gzipped; for `"mnist"` by default where `toyiwae data fetch` puts them.
 
     Raises:
-        InputError: an unknown name, files that are missing or damaged, or not MNIST's.
+        InputError: an unknown name, a folder for digits, files that are missing or damaged, or not MNIST's.
         MissingExtraError: scikit-learn, or for a default folder pooch, is not installed.
     """
     if name == "digits":
+        if folder:
+            raise InputError(
+                "data.name is digits, which lie in no folder: set it to mnist or idx for files of yours"
+            )
         return _digits()
     if name in fetch.DATASETS:
         home = Path(folder or fetch.default_folder(name))

@@ -166,7 +166,7 @@ def _locked(home: Path) -> Iterator[None]:
         if fcntl is not None:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 stream.seek(0)
                 raise InputError(
                     f"{str(home)!r} is in use by process {stream.read().strip() or '(unknown)'}"

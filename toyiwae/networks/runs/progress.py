@@ -29,7 +29,7 @@ def bar(total: int, start: int, *, wanted: bool | None = None) -> Iterator[Calla
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("bound {task.fields[bound]:.2f}"),
+        TextColumn("bound {task.fields[bound]}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]:.1f} steps/s"),
@@ -37,14 +37,14 @@ def bar(total: int, start: int, *, wanted: bool | None = None) -> Iterator[Calla
     )
     began = seen = time.monotonic()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=total, completed=start, bound=float("nan"), rate=0.0)
+        task = progress.add_task("", total=total, completed=start, bound="–", rate=0.0)
 
         def update(step: int, bound: Any) -> None:
             nonlocal seen
             now = time.monotonic()
             if now - seen >= SECONDS:
                 rate = (step - start) / (now - began)
-                progress.update(task, completed=step, bound=float(bound.mean()), rate=rate)
+                progress.update(task, completed=step, bound=f"{float(bound.mean()):.2f}", rate=rate)
                 seen = now
 
         yield update
