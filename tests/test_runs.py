@@ -28,6 +28,7 @@ from toyiwae.networks.runs.settings import read
 pytest.importorskip("safetensors")
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "docs" / "train.toml"
+MNIST = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
 IMAGES = crashes.images()
 SHORT = ["training.epochs=3", "output.checkpoint_every=4", "output.keep=0"]  # 21 steps of 8, or of 2 images
 
@@ -174,6 +175,49 @@ def test_a_run_and_what_its_folder_holds(whole):
         load_run(whole, images=of_arrays("random", IMAGES.test, IMAGES.train))
     with pytest.raises(InputError, match="no run in"):
         load_run(whole.parent)
+
+
+KINDS = {
+    "linear_gaussian": (
+        {"latents": 2, "hidden": [5], "proposal": "full", "per_pixel": True},
+        "iwae_stl",
+        "grey",
+    ),
+    "bernoulli_vae": ({"latents": 4, "hidden": [5], "proposal": "bernoulli"}, "vimco_geometric", "fixed"),
+    "two_layer_vae": ({"latents": [3, 2], "hidden": [5], "inner_hidden": [4]}, "dreg", "dynamic"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_model_trains_from_settings_and_comes_back(kind, tmp_path):
+    sizes, estimator, binarisation = KINDS[kind]
+    settings = {
+        "data": {"binarisation": binarisation, "binarisation_seed": 3},
+        "model": {"kind": kind, **sizes},
+        "members": [{"estimator": estimator, "K": 4}],
+        "training": {"epochs": 1, "batch": 25, "seeds": [5, 6], "dtype": "float64"},
+    }
+    run = train(settings, tmp_path / "run", images=IMAGES)
+    again = load_run(tmp_path / "run", images=IMAGES)
+    assert again.settings == run.settings
+    assert again.images.description == run.images.description == IMAGES.binarised(binarisation, 3).description
+    for name, value in run.model.parameters.items():
+        assert torch.equal(again.model.parameters[name], value)
+        assert value.dtype == torch.float64
+        assert not torch.equal(value, torch.zeros_like(value))
+
+
+@pytest.mark.skipif(not MNIST.is_dir(), reason="MNIST's files do not stand beside this clone")
+def test_mnist_trains_from_its_folder(tmp_path):
+    options = ["data.name=mnist", "data.train=60", "training.epochs=1", "training.batch=30"]
+    run = train(crashes.SETTINGS, tmp_path / "run", assignments=options, data_dir=MNIST)
+    assert run.images.description == "mnist, dynamic binarisation"
+    assert (
+        run.to_dict()["provenance"]["arguments"]["data"]["folder"] == "mnist"
+    )  # and nothing of this machine
+    again = load_run(tmp_path / "run")
+    assert again.settings.data.folder == str(MNIST)
+    assert torch.equal(*(r.model.parameters["encoder.0.weight"] for r in (run, again)))
 
 
 def test_without_a_folder_the_numbers_are_the_same(whole):
