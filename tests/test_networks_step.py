@@ -1,6 +1,8 @@
 """The training step: gradients beside naive autograd, chunks beside one pass, a stack beside its members alone."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,11 @@ from toyiwae.networks import models
 from toyiwae.networks.members import Member, has_path
 from toyiwae.networks.noise import Noise
 from toyiwae.networks.optim import Adam
-from toyiwae.networks.step import step
+from toyiwae.networks.step import TOGETHER, step
 
 DIM_X, LATENTS, IMAGES = 12, 5, 4
-PAGE = (Path(__file__).resolve().parents[1] / "docs/networks.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs/networks.md").read_text(encoding="utf-8")
 FAMILIES = [family.name for family in estimators.all()]
 SIZES = ((2, 6), (3, 4))
 
@@ -82,7 +85,9 @@ def relative(found, expected):
 
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradients_are_those_of_naive_autograd(kind, together):
+def test_gradients_are_those_of_naive_autograd(kind, together, monkeypatch):
+    """Alone, members' images come one after another, too."""
+    monkeypatch.setitem(TOGETHER, "cpu", TOGETHER["cpu"] if together else 0)
     stack = rules_for(kind)
     model, twin = made(kind, stack)
     noise, x = Noise(tuple(m.seed for m in stack), 3, dtype=torch.float64), images(len(stack))
@@ -154,3 +159,62 @@ def test_the_documented_step_runs(capsys):
     block = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)[0]
     exec(compile(block, "docs/networks.md", "exec"), {})
     assert capsys.readouterr().out == "torch.Size([2]) torch.Size([2])\n"
+
+
+HUNDRED_THOUSAND = """
+import resource, torch
+from toyiwae.networks import models
+from toyiwae.networks.members import Member
+from toyiwae.networks.noise import Noise
+from toyiwae.networks.optim import Adam
+from toyiwae.networks.step import step
+model = models.bernoulli_vae([0], torch.full((784,), 0.3))
+adam, noise, x = Adam(model.parameters, [1e-3]), Noise((0,)), torch.ones(1, 4, 784)
+for number in range(2):
+    result = step(model, [Member("vimco_arithmetic", "dreg", 1, 100_000, 0)], x, noise.at(number))
+    adam.step(result.gradients)
+print(float(result.bound), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+COMPILED = """
+import torch
+from toyiwae.networks import models
+from toyiwae.networks.members import Member
+from toyiwae.networks.noise import Noise
+from toyiwae.networks.step import step
+stack = [Member("iwae", "dreg", 2, 6, 1), Member("piwae", "piwae", 3, 4, 2)]
+x, noise = torch.rand(2, 4, 12, generator=torch.Generator().manual_seed(1)), Noise((1, 2))
+for members in (2, 1):
+    seeds = [member.seed for member in stack[:members]]
+    for model in (
+        models.bernoulli_vae(seeds, x[0, 0], latents=3, hidden=(5,)),
+        models.two_layer_vae(seeds, x[0, 0], latents=(3, 2), hidden=(5,), inner_hidden=(4,)),
+    ):
+        plain, fused = (
+            step(one, stack[:members], x[:members], noise.of(0) if members == 1 else noise).gradients
+            for one in (model, models.compiled(model))
+        )
+        print(max(float((fused[k] - v).abs().max() / v.abs().max()) for k, v in plain.items()))
+"""
+
+
+def printed(code):
+    """Numbers that a program prints, run by itself."""
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=True)
+    return [float(word) for word in run.stdout.split()]
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_particles_train_in_less_than_a_gigabyte():
+    bound, gigabytes = printed(HUNDRED_THOUSAND)
+    assert bound < 0.0
+    assert gigabytes < 1.0
+
+
+@pytest.mark.slow
+def test_compiled_steps_give_the_same_gradients():
+    """In a process of its own: run-time checks of annotations, which tests have, and `torch.compile` do not mix."""
+    differences = printed(COMPILED)
+    assert len(differences) == 4
+    assert max(differences) < 1e-4

@@ -47,9 +47,8 @@ def affine(
     if products != "float32":
         x, weight = (_rounded(factor, products) for factor in (x, weight))
     if _by_onednn(x, weight, bias):
-        assert _ONEDNN is not None
-        own = None if bias is None else bias[0]
-        return _ONEDNN(x[0], weight[0].mT, own, "tanh" if tanh else "none", [], "")[None]
+        call = _opaque if torch.compiler.is_compiling() else _affine_onednn
+        return call(x[0], weight[0], None if bias is None else bias[0], tanh)[None]
     with _tf32(products == "tf32" and x.is_cuda):
         if x.dtype == torch.bfloat16:
             y = torch.bmm(x, weight, out_dtype=torch.float32)
@@ -69,6 +68,21 @@ def _by_onednn(*tensors: Tensor | None) -> bool:
         t.device.type == "cpu" and t.dtype == torch.float32 and not t.requires_grad and len(t) == 1
         for t in there
     )
+
+
+def _affine_onednn(x: Tensor, weight: Tensor, bias: Tensor | None, tanh: bool) -> Tensor:
+    """The same of one member, `[N, in]` to `[N, out]`."""
+    assert _ONEDNN is not None
+    return _ONEDNN(x, weight.mT, bias, "tanh" if tanh else "none", [], "")
+
+
+_opaque = torch.library.custom_op("toyiwae::affine", _affine_onednn, mutates_args=())
+"""The same for `torch.compile`, which has no rule for oneDNN's product of weights that change."""
+
+
+@_opaque.register_fake
+def _shape(x: Tensor, weight: Tensor, bias: Tensor | None, tanh: bool) -> Tensor:
+    return x.new_empty(len(x), weight.shape[-1])
 
 
 def _rounded(factor: Tensor, products: str) -> Tensor:

@@ -27,7 +27,10 @@ from toyiwae.networks.users import ModuleModel
 Tensor = torch.Tensor
 
 BUDGET = {"cpu": 2**28, "cuda": 2**34}
-"""Bytes of activations held at once, by type of device."""
+"""Bytes of one image's activations held at once, by type of device; beyond, particles come in chunks."""
+
+TOGETHER = {"cpu": 3 * 2**23, "cuda": 2**34}
+"""Bytes of several images' activations held at once: on a CPU, what its cache holds."""
 
 ALONE = 2**20
 """Numbers of a member from which on a CPU it is handled alone."""
@@ -69,8 +72,8 @@ def step(
         members: E of them, all with the same M·K.
         x: images `[E, B, D_x]`, in the model's dtype.
         noise: of this step; its seeds are the members'.
-        chunk: particles of each image held at once, rounded up to whole blocks of noise; by default as many as
-            `BUDGET` takes. Results depend on it in round-off only.
+        chunk: particles of each image held at once, rounded up to whole blocks of noise; by default all where
+            `BUDGET` takes those of one image. Results depend on it in round-off only.
         together: all members in one pass, or one after another; by default what is faster: on a CPU large members
             come one after another, whose numbers stay in its cache. Results depend on it in round-off only.
 
@@ -83,7 +86,8 @@ def step(
     if x.ndim != 3 or len(x) != len(members) or x.shape[-1] != model.dim_x:
         raise InputError(f"x has shape {tuple(x.shape)}: expected [{len(members)}, B, {model.dim_x}]")
     if together is None:
-        together = x.device.type != "cpu" or plan.particles * x.shape[1] * model.row_numbers < ALONE
+        small = plan.particles * x.shape[1] * model.row_numbers < ALONE
+        together = small or model.compiled or x.device.type != "cpu"
     if together or len(members) == 1:
         return _pass(model, plan, x, noise, chunk)
     parts = [
@@ -95,25 +99,32 @@ def step(
 
 
 def _pass(model: StackedModel, plan: _Plan, x: Tensor, noise: Noise, chunk: int | None) -> StepResult:
-    """All members at once, and all particles or chunks of them."""
-    encoded = model.encode(x)
+    """All members at once: some images after others, or twice some particles of all of them after others."""
+    encoded, images = model.encode(x), x.shape[1]
+    gradients, upstream = {}, torch.zeros_like(encoded.stats)
+
+    def add(found: Any, made: tuple[Tensor, ...], some: slice) -> None:
+        slopes, statistics = model.backward(found, *made)
+        upstream[:, some] += statistics
+        for name, slope in slopes.items():
+            gradients[name] = gradients[name].add_(slope) if name in gradients else slope
 
     def weigh(where: slice) -> Any:
-        return model.weigh(x, encoded.stats, model.draw(noise, plan.particles, x.shape[1], where))
+        return model.weigh(x, encoded.stats, model.draw(noise, plan.particles, images, where))
 
-    first, *others = _chunks(model, plan.particles, x, chunk)
-    if not others:
-        found = weigh(first)
-        log_w = found.log_w
-        gradients, upstream = model.backward(found, *plan.coefficients(log_w))
+    chunks = _chunks(model, plan.particles, x, chunk)
+    if len(chunks) == 1:
+        drawn, parts = model.draw(noise, plan.particles, images), []
+        for some in _parts(model, plan.particles, x):
+            found = model.weigh(x[:, some], encoded.stats[:, some], drawn[:, :, some])
+            add(found, plan.coefficients(found.log_w, images), some)
+            parts.append(found.log_w)
+        log_w = torch.cat(parts, dim=2)
     else:
-        log_w = torch.cat([weigh(where).log_w for where in (first, *others)], dim=1)
-        made = plan.coefficients(log_w)
-        gradients, upstream = {}, torch.zeros_like(encoded.stats)
-        for where in (first, *others):
-            some, part = model.backward(weigh(where), *(array[:, where] for array in made))
-            upstream += part
-            gradients = {name: some[name] + gradients.get(name, 0.0) for name in some}
+        log_w = torch.cat([weigh(where).log_w for where in chunks], dim=1)
+        made = plan.coefficients(log_w, images)
+        for where in chunks:
+            add(weigh(where), tuple(array[:, where] for array in made), slice(None))
     gradients |= model.encode_backward(encoded, upstream)
     return StepResult(gradients, *plan.metrics(log_w))
 
@@ -145,15 +156,15 @@ class _Plan:
     particles: int
     groups: tuple[tuple[Estimator, Estimator, int, tuple[int, ...]], ...]
 
-    def coefficients(self, log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """a, b and c `[E, T, B]` of the mean over the batch, from log-weights `[E, T, B]`."""
+    def coefficients(self, log_w: Tensor, images: int) -> tuple[Tensor, Tensor, Tensor]:
+        """a, b and c `[E, T, b]` of the mean over so many images, from log-weights `[E, T, b]` of some of them."""
         parts = torch.empty((3, *log_w.shape), dtype=log_w.dtype, device=log_w.device)
         for by_model, by_proposal, groups, members in self.groups:
             own = _grouped(log_w, members, groups)
             made = by_model(own)
             other = made if by_proposal is by_model else by_proposal(own)
             for part, array in zip(parts, (made.model, other.path, other.score), strict=True):
-                whole = array.flatten(-2).mT / log_w.shape[-1]
+                whole = array.flatten(-2).mT / images
                 part[_index(members)] = whole
         return parts[0], parts[1], parts[2]
 
@@ -200,11 +211,22 @@ def _plan(members: tuple[Member, ...], reparameterised: bool) -> _Plan:
 
 
 def _chunks(model: StackedModel, particles: int, x: Tensor, chunk: int | None) -> list[slice]:
-    """The particles' axis in pieces of whole blocks of noise."""
+    """The particles' axis in pieces of whole blocks of noise: one piece where one image's particles fit."""
     members, images = x.shape[:2]
     if chunk is None:
-        budget = BUDGET.get(x.device.type, BUDGET["cpu"])
-        chunk = budget // (model.row_numbers * members * images * x.element_size())
+        budget = BUDGET.get(x.device.type, BUDGET["cpu"]) // (members * x.element_size())
+        if particles * max(model.row_numbers, 2 * images * model.dim_z) <= budget:
+            return [slice(0, particles)]
+        chunk = budget // (model.row_numbers * images)
     size = block((images, model.dim_z))
     size *= max(1, -(-min(chunk, particles) // size))
     return [slice(first, min(first + size, particles)) for first in range(0, particles, size)]
+
+
+def _parts(model: StackedModel, particles: int, x: Tensor) -> list[slice]:
+    """The images' axis in pieces of about the same size."""
+    members, images = x.shape[:2]
+    budget = TOGETHER.get(x.device.type, TOGETHER["cpu"])
+    most = max(1, budget // (model.row_numbers * members * particles * x.element_size()))
+    size = -(-images // -(-images // most))
+    return [slice(first, min(first + size, images)) for first in range(0, images, size)]
