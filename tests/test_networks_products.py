@@ -22,8 +22,10 @@ def numbers(*shape, seed=0):
 @pytest.mark.parametrize("products", PRODUCTS)
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("tanh", [False, True])
-def test_errors_of_products_are_those_of_their_factors(products, members, tanh):
-    """One member in float32 takes another routine than several do."""
+@pytest.mark.parametrize("large", [2, 2**16])
+def test_errors_of_products_are_those_of_their_factors(products, members, tanh, large, monkeypatch):
+    """One member in float32, and large ones, take another routine than several small ones do."""
+    monkeypatch.setattr("toyiwae.networks.products.LARGE", large)
     x, weight, bias = numbers(members, 40, 30), numbers(members, 30, 20, seed=1), numbers(members, 20, seed=2)
     exact = torch.baddbmm(bias[:, None].double(), x.double(), weight.double())
     size = torch.baddbmm(bias[:, None].double().abs(), x.double().abs(), weight.double().abs())

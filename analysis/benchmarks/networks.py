@@ -6,10 +6,12 @@ what the step's floating-point operations would take at the rate of its largest 
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -36,6 +38,7 @@ def run() -> Iterator[Timing]:
         steps["iwae, compiled"] = own_step("iwae", 1, 50, batch=100, compiled=True)
         steps["written by hand, compiled"] = by_hand(100, 50)
         steps["largest product"] = largest_product(100 * 50)
+        steps |= peers(100, 50)
         seconds = in_turns(steps)
         peak = 2 * 100 * 50 * 200 * PIXELS / seconds.pop("largest product")
         operations = 6 * 100 * (WEIGHTS[0] + 50 * WEIGHTS[1])
@@ -86,16 +89,7 @@ def own_step(name: str, members: int, K: int, *, batch: int, compiled: bool = Fa
 def by_hand(batch: int, K: int) -> Callable[[], object]:
     """IWAE as one writes it in torch: autograd through log-sum-exp, compiled, with the fused Adam."""
     sizes = (PIXELS, *HIDDEN, 2 * LATENTS), (LATENTS, *reversed(HIDDEN), PIXELS)
-    encoder, decoder = (
-        torch.nn.Sequential(
-            torch.nn.Linear(own[0], own[1]),
-            torch.nn.Tanh(),
-            torch.nn.Linear(own[1], own[2]),
-            torch.nn.Tanh(),
-            torch.nn.Linear(own[2], own[3]),
-        )
-        for own in sizes
-    )
+    encoder, decoder = (network(own) for own in sizes)
     optimiser = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 1e-3, eps=1e-4, fused=True)
     x = images(batch)
 
@@ -123,3 +117,79 @@ def largest_product(rows: int) -> Callable[[], object]:
     """From the last hidden layer to the logits."""
     x, weight = torch.randn(1, rows, HIDDEN[0]), torch.randn(1, HIDDEN[0], PIXELS)
     return lambda: product(x, weight)
+
+
+def peers(batch: int, K: int) -> dict[str, Callable[[], object]]:
+    """The same step as Pythae and Pyro take it, where they are installed (extra `peers`)."""
+    makers = {"pythae": with_pythae, "pyro": with_pyro}
+    return {name: make(batch, K) for name, make in makers.items() if importlib.util.find_spec(name)}
+
+
+def network(sizes: Sequence[int]) -> torch.nn.Sequential:
+    """Fully connected tanh layers."""
+    layers = [torch.nn.Linear(*pair) for pair in itertools.pairwise(sizes)]
+    return torch.nn.Sequential(*[part for layer in layers for part in (layer, torch.nn.Tanh())][:-1])
+
+
+def with_pythae(batch: int, K: int) -> Callable[[], object]:
+    """Pythae's IWAE."""
+    from pythae.data.datasets import DatasetOutput
+    from pythae.models import IWAE, IWAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+
+    class Encoder(BaseEncoder):
+        def __init__(self):
+            super().__init__()
+            self.net = network((PIXELS, *HIDDEN, 2 * LATENTS))
+
+        def forward(self, x):
+            mean, log_var = self.net(x.flatten(1)).chunk(2, -1)
+            return ModelOutput(embedding=mean, log_covariance=log_var)
+
+    class Decoder(BaseDecoder):
+        def __init__(self):
+            super().__init__()
+            self.net = torch.nn.Sequential(network((LATENTS, *reversed(HIDDEN), PIXELS)), torch.nn.Sigmoid())
+
+        def forward(self, z):
+            return ModelOutput(reconstruction=self.net(z))
+
+    config = IWAEConfig(
+        input_dim=(1, 28, 28), latent_dim=LATENTS, reconstruction_loss="bce", number_samples=K
+    )
+    model, data = IWAE(config, Encoder(), Decoder()), DatasetOutput(data=images(batch).view(-1, 1, 28, 28))
+    optimiser = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
+
+    def call() -> None:
+        optimiser.zero_grad()
+        model(data).loss.backward()
+        optimiser.step()
+
+    return call
+
+
+def with_pyro(batch: int, K: int) -> Callable[[], object]:
+    """Pyro's RenyiELBO at α = 0, its particles vectorised."""
+    import pyro
+    import pyro.distributions as dist
+    from pyro.infer import SVI, RenyiELBO
+
+    encoder, decoder = network((PIXELS, *HIDDEN, 2 * LATENTS)), network((LATENTS, *reversed(HIDDEN), PIXELS))
+
+    def model(x):
+        pyro.module("decoder", decoder)
+        with pyro.plate("images", batch):
+            z = pyro.sample("z", dist.Normal(torch.zeros(LATENTS), torch.ones(LATENTS)).to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=decoder(z), validate_args=False).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.module("encoder", encoder)
+        with pyro.plate("images", batch):
+            mean, log_std = encoder(x).chunk(2, -1)
+            pyro.sample("z", dist.Normal(mean, log_std.exp()).to_event(1))
+
+    pyro.enable_validation(False)
+    loss = RenyiELBO(alpha=0, num_particles=K, vectorize_particles=True, max_plate_nesting=1)
+    inference, x = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), loss), images(batch)
+    return lambda: inference.step(x)

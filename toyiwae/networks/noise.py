@@ -90,7 +90,11 @@ class Noise:
         )
         generator, blocks = torch.Generator(self.device), -(-length // size)
         for seed, own in zip(self.seeds, numbers, strict=True):
-            start = _start(seed, f"{purpose} {length} {inner}") + self.step * blocks + where.start // size
+            start = (
+                _start(seed, f"{fill.__name__} {purpose} {length} {inner}")
+                + self.step * blocks
+                + where.start // size
+            )
             for index, part in enumerate(own.split(size)):
                 fill(part, generator=generator.manual_seed(scrambled(start + index)))
         return numbers

@@ -15,6 +15,9 @@ Tensor = torch.Tensor
 PRODUCTS = ("float32", "tf32", "bfloat16")
 """Precisions of the factors of products; sums, and everything else, keep the dtype of the parameters."""
 
+LARGE = 2**16
+"""Numbers of a member's product from which on a CPU members are multiplied one by one."""
+
 _ONEDNN = (
     getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 )
@@ -48,7 +51,8 @@ def affine(
         x, weight = (_rounded(factor, products) for factor in (x, weight))
     if _by_onednn(x, weight, bias):
         call = _opaque if torch.compiler.is_compiling() else _affine_onednn
-        return call(x[0], weight[0], None if bias is None else bias[0], tanh)[None]
+        parts = [call(x[e], weight[e], None if bias is None else bias[e], tanh) for e in range(len(x))]
+        return parts[0][None] if len(parts) == 1 else torch.stack(parts)
     with _tf32(products == "tf32" and x.is_cuda):
         if x.dtype == torch.bfloat16:
             y = torch.bmm(x, weight, out_dtype=torch.float32)
@@ -58,16 +62,15 @@ def affine(
     return torch.tanh_(y) if tanh else y
 
 
-def _by_onednn(*tensors: Tensor | None) -> bool:
-    """Whether oneDNN takes these: one member in float32 on a CPU, nothing to differentiate.
+def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether oneDNN takes these: one member, or large ones one by one, in float32 on a CPU, nothing to differentiate.
 
     torch hands products in float32 to MKL, which on processors of other makers reaches half of what oneDNN does.
     """
-    there = [tensor for tensor in tensors if tensor is not None]
-    return _ONEDNN is not None and all(
-        t.device.type == "cpu" and t.dtype == torch.float32 and not t.requires_grad and len(t) == 1
-        for t in there
-    )
+    if _ONEDNN is None or (len(x) > 1 and x.shape[1] * weight.shape[-1] < LARGE):
+        return False
+    there = [x, weight] if bias is None else [x, weight, bias]
+    return all(t.device.type == "cpu" and t.dtype == torch.float32 and not t.requires_grad for t in there)
 
 
 def _affine_onednn(x: Tensor, weight: Tensor, bias: Tensor | None, tanh: bool) -> Tensor:

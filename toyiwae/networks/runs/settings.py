@@ -118,6 +118,7 @@ class TrainingSettings(_Table):
         adam_eps: what Adam adds to the root of the second moment.
         dtype: "float32" or "float64".
         device: "cpu", "cuda" or "cuda:N".
+        compile: whether `torch.compile` fuses the passes of a step.
     """
 
     epochs: Count
@@ -128,6 +129,7 @@ class TrainingSettings(_Table):
     adam_eps: Positive = 1e-4
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
+    compile: bool = False
 
 
 class OutputSettings(_Table):

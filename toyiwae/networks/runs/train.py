@@ -18,6 +18,7 @@ import torch
 
 from toyiwae.errors import DivergenceError
 from toyiwae.extras import import_extra
+from toyiwae.networks import models
 from toyiwae.networks.averages import ImageAverage
 from toyiwae.networks.data.batches import Batches
 from toyiwae.networks.data.images import Images
@@ -107,6 +108,7 @@ class _Training:
         """
         training = run.settings.training
         self.run, self.done, self._noise = run, 0, run.noise
+        self._model = models.compiled(run.model) if training.compile else run.model
         self._batches = Batches(run.images, self._noise, training.batch)
         self.total = training.epochs * self._batches.per_epoch
         rates = [member.learning_rate for member in run.members]
@@ -176,7 +178,7 @@ class _Training:
     def _step(self) -> StepResult:
         """One step of all members."""
         x = self._batches.at(self.done)
-        result = step(self.run.model, self.run.members, x, self._noise.at(self.done))
+        result = step(self._model, self.run.members, x, self._noise.at(self.done))
         epoch = self.done // self._batches.per_epoch
         staged = self.run.settings.training.schedule == "stages"
         self._adam.step(result.gradients, stage_factor(epoch) if staged else 1.0)
