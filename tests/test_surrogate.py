@@ -2,6 +2,8 @@
 
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,8 @@ from toyiwae.errors import InputError
 from toyiwae.surrogate import Densities, gradients, replicates
 
 M, K = 2, 4
-PAGE = (Path(__file__).resolve().parents[1] / "docs/networks.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs/networks.md").read_text(encoding="utf-8")
 
 
 def gaussian(problem):
@@ -138,3 +141,31 @@ def test_the_documented_example(capsys):
     exec(compile(block, "docs/networks.md", "exec"), names)
     assert len(names["z_scores"]) == 6
     assert max(map(abs, names["z_scores"])) < names["threshold"]
+
+
+MILLION = """
+import resource, torch
+from toyiwae.surrogate import Densities, gradients
+half = torch.distributions.Normal(0.0, 1.0)
+weight, x = torch.randn(20, 200, generator=torch.Generator().manual_seed(1)), torch.ones(200)
+densities = Densities(
+    lambda theta, z: half.log_prob(z).sum(-1) - ((torch.tanh(z @ weight) - theta["x"]) ** 2).sum(-1),
+    lambda phi, z: torch.distributions.Normal(phi["mean"], 1.0).log_prob(z).sum(-1),
+    lambda phi, noise: phi["mean"] + noise,
+)
+def noise(where):
+    return torch.randn(where.stop - where.start, 20, generator=torch.Generator().manual_seed(where.start))
+found = gradients(densities, {"x": x}, {"mean": torch.zeros(20)}, noise, K=10**6, model="dreg", chunk=20_000)
+print(float(found.value), float(found.phi["mean"].norm()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+@pytest.mark.slow
+def test_a_million_particles_fit_into_a_gigabyte():
+    """Held at once, their activations alone would take 2.4 GB."""
+    command = [sys.executable, "-c", MILLION]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=True)
+    value, norm, gigabytes = map(float, run.stdout.split())
+    assert math.isfinite(value)
+    assert norm > 0.0
+    assert gigabytes < 1.0
