@@ -7,8 +7,9 @@ For `T(t) = t^{a/p} E[w^a Π g e^{-t w^p}]` and every c with `x = c + a/p ≥ 0`
 (times (n-1)^n for n ≥ 3 polynomials, by Hölder and hypercontractivity), and without the factor (x/e)^x for
 -1 ≤ x < 0 where `E[w^a g] = 0` (p = 1). For `T = E[e^{-tw^p}] - e^{-t}`, the *deviation*, the factor of t^{-c} is
 `(M + 1)(c/e)^c` for c ≥ 0; for c < 0 it is M + 1, and for p = 1 also 1 where c ≥ -1, and `((M(2) - 1)/2)^{-c/2}` where
-E[w²] exists. Logarithms of these bounds over a table of c, rounded up, are all that the errors of the trapezoidal rules
-and of the truncations are made of; the choice of contours needs no proof.
+E[w²] exists; for `T = E[Π g (e^{-tw} - e^{-t})]` it is the same with E_{-pc}[Π |g|] M + E[Π |g|], c ≥ -1. Logarithms of
+these bounds over a table of c, rounded up, are all that the errors of the trapezoidal rules and of the truncations are
+made of; the choice of contours needs no proof.
 """
 
 from __future__ import annotations
@@ -30,11 +31,19 @@ UP = 1e-6  # added to logarithms of bounds: more than the round-off of float64 i
 
 @dataclass(frozen=True)
 class Request:
-    """One transform; `centred` where E[w^a g] = 0. The power 0 without factors stands for the deviation."""
+    """One transform; `centred` where E[w^a g] = 0. The power 0 without factors stands for the deviation.
+
+    Of the power 0 and several polynomials, the centred transform is that less `E[Π g] e^{-t}`.
+    """
 
     power: int
     factors: tuple[Quadratic, ...] = ()
     centred: bool = False
+
+    @property
+    def subtracted(self) -> bool:
+        """Whether `E[Π g] e^{-t}` is taken off."""
+        return self.centred and self.power == 0 and len(self.factors) > 1
 
 
 def log_up(x: arb) -> float:
@@ -109,8 +118,14 @@ class Table:
             return found
         x = c + request.power / p
         lowest = -1.0 if request.centred and p == 1 else 0.0
-        found = np.where(x >= lowest, self._peak(x) + self.log_moment, np.inf)
-        return found + self._factors(request)
+        return np.where(x >= lowest, self._peak(x) + self._moment(request), np.inf)
+
+    def _moment(self, request: Request) -> Floats:
+        """Log of the bound on M E_{-pc}[Π |g|], with E_0[Π |g|] added where that is subtracted: [C]."""
+        found = self.log_moment + self._factors(request)
+        if request.subtracted:
+            found = np.logaddexp(found, self._factors(request)[self.c == 0.0]) + UP
+        return found
 
     def _factors(self, request: Request) -> Floats:
         """Log of the bound on E_{-pc}[Π |g|]: [C]."""
@@ -162,8 +177,7 @@ class Table:
         request, c = self.requests[i], float(self.c[contour])
         x, y = c + request.power / self.p, step * count
         plain = request.power == 0 and not request.factors
-        moment = (self.add_one if plain else self.log_moment)[contour]
-        moment += self._factors(request)[contour]
+        moment = (self.add_one if plain else self._moment(request))[contour]
         return float(log_gamma_tail(x, y) + moment - np.log(-np.expm1(-step)) + UP)
 
 

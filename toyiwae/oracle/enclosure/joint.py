@@ -58,8 +58,8 @@ def covariances(
     def evaluate(nats: float) -> enclose.Found:
         found: enclose.Found = {}
         for row in rows(problem):
-            law, kept = enclose._power(row, form.exponent), [i for i in places if _of(row, entries[i])]
-            base = _Base(row, law, form, [entries[i] for i in kept])
+            law, kept = enclose._power(row, form.exponent), [i for i in places if of_row(row, entries[i])]
+            base = Base(row, law, form, [entries[i] for i in kept])
             values = _base_covariances(law, base, particles, nats, digits)
             for a, i in enumerate(kept):
                 for b, j in enumerate(kept[: a + 1]):
@@ -78,12 +78,13 @@ def covariances(
     return result
 
 
-def _of(row: Row, entry: Coordinate) -> bool:
+def of_row(row: Row, entry: Coordinate) -> bool:
+    """Whether an observation moves a coordinate."""
     parameter, index = entry
     return not parameter.own or index[0] == row.n
 
 
-class _Base:
+class Base:
     """The different polynomials among some coordinates of one observation.
 
     Attributes:
@@ -92,6 +93,7 @@ class _Base:
     """
 
     def __init__(self, row: Row, law: BallLaw, form: Form, entries: Sequence[Coordinate]):
+        """Finds them."""
         self.parts: list[Components] = []
         self.scales: list[arb] = []
         self.which: list[int] = []
@@ -109,7 +111,7 @@ class _Base:
 
 
 def _base_covariances(
-    law: BallLaw, base: _Base, particles: Sequence[int], nats: float, digits: int
+    law: BallLaw, base: Base, particles: Sequence[int], nats: float, digits: int
 ) -> dict[tuple[int, int, int], arb]:
     many = sorted({k for k in particles if k > 1})
     spread = enclose._near_equal(law, many, digits)
@@ -199,8 +201,8 @@ def fourth_moments(
     def evaluate(nats: float) -> enclose.Found:
         found: enclose.Found = {}
         for row in rows(problem):
-            law, kept = enclose._power(row, form.exponent), [e for e in entries if _of(row, e)]
-            base = _Base(row, law, form, kept)
+            law, kept = enclose._power(row, form.exponent), [e for e in entries if of_row(row, e)]
+            base = Base(row, law, form, kept)
             cumulants = _base_cumulants(law, base, particles, nats, digits)
             for (parameter, index), which, factor in zip(kept, base.which, base.factors, strict=True):
                 power = factor**4 / arb(problem.n_rows) ** 4
@@ -219,7 +221,7 @@ def fourth_moments(
 
 
 def _base_cumulants(
-    law: BallLaw, base: _Base, particles: Sequence[int], nats: float, digits: int
+    law: BallLaw, base: Base, particles: Sequence[int], nats: float, digits: int
 ) -> dict[tuple[int, int], arb]:
     many, found = sorted({k for k in particles if k > 1}), {}
     if many and enclose._near_equal(law, many, digits) is not None:

@@ -57,8 +57,10 @@ def spacing_for(nats: float, orders: Sequence[int]) -> float:
 class Planner:
     """Chooses grid and contours in double precision, from a table's bounds."""
 
-    def __init__(self, table: Table, particles: Sequence[int], nats: float, spacing: float):
-        self.t, self.nats, self.spacing = table, nats, spacing
+    def __init__(
+        self, table: Table, particles: Sequence[int], nats: float, spacing: float, reach: float = 1.0
+    ):
+        self.t, self.nats, self.spacing, self.reach = table, nats, spacing, reach
         self.particles = np.array(sorted(set(particles)), float)
         reference = int(np.argmin(np.abs(table.c + 1.0 / table.p)))
         kinds: dict[tuple, Floats] = {}
@@ -88,11 +90,12 @@ class Planner:
         while True:
             log_t = np.linspace(low, high, 1500)
             best = self.best(log_t)
-            carried = np.flatnonzero((best + self.demand(log_t, best)).max(axis=0) > -self.nats)
-            if len(carried) and carried[-1] < 1400:
-                return float(log_t[max(carried[0] - 1, 0)]) - 1.0, float(log_t[carried[-1]]) + 2.0
+            size = (best + self.demand(log_t, best)).max(axis=0)
+            low_end, high_end = (np.flatnonzero(size > -self.nats * factor) for factor in (1.0, self.reach))
+            if len(low_end) and high_end[-1] < 1400:
+                return float(log_t[max(low_end[0] - 1, 0)]) - 1.0, float(log_t[high_end[-1]]) + 2.0
             high *= 1.6
-            if high > 3e5 or not len(carried):
+            if high > 3e5 or not len(low_end):
                 raise PrecisionError(
                     "the lower tail of the weight is too long for its integrals to be planned"
                 )

@@ -35,6 +35,10 @@ class BallSums:
         nats: how far below the largest term of each sum its errors should be, as a logarithm.
         p: power of the weight in the exponential, 2 for the sample size.
         orders: the n of the rules for ∫ t^{n-1} e^{-tS} dt that will be used; 0 for the bound.
+        reach: by how much lower the terms at the upper end of the grid are to be, as a factor of nats.
+
+    Attributes:
+        table: the bounds. plan: the grid and its contours. log_t: the grid. bits: the precision of what stands on it.
     """
 
     def __init__(
@@ -46,21 +50,22 @@ class BallSums:
         *,
         p: int,
         orders: Sequence[int],
+        reach: float = 1.0,
     ):
         unique = {_key(request): request for request in (_DEVIATION, *requests)}
         self._rows = {key: i for i, key in enumerate(unique)}
         self._requests, self._law, self._p = list(unique.values()), law, p
-        self._table = Table(law, p, self._requests)
+        self.table = Table(law, p, self._requests)
         spacing = spacing_for(nats, orders)
-        self._plan = Planner(self._table, particles, nats, spacing).plan()
+        self.plan = Planner(self.table, particles, nats, spacing, reach).plan()
         self._outer = {n: outer_error(n, spacing) for n in orders}
         growth = int((2 + max(r.power for r in self._requests) / p) * np.log2(max(particles))) + 32
-        self.bits = max(segment.bits for segment in self._plan.segments) + growth
+        self.bits = max(segment.bits for segment in self.plan.segments) + growth
         with ctx.workprec(self.bits):
-            self.log_t = np.arange(self._plan.low, self._plan.high) * spacing
+            self.log_t = np.arange(self.plan.low, self.plan.high) * spacing
             self._t = balls(arb(float(u)).exp() for u in self.log_t)
             self._decay = balls((-t).exp() for t in self._t)
-            parts = [self._transforms(segment) for segment in self._plan.segments]
+            parts = [self._transforms(segment) for segment in self.plan.segments]
         self._values = [np.concatenate(part) for part in zip(*parts, strict=True)]
         with ctx.workprec(self.bits):
             self._logarithms()
@@ -70,7 +75,7 @@ class BallSums:
 
     def _transforms(self, segment: Segment) -> list[Balls]:
         """Each request's transform on the segment's part of the grid."""
-        table, spacing, size, count = self._table, self._plan.spacing, segment.size, segment.count
+        table, spacing, size, count = self.table, self.plan.spacing, segment.size, segment.count
         c = float(table.c[segment.contour])
         index = np.arange(segment.start, segment.stop)
         log_t = np.asarray(index * spacing, float)
@@ -85,6 +90,8 @@ class BallSums:
             for request in self._requests:
                 if request.factors:
                     inner = moment * tilted.mean(*request.factors)
+                    if request.subtracted:
+                        inner = inner - acb(self._law.mean(0.0, *request.factors))
                 else:
                     inner = moment - 1 if request.power == 0 else moment
                 lines.append(gammas[request.power] * inner)
@@ -124,7 +131,7 @@ class BallSums:
             else:
                 self._log_base.append(value.log() if value > 0 else arb("nan"))
 
-    def _power(self, n: int) -> Balls:
+    def power(self, n: int) -> Balls:
         """E[e^{-tw^p}]^n."""
         if n not in self._powers:
             found = []
@@ -141,15 +148,19 @@ class BallSums:
         """A request's transform on the grid `log_t`."""
         return self._values[self._rows[_key(request)]]
 
+    def bound(self, request: Request) -> Floats:
+        """The logarithm of its bound's factor of t^-c, over the table's c."""
+        return self.table.bounds[self._rows[_key(request)]]
+
     # sums ------------------------------------------------------------------------------------------------------------
 
     def gap(self, k: int) -> arb:
         """Log E[w] less the bound: ∫ (E[e^{-tw}]^K - e^{-Kt}) dt/t. Formula: enclosed-gap."""
         with ctx.workprec(self.bits):
-            value = (self._power(k) - balls((-k * t).exp() for t in self._t)).sum() * arb(self._plan.spacing)
-            deviation = self._table.bounds[0]
-            low = np.log(k) + self._table.tail([deviation], self.log_t[0], self._plan.spacing, -1)
-            high = self._high([self._table.base], k - 1)
+            value = (self.power(k) - balls((-k * t).exp() for t in self._t)).sum() * arb(self.plan.spacing)
+            deviation = self.table.bounds[0]
+            low = np.log(k) + self.table.tail([deviation], self.log_t[0], self.plan.spacing, -1)
+            high = self._high([self.table.base], k - 1)
             value += self._rounded(low) + high
             return value * (1 + radius(self._outer[0]))
 
@@ -186,37 +197,37 @@ class BallSums:
     def size(self, k: int, g: Quadratic) -> arb:
         """A bound on the root mean square of Σ w̃^r g, r ≥ 1: √E[Σ w̃ g²], from E_0[g²], or E_1[g²] and E[1/w]."""
         found = self._root(g, 0.0, k)
-        at = np.flatnonzero(self._table.c == 1.0)
+        at = np.flatnonzero(self.table.c == 1.0)
         if len(at):
-            inverse = arb(float(self._table.log_moment[at[0]])).exp() * arb(k) / (k - 1)
+            inverse = arb(float(self.table.log_moment[at[0]])).exp() * arb(k) / (k - 1)
             found = min(found, self._root(g, -1.0, 1) * inverse.sqrt().abs_upper())
         return found
 
     def _root(self, g: Quadratic, c: float, factor: int) -> arb:
         """√(factor · E_{-c}[g²])."""
-        at = int(np.flatnonzero(self._table.c == c)[0])
-        return (arb(float(self._table.noise[g][at])).exp() * arb(factor).sqrt()).abs_upper()
+        at = int(np.flatnonzero(self.table.c == c)[0])
+        return (arb(float(self.table.noise[g][at])).exp() * arb(factor).sqrt()).abs_upper()
 
     def _sum(self, factor: int, drop: int, requests: list[Request], k: int | None = None) -> arb:
         """Factor · ∫ Π T · E[e^{-tw^p}]^{K-drop} du, but for the rule's aliases."""
         n = (factor if k is None else k) - drop
         rows = [self._rows[_key(request)] for request in requests]
-        terms = self._power(n)
+        terms = self.power(n)
         for row in rows:
             terms = terms * self._values[row]
-        bounds = [self._table.bounds[row] for row in rows]
-        low = self._table.tail(bounds, self.log_t[0], self._plan.spacing, -1)
-        value = terms.sum() * arb(self._plan.spacing) + self._rounded(low) + self._high(bounds, n)
+        bounds = [self.table.bounds[row] for row in rows]
+        low = self.table.tail(bounds, self.log_t[0], self.plan.spacing, -1)
+        value = terms.sum() * arb(self.plan.spacing) + self._rounded(low) + self._high(bounds, n)
         return value * factor
 
     def _rounded(self, log: float) -> arb:
         """Spacing times e^log as a radius."""
-        return radius(arb(float(log)).exp() * arb(self._plan.spacing))
+        return radius(arb(float(log)).exp() * arb(self.plan.spacing))
 
     def _high(self, bounds: list[Floats], n: int) -> arb:
         """The upper tail, by the last power of E[e^{-tw^p}], which falls, and the decay of the transforms."""
-        tail = self._table.tail(bounds, self.log_t[-1], self._plan.spacing, 1)
-        return self._rounded(tail) * self._power(n)[-1].abs_upper()
+        tail = self.table.tail(bounds, self.log_t[-1], self.plan.spacing, 1)
+        return self._rounded(tail) * self.power(n)[-1].abs_upper()
 
 
 def _key(request: Request) -> tuple:

@@ -1,0 +1,82 @@
+"""Enclosures of variances with logarithms against double precision, closed forms, each other, and the laws in K."""
+
+import numpy as np
+import pytest
+from flint import arb
+
+from tests import certify
+from tests.quadrature import Toy
+from tests.test_truth import as_problem
+from toyiwae import estimators
+from toyiwae.forms import Form
+from toyiwae.oracle.enclosure import enclose
+from toyiwae.oracle.enclosure.log_moments import log_variances
+from toyiwae.oracle.finite_k.score_function import refusal
+from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
+from toyiwae.truth.linear_gaussian import GaussianSource
+
+FORMS = {
+    e.name: e.form
+    for e in estimators.all()
+    if e.form is not None and e.form.has_log_terms and not refusal(e.form)
+}
+
+
+@pytest.mark.parametrize(
+    ("toy", "counts"),
+    [(Toy(), [2, 3, 100]), pytest.param(Toy.wide(), [2, 5, 100], marks=pytest.mark.slow)],
+    ids=["narrow", "wide"],
+)
+@pytest.mark.parametrize("name", FORMS)
+def test_variances_agree_with_double_precision(toy: Toy, counts: list[int], name: str) -> None:
+    """K = 2, where pairs are one contour, 3, where one weight is left beside a pair, and more."""
+    problem = as_problem(toy)
+    parameters = {p: (FORMS[name], p) for p in ("proposal_mean", "proposal_chol")}
+    found = GaussianSource(problem).log_variances(parameters, counts)
+    truth = log_variances(problem, {p: (*job, None) for p, job in parameters.items()}, counts, digits=10)
+    for p in parameters:
+        var = found[p].var
+        assert var is not None
+        for value, error, ball in zip(var.value.ravel(), var.error.ravel(), truth[p].ravel(), strict=True):
+            assert abs(ball - value) < error
+            assert ball.rad() < 1e-10 * ball
+
+
+def test_equal_weights_have_closed_forms() -> None:
+    """The proposal is the posterior: OVIS(0) has the variance of Σ f(1/K) g_k."""
+    model = Model(np.zeros(2), np.eye(2), np.eye(2), np.zeros(2), np.eye(2))
+    problem = Problem(model, Proposal(0.5 * np.eye(2), mean=[0.0, 0.0]), Data(np.zeros(2)))
+    found = log_variances(problem, {0: (form_of("ovis:0"), "proposal_mean", [(0,)])}, [2, 10], digits=12)[0]
+    for k, ball in zip((2, 10), found[:, 0], strict=True):
+        assert ball.overlaps(2 * k * (-(1 - 1 / arb(k)).log() - 1 / arb(k)) ** 2)
+
+
+def form_of(name: str) -> Form:
+    """A registered estimator's."""
+    form = estimators.get(name).form
+    assert form is not None
+    return form
+
+
+def test_the_laws_of_vimco_and_ovis_in_the_number_of_particles() -> None:
+    """By K = 10⁶ the SNR of VIMCO falls like K^-½ and that of OVIS(0) grows like K^½, to within 1e-3 of the slope."""
+    problem, counts = as_problem(Toy.wide()), [10**6, 2 * 10**6]
+    for name, slope in (("vimco_arithmetic", -0.5), ("ovis:0", 0.5)):
+        form = form_of(name)
+        var = log_variances(problem, {0: (form, "proposal_mean", [(0,)])}, counts, digits=8)[0][:, 0]
+        iwae = (form_of("iwae"), "proposal_mean", [(0,)])  # of the same mean
+        mean = enclose.gradients(problem, {0: iwae}, counts, digits=8)[0].mean[:, 0]
+        first, second = (abs(m) / v.sqrt() for m, v in zip(mean, var, strict=True))
+        assert abs((second / first).log() / arb(2).log() - slope) < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 2, 4, 9, 11, 14])
+@pytest.mark.parametrize("name", ["score_function", "vimco_arithmetic"])
+def test_precisions_agree(seed: int, name: str) -> None:
+    """Balls of different precision, whose steps, ranges and contours differ, overlap, up to K = 10¹²."""
+    one = certify.case(seed)
+    job = {0: (form_of(name), "proposal_mean", [(0,)])}
+    many = [k for k in one.particles if k > 1]
+    short, long = (log_variances(one.problem, job, many, digits=digits)[0].ravel() for digits in (10, 25))
+    assert all(a.overlaps(b) and b.rad() < a.rad() for a, b in zip(short, long, strict=True))
