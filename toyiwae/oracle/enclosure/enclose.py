@@ -22,7 +22,7 @@ from toyiwae.oracle.enclosure.contours import Request
 from toyiwae.oracle.enclosure.laws import BallLaw
 from toyiwae.oracle.enclosure.matrices import Balls, balls, radius
 from toyiwae.oracle.enclosure.moments import Components
-from toyiwae.oracle.enclosure.rows import Index, Row, rows
+from toyiwae.oracle.enclosure.rows import SCORE, Index, Row, rows
 from toyiwae.oracle.enclosure.sums import BallSums
 from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.problems.linear_gaussian import Problem
@@ -34,7 +34,6 @@ _ZERO = (
 # for a variance, which is of the order of a square: that of DReG near the posterior falls like K⁻³
 _ROUNDS = 7
 _TOGETHER = 96  # coordinates whose transforms are held at once
-_SCORE = Form({}, {}, {0: 1.0})
 Job = tuple[Form, str, Sequence[Index] | None]
 Found = dict[tuple, tuple[arb, arb]]  # values, and the scales beside which they may count as 0
 
@@ -193,7 +192,7 @@ def _row_moments(
                 sums = BallSums(law, many, requests, nats, p=1, orders=orders)
             for (key, index, _, parameter), one in zip(batch, parts, strict=True):
                 factor = row.factor(parameter, index) / n_rows
-                score = Components.of(law, row.components(_SCORE, parameter, index)).scale
+                score = Components.of(law, row.components(SCORE, parameter, index)).scale
                 scale = (one.scale + score) * factor.abs_upper()  # paths vanish where q is the posterior
                 yield (key, "limit", index, 0), one.limit * factor, scale
                 for k in particles:

@@ -26,17 +26,16 @@ from toyiwae.errors import PrecisionError
 from toyiwae.forms import Form
 from toyiwae.oracle.enclosure import enclose
 from toyiwae.oracle.enclosure.contours import Request
+from toyiwae.oracle.enclosure.coordinates import Base, of_row
 from toyiwae.oracle.enclosure.laws import BallLaw, Quadratic
 from toyiwae.oracle.enclosure.matrices import Balls, balls, radius
 from toyiwae.oracle.enclosure.moments import Components
-from toyiwae.oracle.enclosure.rows import Index, Row, rows
+from toyiwae.oracle.enclosure.rows import Index, rows
 from toyiwae.oracle.enclosure.sums import BallSums
 from toyiwae.oracle.finite_k.fourth_moments import ORDER, central, splits
 from toyiwae.problems.linear_gaussian import Problem
-from toyiwae.problems.parameter import Parameter
 
 _TOGETHER = 96  # pairs of coordinates whose transforms are held at once
-Coordinate = tuple[Parameter, Index]
 
 
 def covariances(
@@ -76,38 +75,6 @@ def covariances(
     for (n, i, j, _), value in found.items():
         result[n, i, j] = result[n, j, i] = value
     return result
-
-
-def of_row(row: Row, entry: Coordinate) -> bool:
-    """Whether an observation moves a coordinate."""
-    parameter, index = entry
-    return not parameter.own or index[0] == row.n
-
-
-class Base:
-    """The different polynomials among some coordinates of one observation.
-
-    Attributes:
-        parts: those polynomials, centred. scales: their scales, as of `enclose`.
-        which: number of each coordinate's. factors: what each coordinate multiplies them by.
-    """
-
-    def __init__(self, row: Row, law: BallLaw, form: Form, entries: Sequence[Coordinate]):
-        """Finds them."""
-        self.parts: list[Components] = []
-        self.scales: list[arb] = []
-        self.which: list[int] = []
-        known: dict[tuple, int] = {}
-        for parameter, index in entries:
-            within = index[1:] if parameter.own else index
-            key = (parameter.kind, within[0], within[1] if parameter.kind in ("chol", "loading") else None)
-            if key not in known:
-                known[key] = len(self.parts)
-                self.parts.append(Components.of(law, row.components(form, parameter, index)))
-                score = Components.of(law, row.components(enclose._SCORE, parameter, index))
-                self.scales.append(self.parts[-1].scale + score.scale)
-            self.which.append(known[key])
-        self.factors = [row.factor(parameter, index) for parameter, index in entries]
 
 
 def _base_covariances(

@@ -24,11 +24,11 @@ from flint import arb, ctx
 from toyiwae.errors import PrecisionError
 from toyiwae.oracle.enclosure import enclose
 from toyiwae.oracle.enclosure.contours import Request
-from toyiwae.oracle.enclosure.joint import Base, of_row
+from toyiwae.oracle.enclosure.coordinates import Base, of_row
 from toyiwae.oracle.enclosure.laws import BallLaw, Quadratic
 from toyiwae.oracle.enclosure.log_grid import LogGrid, geometric
 from toyiwae.oracle.enclosure.matrices import Balls, balls, radius
-from toyiwae.oracle.enclosure.rows import rows
+from toyiwae.oracle.enclosure.rows import SCORE, rows
 from toyiwae.oracle.enclosure.sums import BallSums
 from toyiwae.oracle.enclosure.weight_logs import Line
 from toyiwae.oracle.finite_k.score_function import LogForm
@@ -234,7 +234,7 @@ def log_variances(
         found: enclose.Found = {}
         for row in rows(problem):
             mine = [one for one in todo if of_row(row, (one[3], one[1]))]
-            base = Base(row, row.law, enclose._SCORE, [(parameter, index) for _, index, _, parameter in mine])
+            base = Base(row, row.law, SCORE, [(parameter, index) for _, index, _, parameter in mine])
             values = _of_row(
                 row.law, base, [form for _, _, form, _ in mine], row.log_evidence, particles, nats
             )

@@ -22,6 +22,7 @@ from toyiwae.problems.linear_gaussian import Problem
 from toyiwae.problems.parameter import Parameter
 
 Index = tuple[int, ...]
+SCORE = Form({}, {}, {0: 1.0})
 
 
 @dataclass(frozen=True, eq=False)
