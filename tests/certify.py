@@ -3,25 +3,29 @@
     python -m tests.certify [NUMBER [FIRST_SEED]]
 
 draws problems by seed, computes bounds, sample sizes and gradient moments in double precision, and encloses the same
-to 30 digits on an independent path (`toyiwae.oracle.enclosure.enclose`), and compares each error with the stated one;
-on every tenth problem also covariances and fourth moments (`tests.certify_joint`). Every line of the output can be
-reproduced from its seed. The exit status is 1 if a single value is worse than it says, or if more than one problem in
-a hundred is refused. Values that float64 does not know to 1e-8 are counted, not failed: `exact` recomputes or masks
-them.
+to 30 digits on an independent path (`toyiwae.oracle.enclosure`), and compares each error with the stated one; on every
+tenth problem also what `tests.certify_joint` has. Every line of the output can be reproduced from its seed. What is
+done stands in results/certification.jsonl, so that a second call goes on where the first one ended; the table by
+quantity is written to docs/certification.txt. The exit status is 1 if a single value is worse than it says, or if more
+than one problem in a hundred is refused. Values that float64 does not know to 1e-8 are counted, not failed: `exact`
+recomputes or masks them.
 """
 
 from __future__ import annotations
 
+import json
+import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from flint import arb, ctx
 
-from tests import certify_joint
+from tests import certify_joint, certify_table
 from toyiwae.errors import PrecisionError
 from toyiwae.forms import Form
 from toyiwae.oracle.enclosure import enclose
@@ -30,7 +34,9 @@ from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
 from toyiwae.truth import averages
 
 DIGITS = 30
-JOINT_EVERY = 10  # of so many problems one has its covariances and fourth moments certified, too
+LOG_DIGITS = 15
+SECONDS = 120  # for each part of a problem
+JOINT_EVERY = 10  # of so many problems one has the dearer quantities certified, too
 _PARTICLES = (2, 3, 10, 100, 1000, 10**4, 10**6, 10**9, 10**12)
 KINDS = ("narrow", "wide", "mixed", "near", "equal", "heavy")
 
@@ -178,24 +184,48 @@ def _jobs(rng: np.random.Generator, problem: Problem, exponent: float) -> dict[s
 
 def compare(one: Case, digits: int = DIGITS) -> list[Comparison]:
     """All values of a case, in double precision against `digits` digits."""
+    return [value for part in parts(one, digits).values() for value in part()]
+
+
+def parts(one: Case, digits: int = DIGITS) -> dict[str, Callable[[], Iterator[Comparison]]]:
+    """What is certified of a case, by name."""
     whitened = Whitened(one.problem)
+    found: dict[str, Callable[[], Iterator[Comparison]]] = {
+        "bounds": partial(_bounds, one, whitened, digits),
+        "gradients": partial(_gradients, one, whitened, digits),
+    }
+    if one.seed % JOINT_EVERY:
+        return found
+    rng, problem = np.random.default_rng(one.seed), one.problem
+    line, pair = _problem(rng, one.kind, 1), (1, *one.particles[1:3])
+    parameter = str(rng.choice(["proposal_mean", "proposal_chol"]))
+    dearer: dict[str, Callable[[], Iterator[certify_joint.Value]]] = {}
+    for name, form in one.forms.items():
+        job, every = (problem, form, "proposal_mean"), one.particles
+        dearer[f"cov {name}"] = partial(certify_joint.covariances, *job, every, digits)
+        dearer[f"own {name}"] = partial(certify_joint.own, problem, form, pair, digits)
+        if one.kind not in ("near", "equal"):
+            dearer[f"fourth {name}"] = partial(certify_joint.fourth, *job, [(0,)], every, digits)
+    for name in certify_joint.LOGS:
+        job = (problem, name, parameter, pair[1:], LOG_DIGITS)
+        dearer[f"log {name}"] = partial(certify_joint.logarithms, *job)
+    dearer["quadrature"] = partial(certify_joint.quadrature, line, pair, digits)
+    dearer["states"] = partial(certify_joint.states, one.seed, (2, 3))
+    return found | {key: partial(_named, key, part) for key, part in dearer.items()}
+
+
+def _named(key: str, part: Callable[[], Iterator[certify_joint.Value]]) -> Iterator[Comparison]:
+    for name, value, stated, truth in part():
+        yield _comparison(f"{key} {name}", value, stated, truth)
+
+
+def _bounds(one: Case, whitened: Whitened, digits: int) -> Iterator[Comparison]:
     quick = averages.bounds(whitened, one.particles, one.exponent)
     truth = enclose.bounds(one.problem, one.particles, digits=digits, exponent=one.exponent)
-    result = []
     for i, k in enumerate(one.particles):
         for name in ("gap", "ess"):
             found, exact = getattr(quick, name), getattr(truth, name)[0, i]
-            result.append(_comparison(f"{name} K={k}", found.value[0, i], found.error[0, i], exact))
-    result += _gradients(one, whitened, digits)
-    if one.seed % JOINT_EVERY == 0:
-        for name, form in one.forms.items():
-            job = (one.problem, form, "proposal_mean")
-            for what, value, stated, exact in certify_joint.covariances(*job, one.particles, digits):
-                result.append(_comparison(f"cov {name} {what}", value, stated, exact))
-            if one.kind not in ("near", "equal"):
-                for what, value, stated, exact in certify_joint.fourth(*job, [(0,)], one.particles, digits):
-                    result.append(_comparison(f"fourth {name} {what}", value, stated, exact))
-    return result
+            yield _comparison(f"{name} K={k}", found.value[0, i], found.error[0, i], exact)
 
 
 def _gradients(one: Case, whitened: Whitened, digits: int) -> Iterator[Comparison]:
@@ -223,42 +253,49 @@ def _comparison(name: str, value: Any, stated: Any, truth: arb) -> Comparison:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Certify, print what failed, and the distribution of stated over true errors."""
+    """Certify, print what failed, and write the table."""
     number, first = (int(a) for a in (*arguments, *("1000", "0")[len(arguments) :]))
-    found: list[Comparison] = []
-    dishonest, refused = 0, 0
+    certify_table.KEPT.parent.mkdir(exist_ok=True)
+    done = {line["seed"] for line in certify_table.kept()}
     for seed in range(first, first + number):
-        one, start = case(seed), time.perf_counter()
-        try:
-            values = compare(one)
-        except PrecisionError as error:
-            refused += 1
-            print(f"{one}: {error}", flush=True)
+        if seed in done:
             continue
-        found += values
+        one, start = case(seed), time.perf_counter()
+        line = certify(one)
+        with certify_table.KEPT.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        count = sum(map(len, line["values"].values()))
+        print(f"{one}: {count} values, {time.perf_counter() - start:.1f} s", flush=True)
+    text, beyond, refused = certify_table.table(certify_table.kept())
+    certify_table.TABLE.write_text(text, encoding="utf-8")
+    print(text)
+    return int(beyond > 0 or refused > 0.01)
+
+
+def certify(one: Case) -> dict[str, Any]:
+    """One line of the file: by quantity [value, stated error, true error], and the parts that were refused."""
+    line: dict[str, Any] = {"seed": one.seed, "values": {}, "refused": {}}
+    signal.signal(signal.SIGALRM, _too_long)
+    for name, part in parts(one).items():
+        signal.alarm(SECONDS)
+        try:
+            values = list(part())
+        except (PrecisionError, TimeoutError, MemoryError) as error:
+            line["refused"][name] = str(error) or "out of memory"
+            print(f"{one}: {name} refused: {error}", flush=True)
+            continue
+        finally:
+            signal.alarm(0)
         for value in values:
+            quantity = value.name.split()[0] if name in ("bounds", "gradients") else name
+            line["values"].setdefault(quantity, []).append([value.value, value.stated, value.true])
             if not value.honest or value.relative > 1e-8:
-                dishonest += not value.honest
-                word = "imprecise" if value.honest else "DISHONEST"
-                print(f"{one}: {word} {value}", flush=True)
-        print(f"{one}: {len(values)} values, {time.perf_counter() - start:.1f} s", flush=True)
-    print(summary(found, refused))
-    return int(dishonest > 0 or refused > number / 100)
+                print(f"{one}: {'imprecise' if value.honest else 'DISHONEST'} {value}", flush=True)
+    return line
 
 
-def summary(found: Sequence[Comparison], refused: int) -> str:
-    """The distribution of stated over true errors, and of relative errors."""
-    ratios = np.array([np.log10(c.stated / c.true) for c in found if c.true > 0 and c.stated > 0])
-    relative = np.array([c.relative for c in found])
-    shares = np.quantile(ratios, [0.0, 0.001, 0.01, 0.1, 0.5, 0.9, 1.0])
-    return "\n".join(
-        [
-            f"{len(found)} values, {sum(not c.honest for c in found)} beyond their stated error, {refused} refused",
-            "log10(stated/true), quantiles 0 0.1% 1% 10% 50% 90% 100%: "
-            + " ".join(f"{q:.2f}" for q in shares),
-            f"relative error above 1e-8: {np.mean(relative > 1e-8):.3%}, above 1e-10: {np.mean(relative > 1e-10):.3%}",
-        ]
-    )
+def _too_long(*_: object) -> None:
+    raise TimeoutError(f"more than {SECONDS} s")
 
 
 if __name__ == "__main__":
