@@ -49,7 +49,7 @@ def table(lines: Iterator[dict[str, Any]] | Sequence[dict[str, Any]]) -> tuple[s
     text = [
         f"Certification of {len(lines)} random problems, {datetime.now(UTC):%Y-%m-%d}, by `make certify`.",
         "Stated over true error by quantity; a value is beyond if its true error exceeds the stated one. Refused:",
-        "parts of a problem for which the enclosure or double precision raised an error, or that took over two minutes.",
+        "parts of a problem for which the enclosure or double precision raised an error, or over two minutes passed.",
         "",
     ]
     for row in rows:

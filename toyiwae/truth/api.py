@@ -48,7 +48,8 @@ def exact(
             or "none" for none: bounds, gaps and sample sizes alone.
         covariance: also the covariance between coordinates, and from it the directional SNR.
         digits: significant decimal digits, in ball arithmetic, of bounds, gaps, sample sizes, means, and variances
-            without logarithms; as text in `decimals`, and rounded to float64 in their own places. None for float64.
+            (with logarithms for K ≥ 2, where a formula is known); as text in `decimals`, and rounded to float64 in
+            their own places. None for float64.
 
     Raises:
         InputError: for a K or M that is not a whole number of at least 1, an unknown estimator or parameter, a K

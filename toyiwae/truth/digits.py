@@ -15,6 +15,7 @@ from mpmath import MPContext
 from toyiwae.forms import Bound, Form
 from toyiwae.oracle.enclosure import enclose
 from toyiwae.oracle.enclosure.law import objects
+from toyiwae.oracle.enclosure.log_moments import log_variances
 from toyiwae.oracle.enclosure.matrices import Balls
 from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.problems.linear_gaussian import Data, Problem, Proposal
@@ -123,6 +124,13 @@ class Multiprecision:
             )
             for key, one in found.items()
         }
+
+    def log_variance(
+        self, form: Form, parameter: str, coordinates: Sequence[Any], k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Variances of a form with log terms at K ≥ 2, and their errors [F]."""
+        job = {0: (form, parameter, coordinates)}
+        return self._numbers(log_variances(self.problem, job, [k], digits=self.digits)[0][0])
 
     def _numbers(self, values: Balls) -> tuple[np.ndarray, np.ndarray]:
         """Mid-points of balls as numbers of mpmath, 0 where that is in the ball, and bounds on what they are off by."""

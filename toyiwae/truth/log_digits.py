@@ -1,0 +1,53 @@
+"""Variances with logarithms in ball arithmetic, where digits were asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from toyiwae.errors import PrecisionError
+from toyiwae.forms import Form
+from toyiwae.oracle.finite_k.score_function import refusal
+from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.truth.digits import Multiprecision
+from toyiwae.truth.request import Job, Request, at_particles, has_logarithms
+from toyiwae.truth.source import LogVariance, Numbers
+
+
+def refined(numbers: Numbers, request: Request, finer: Multiprecision) -> Numbers:
+    """The numbers, with every variance of which a formula is known at all its K, if these are at least 2.
+
+    What the balls do not reach keeps its float64 number, and has no text.
+    """
+    precise, logs, why = dict(numbers.precise), dict(numbers.log_variances), dict(numbers.why)
+    for estimator in request.estimators:
+        for parameter in request.parameters:
+            form, counts = estimator.form, request.uses(estimator, parameter.name)
+            if form is None or not has_logarithms(form, parameter.part) or min(counts) < 2:
+                continue
+            job, indices = (form, parameter.name), parameter.indices()
+            found: dict[int, Any] = {}
+            for k in counts:
+                at_k = at_particles(form, k)
+                if refusal(at_k) is None:
+                    try:
+                        found[k] = finer.log_variance(at_k, parameter.name, indices, k)
+                    except PrecisionError as error:
+                        why[job] = str(error)
+            if len(found) < len(counts):
+                continue
+            text = np.zeros((len(request.particles), *parameter.shape), dtype=object)
+            for k, (values, errors) in found.items():
+                var = Bounded(np.zeros(parameter.shape), np.zeros(parameter.shape))
+                for index, value, error in zip(indices, values, errors, strict=True):
+                    text[(request.particles.index(k), *index)] = value
+                    var.value[index], var.error[index] = float(value), error + EPS * abs(float(value))
+                logs[_key(form, parameter.name, k), k] = LogVariance(var)
+            precise[job] = {**precise.get(job, {}), "var": text}
+    return replace(numbers, precise=precise, log_variances=logs, why=why)
+
+
+def _key(form: Form, name: str, k: int) -> Job:
+    return at_particles(form, k), name
