@@ -79,3 +79,15 @@ def test_few_digits_are_shown_and_more_are_computed(digits: int) -> None:
     for name in ("bound", "gap", "ess"):
         assert getattr(few, name) == pytest.approx(getattr(plain, name), rel=1e-13)
         assert len(few.decimals[name].replace(".0", "").strip("-0.").replace(".", "")) <= digits
+
+
+def test_covariances_are_those_of_balls() -> None:
+    """With digits, a covariance is right to the last place; without, it lies within its stated error of it."""
+    options = {"K": [1, 3], "estimators": "dreg", "covariance": True}
+    plain, finer = (toyiwae.exact(TWO, digits=digits, **options) for digits in (None, 12))
+    for k in (1, 3):
+        a, b = (found.cell(k).gradients["dreg"] for found in (plain, finer))
+        value, error = a.cov["proposal"], a.cov_error["proposal"]
+        assert (np.abs(value - b.cov["proposal"]) <= error).all()
+        assert (b.cov_error["proposal"] <= 1e-15 * np.abs(b.cov["proposal"])).all()
+        assert b.directional_snr["proposal"] == pytest.approx(a.directional_snr["proposal"], rel=1e-12)

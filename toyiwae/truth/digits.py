@@ -13,7 +13,7 @@ import numpy as np
 from mpmath import MPContext
 
 from toyiwae.forms import Bound, Form
-from toyiwae.oracle.enclosure import enclose
+from toyiwae.oracle.enclosure import enclose, joint
 from toyiwae.oracle.enclosure.law import objects
 from toyiwae.oracle.enclosure.log_moments import log_variances
 from toyiwae.oracle.enclosure.matrices import Balls
@@ -131,6 +131,11 @@ class Multiprecision:
         """Variances of a form with log terms at K ≥ 2, and their errors [F]."""
         job = {0: (form, parameter, coordinates)}
         return self._numbers(log_variances(self.problem, job, [k], digits=self.digits)[0][0])
+
+    def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> Bounded:
+        """Covariances between all entries of some parameters, rounded to float64 [nK, F, F]."""
+        found = joint.covariances(self.problem, form, parameters, particles, digits=self.digits)
+        return enclose.rounded(found)
 
     def _numbers(self, values: Balls) -> tuple[np.ndarray, np.ndarray]:
         """Mid-points of balls as numbers of mpmath, 0 where that is in the ball, and bounds on what they are off by."""

@@ -17,7 +17,7 @@ import numpy as np
 from toyiwae.errors import PrecisionError
 from toyiwae.forms import Bound, form_of_mean
 from toyiwae.oracle.laws.bounded import EPS, Bounded
-from toyiwae.truth import accuracy, log_digits
+from toyiwae.truth import accuracy, enclosed
 from toyiwae.truth.accuracy import above_tolerance, unresolved, zero_scale
 from toyiwae.truth.averages import Averaged
 from toyiwae.truth.bounds import deviation
@@ -36,7 +36,7 @@ def refined(numbers: Numbers, request: Request, source: Source) -> Numbers:
     for step in (_bounds, _gradients, _values, _means):
         numbers, left = step(numbers, request, source, left)
     if request.digits is not None:
-        numbers = log_digits.refined(numbers, request, Multiprecision(source.problem, asked_digits(request)))
+        numbers = enclosed.refined(numbers, request, Multiprecision(source.problem, asked_digits(request)))
     return numbers
 
 

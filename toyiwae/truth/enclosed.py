@@ -1,4 +1,4 @@
-"""Variances with logarithms in ball arithmetic, where digits were asked for."""
+"""Variances with logarithms, and covariances, in ball arithmetic, where digits were asked for."""
 
 from __future__ import annotations
 
@@ -17,10 +17,19 @@ from toyiwae.truth.source import LogVariance, Numbers
 
 
 def refined(numbers: Numbers, request: Request, finer: Multiprecision) -> Numbers:
-    """The numbers, with every variance of which a formula is known at all its K, if these are at least 2.
+    """The numbers, with these computed anew; what the balls do not reach keeps its float64 number, and has no text."""
+    numbers = _log_variances(numbers, request, finer)
+    found = dict(numbers.covariances)
+    for form, part in request.covariances:
+        try:
+            found[form, part] = finer.covariance(form, request.parts[part], request.particles)
+        except PrecisionError:
+            continue
+    return replace(numbers, covariances=found)
 
-    What the balls do not reach keeps its float64 number, and has no text.
-    """
+
+def _log_variances(numbers: Numbers, request: Request, finer: Multiprecision) -> Numbers:
+    """Every variance of which a formula is known at all its K, if these are at least 2."""
     precise, logs, why = dict(numbers.precise), dict(numbers.log_variances), dict(numbers.why)
     for estimator in request.estimators:
         for parameter in request.parameters:
