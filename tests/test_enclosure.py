@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import numpy as np
 import pytest
 from flint import acb, arb, ctx
 
 from tests import certify
-from toyiwae.errors import InputError
+from toyiwae.errors import InputError, PrecisionError
 from toyiwae.forms import Form
 from toyiwae.oracle.enclosure import enclose, matrices
-from toyiwae.oracle.enclosure.contours import Request
+from toyiwae.oracle.enclosure.contours import Request, Table
+from toyiwae.oracle.enclosure.planner import Planner, spacing_for
 from toyiwae.oracle.enclosure.rows import rows
 from toyiwae.oracle.enclosure.sums import BallSums
 from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
@@ -246,6 +248,26 @@ def test_what_does_not_exist_is_refused() -> None:
         enclose.bounds(_pair(0.4, 0.0), [2], digits=0)
     with pytest.raises(InputError, match="unknown parameter"):
         enclose.gradients(_pair(0.4, 0.0), {0: (Form({1: 1.0}), "weight", None)}, [2])
+
+
+def test_what_would_take_too_long_is_refused_before_it_begins() -> None:
+    """Sums beyond the limits of time and memory, in a line that says what they would take."""
+    before = time.process_time()
+    with pytest.raises(PrecisionError, match=r"at \d+ nodes with \d+ bits would take about .* s and .* GiB"):
+        enclose.bounds(_pair(1.3, 0.2), [2, 1000], digits=1000, with_ess=False)
+    with pytest.raises(PrecisionError, match="the weight's law is too wide"):
+        enclose.bounds(_pair(1000.0, 0.0), [2, 1000])
+    assert time.process_time() - before < 20.0
+
+
+def test_contours_are_weighed_by_what_they_cost() -> None:
+    """A seed of certification whose longest-serving contours would need nodes by the hundred thousand."""
+    one = certify.case(561)
+    with ctx.workprec(600):
+        law, request = rows(one.problem)[0].law, Request(0)
+        for nats, nodes in ((78.0, 12_000), (110.0, 25_000)):
+            plan = Planner(Table(law, 1, [request]), one.particles[1:], nats, spacing_for(nats, [1])).plan()
+            assert sum(segment.count for segment in plan.segments) < nodes
 
 
 def main() -> int:

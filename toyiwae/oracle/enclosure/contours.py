@@ -92,12 +92,14 @@ class Table:
             0.85 * high,
             0.93 * high,
             0.7 * high,
+            0.985 * high,
+            0.995 * high,
         ]
         c = np.concatenate(
             [np.arange(-2, 2 + fine, fine), np.arange(-15, 64, 4) / 8, 2.0 ** np.arange(1, 9, 0.5), ends]
         )
         fixed = np.array([0.0, -0.5, -1.0, -2.0]) / self.p
-        inside = (c > 0.98 * low) & (c < 0.97 * self.high)
+        inside = (c > 0.98 * low) & (c < 0.997 * self.high)
         fixed = fixed[(fixed >= -1.0 / self.p) | (law.ends()[1] > 2.05)]
         return np.unique(np.concatenate([c[inside], fixed]))
 

@@ -33,6 +33,7 @@ _ZERO = (
 )
 # for a variance, which is of the order of a square: that of DReG near the posterior falls like K⁻³
 _ROUNDS = 7
+_TRIAL = 14  # digits of a first round, of numbers that are asked for with at least twice as many
 _TOGETHER = 96  # coordinates whose transforms are held at once
 Job = tuple[Form, str, Sequence[Index] | None]
 Found = dict[tuple, tuple[arb, arb]]  # values, and the scales beside which they may count as 0
@@ -232,8 +233,12 @@ def _converged(evaluate: Callable[[float], Found], digits: int, particles: Seque
     if not 1 <= digits <= 1000:
         raise InputError(f"digits is {digits}: it must be a whole number from 1 to 1000")
     asked, worst = float(digits + _GUARD), -np.inf
-    problem = 2.0 * (digits + _ZERO + 10) + np.log10(float(max(particles))) + 30
-    for _ in range(_ROUNDS):
+    trial = asked > 2 * _TRIAL  # with few digits it is cheap to find out how many are lost
+    asked = float(_TRIAL) if trial else asked
+    extra = 0.0  # digits of the problem's numbers beside the usual ones
+    for _ in range(_ROUNDS + trial):
+        shown = min(digits, int(asked))
+        problem = 2.0 * (shown + _ZERO + 10) + np.log10(float(max(particles))) + 30 + extra
         with ctx.workprec(int(3.33 * problem) + 16):
             try:
                 found = evaluate(asked * np.log(10.0))
@@ -243,8 +248,11 @@ def _converged(evaluate: Callable[[float], Found], digits: int, particles: Seque
                 found, worst = {}, -np.inf
         if worst >= digits + 1:
             return {key: value for key, (value, _) in found.items()}
+        if trial:
+            trial, asked = False, digits + (2 + _TRIAL - worst if worst >= 1 else _GUARD)
+            continue
         missing = digits + 2 - worst if np.isfinite(worst) else 1.0 * digits + 20
-        asked, problem = asked + missing, problem + missing
+        asked, extra = asked + missing, extra + missing
     raise PrecisionError(f"{max(worst, 0.0):.0f} digits were proven where {digits} were asked for")
 
 

@@ -120,14 +120,7 @@ class Tilted:
 
     def prepare(self, requests: Iterable[tuple[Quadratic, ...]]) -> None:
         """Compute the covariances of all pairs of affine functions that means of these products need, at once."""
-        pairs: dict[tuple[Affine, Affine], None] = {}
-        for factors in requests:
-            affine = [a for g in factors for a in (g.left, g.right) if a is not None]
-            for i, a in enumerate(affine):
-                pairs[self._h, a] = None
-                for b in affine[i + 1 :]:
-                    pairs[a, b] = None
-        missing = [p for p in pairs if p not in self._cov and p[::-1] not in self._cov]
+        missing = [p for p in pairs_in(self._h, requests) if p not in self._cov and p[::-1] not in self._cov]
         found = self._dot([list(a.linear * b.linear) for a, b in missing])
         for (a, b), column in zip(missing, found, strict=True):
             error = radius(a.norm() * b.norm() * self.inverse_error)
@@ -192,3 +185,15 @@ class Tilted:
             total = total + cov(f.left, g.left) * cov(f.right, g.right)
             total = total + cov(f.left, g.right) * cov(f.right, g.left)
         return total
+
+
+def pairs_in(h: Affine | None, requests: Iterable[tuple[Quadratic, ...]]) -> dict[tuple[Any, Affine], None]:
+    """The pairs of affine functions whose covariances means of these products need."""
+    pairs: dict[tuple[Any, Affine], None] = {}
+    for factors in requests:
+        affine = [a for g in factors for a in (g.left, g.right) if a is not None]
+        for i, a in enumerate(affine):
+            pairs[h, a] = None
+            for b in affine[i + 1 :]:
+                pairs[a, b] = None
+    return pairs

@@ -5,6 +5,7 @@ A poor choice leaves wide balls, never wrong ones: what contours, periods and tr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,12 @@ from scipy.special import loggamma
 from toyiwae.errors import PrecisionError
 from toyiwae.oracle.enclosure.contours import Floats, Table, log_gamma_tail
 
+BLOCK = 1024  # nodes at which everything is evaluated together
+MOST_BYTES = 2.0**31
+MOST_SECONDS = 1200.0  # estimated, for the sums of one law
 _LARGEST = 2**19  # nodes of a contour; a longer one would take minutes
+_REACHES = (0.9, 0.05)
+_TRIED = 24  # contours that are compared for each segment
 _LOSS = 50.0  # natural logarithm of the round-off that a contour may add before the next one takes over
 
 
@@ -42,8 +48,8 @@ class Plan:
 
 
 def spacing_for(nats: float, orders: Sequence[int]) -> float:
-    """The largest step, a multiple of 1/256, at which that error is below e^-nats."""
-    steps = np.arange(128, 2, -1) / 256
+    """The largest step, a binary fraction, at which that error is below e^-nats."""
+    steps: Floats = np.concatenate([np.arange(128, 16, -1) / 256, np.arange(128, 0, -1) / 2048])
     good = np.ones(len(steps), bool)
     for n in orders:
         omega = 2 * np.pi / steps
@@ -111,29 +117,42 @@ class Planner:
         size = self.sizes[:, usable]
         loss = size[:, None, :] - np.multiply.outer(log_t, self.t.c[usable])[None] + demand[:, :, None]
         loss = loss.max(axis=0)
-        segments, at = [], 0
+        every = (self._segments(usable, points, loss, demand, first, last, share) for share in _REACHES)
+        segments = min(every, key=_cost)
+        if max(max(one.count, one.size) for one in segments) > _LARGEST:
+            raise PrecisionError("more than half a million nodes needed: the weight's law is too wide")
+        return Plan(self.spacing, first, last, segments)
+
+    def _segments(
+        self,
+        usable: NDArray[np.int64],
+        points: NDArray[np.int64],
+        loss: Floats,
+        demand: Floats,
+        first: int,
+        last: int,
+        share: float,
+    ) -> list[Segment]:
+        """Contours for all points, each the cheapest per point of those that serve a share of what one can serve."""
+        segments, at, log_t = [], 0, np.asarray(points * self.spacing, float)
         while at < len(points):
             limit = max(_LOSS, float(loss[at].min()) + 0.3 * _LOSS)
             good = loss[at:] <= limit
             reach = np.where(good.all(axis=0), len(good), np.argmin(good, axis=0))
-            options = np.flatnonzero(reach >= 0.9 * reach.max())
+            options = np.flatnonzero(reach >= share * reach.max())
             tried = []
-            for one in options[:: -(-len(options) // 8)]:
+            for one in options[:: -(-len(options) // _TRIED)]:
                 stop = at + int(reach[one])
                 part = slice(at, stop)
-                end = last if stop >= len(points) else int(points[stop])
-                ends = (first if at == 0 else int(points[at]), end)
-                tried.append(
-                    (
-                        self._segment(int(usable[one]), ends, log_t[part], demand[:, part], loss[part, one]),
-                        stop,
-                    )
+                ends = (
+                    first if at == 0 else int(points[at]),
+                    last if stop >= len(points) else int(points[stop]),
                 )
-            best, at = min(tried, key=lambda pair: pair[0].count * pair[0].bits / (pair[1] - at))
+                found = self._segment(int(usable[one]), ends, log_t[part], demand[:, part], loss[part, one])
+                tried.append((found, stop))
+            best, at = min(tried, key=lambda pair: _cost([pair[0]]) / (pair[1] - at))
             segments.append(best)
-        if max(max(one.count, one.size) for one in segments) > _LARGEST:
-            raise PrecisionError("more than half a million nodes needed: the weight's law is too wide")
-        return Plan(self.spacing, first, last, segments)
+        return segments
 
     def _usable(self) -> NDArray[np.int64]:
         """Contours within the strip of every request, clear of its ends and of Γ's poles."""
@@ -146,7 +165,7 @@ class Planner:
                 else (power + (1 if centred and p == 1 else 0)) / p
             )
             lowest = max(lowest, -subtracted)
-        clear = (np.abs(c * p - np.round(c * p)) / p > 0.1 / p) | (c > 0.1)
+        clear = (np.abs(c * p - np.round(c * p)) > 0.02) | (c > 0.1)  # these poles are removable: a few bits
         span = min(self.t.high, 1.0) - lowest
         inside = (c - lowest > 0.1 * span) & (self.t.high - c > 0.15 * min(self.t.high, 1.0))
         found = np.flatnonzero(clear & inside)
@@ -176,3 +195,56 @@ class Planner:
             need = max(need, float(y[np.argmax(fallen)]))
         bits = int((nats + lost) / np.log(2.0)) + 48
         return Segment(contour, *ends, size, int(np.ceil(need / step)) + 2, bits)
+
+
+def _cost(segments: Sequence[Segment]) -> float:
+    return float(sum(one.count * one.bits for one in segments))
+
+
+# effort ------------------------------------------------------------------------------------------------------------
+
+
+def check_effort(plan: Plan, requests: int, dim: int, pairs: int, particles: int) -> None:
+    """Refuse sums that are beyond the limits.
+
+    Args:
+        plan: their nodes and points.
+        requests: number of their transforms.
+        dim: D.
+        pairs: pairs of affine functions whose covariances the transforms need.
+        particles: numbers of particles.
+
+    Raises:
+        PrecisionError: with what the sums would take.
+    """
+    taken, held = seconds(plan, requests, dim, pairs, particles), size(plan, requests, dim, pairs)
+    if taken > MOST_SECONDS or held > MOST_BYTES:
+        nodes = sum(segment.count for segment in plan.segments)
+        bits = max(segment.bits for segment in plan.segments)
+        raise PrecisionError(
+            f"the sums for {requests} transforms at {nodes} nodes with {bits} bits would take about "
+            f"{taken:.2g} s and {held / 2**30:.2g} GiB, more than {MOST_SECONDS:.0f} s or {MOST_BYTES / 2**30:.0f} GiB:"
+            " ask for fewer digits, or for fewer parameters"
+        )
+
+
+def seconds(plan: Plan, requests: int, dim: int, pairs: int, particles: int = 1) -> float:
+    """About how long they take on one core; fitted to measurements from 128 to 4,096 bits."""
+    total = 0.0
+    for one in plan.segments:
+        x = one.bits / 256
+        node = 20 * x**1.5 + dim * (2 + 2 * x**1.4) + pairs * (1 + 0.06 * dim * x) + requests * (4 + x)
+        fourier = one.size * (math.log2(one.size) * (0.1 + 0.1 * x) + 3)
+        total += one.count * node + requests / 2 * fourier
+        total += (one.stop - one.start) * ((requests + particles) * (4 + x) + 4 * x**1.4)
+    return 1e-6 * total
+
+
+def size(plan: Plan, requests: int, dim: int, pairs: int) -> float:
+    """About how many bytes they hold at once."""
+    points = plan.high - plan.low
+    most = 0.0
+    for one in plan.segments:
+        ball = 130 + one.bits / 4  # a complex one
+        most = max(most, ball * (one.count * requests + 3 * one.size + BLOCK * (dim + 2 * pairs)))
+    return most + points * requests * (100 + max(one.bits for one in plan.segments) / 8)

@@ -7,7 +7,7 @@ two tails.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from flint import acb, arb, ctx
@@ -18,9 +18,9 @@ from toyiwae.oracle.enclosure.contours import (
     Table,
     outer_error,
 )
-from toyiwae.oracle.enclosure.laws import BallLaw, Quadratic
+from toyiwae.oracle.enclosure.laws import BallLaw, Quadratic, pairs_in
 from toyiwae.oracle.enclosure.matrices import Balls, balls, radius
-from toyiwae.oracle.enclosure.planner import Planner, Segment, spacing_for
+from toyiwae.oracle.enclosure.planner import BLOCK, Planner, Segment, check_effort, spacing_for
 
 _DEVIATION = Request(0)
 
@@ -58,6 +58,8 @@ class BallSums:
         self.table = Table(law, p, self._requests)
         spacing = spacing_for(nats, orders)
         self.plan = Planner(self.table, particles, nats, spacing, reach).plan()
+        pairs = len(pairs_in(None, [request.factors for request in self._requests]))
+        check_effort(self.plan, len(self._requests), len(law.beta), pairs, len(particles))
         self._outer = {n: outer_error(n, spacing) for n in orders}
         growth = int((2 + max(r.power for r in self._requests) / p) * np.log2(max(particles))) + 32
         self.bits = max(segment.bits for segment in self.plan.segments) + growth
@@ -81,20 +83,11 @@ class BallSums:
         log_t = np.asarray(index * spacing, float)
         with ctx.workprec(segment.bits):
             step = 2 * arb.pi() / (arb(spacing) * size)
-            nodes = balls(acb(c, j * step) for j in range(count))
-            tilted = self._law.tilted(-self._p * nodes)
-            moment = balls(x.exp() for x in tilted.log_moment())
-            tilted.prepare([request.factors for request in self._requests if request.factors])
-            gammas = self._gammas(nodes)
-            lines = []
-            for request in self._requests:
-                if request.factors:
-                    inner = moment * tilted.mean(*request.factors)
-                    if request.subtracted:
-                        inner = inner - acb(self._law.mean(0.0, *request.factors))
-                else:
-                    inner = moment - 1 if request.power == 0 else moment
-                lines.append(gammas[request.power] * inner)
+            blocks = [
+                self._line_values(balls(acb(c, j * step) for j in range(i, min(i + BLOCK, count))))
+                for i in range(0, count, BLOCK)
+            ]
+            lines = [np.concatenate(part) for part in zip(*blocks, strict=True)]
             back = balls((arb(-c) * arb(float(u))).exp() * step / (2 * arb.pi()) for u in log_t)
             found = [values[index % size] * back for values in _real_transforms(lines, size)]
         rounded = np.log(float(step) / np.pi) - c * log_t
@@ -106,6 +99,22 @@ class BallSums:
                 radii = [arb(x).exp() for x in error.tolist()]
             with ctx.workprec(segment.bits):
                 found[i] = balls(arb(v, r) for v, r in zip(values, radii, strict=True))
+        return found
+
+    def _line_values(self, nodes: Balls) -> list[Balls]:
+        """Each request's integrand at some nodes, but for t^{-s}."""
+        tilted = self._law.tilted(-self._p * nodes)
+        moment = balls(x.exp() for x in tilted.log_moment())
+        tilted.prepare([request.factors for request in self._requests if request.factors])
+        gammas, found = self._gammas(nodes), []
+        for request in self._requests:
+            if request.factors:
+                inner = moment * tilted.mean(*request.factors)
+                if request.subtracted:
+                    inner = inner - acb(self._law.mean(0.0, *request.factors))
+            else:
+                inner = moment - 1 if request.power == 0 else moment
+            found.append(gammas[request.power] * inner)
         return found
 
     def _gammas(self, nodes: Balls) -> dict[int, Balls]:
@@ -234,9 +243,8 @@ def _key(request: Request) -> tuple:
     return (request.power, *request.factors)
 
 
-def _real_transforms(lines: list[Balls], size: int) -> list[Balls]:
+def _real_transforms(lines: list[Balls], size: int) -> Iterator[Balls]:
     """Σ_{j∈Z} f_j e^{-2πi jk/size} for k < size, for half-lines with f_{-j} = conj f_j, two by each transform."""
-    result: list[Balls] = []
     for first in range(0, len(lines), 2):
         pair = lines[first : first + 2]
         turned = [pair[0], pair[1] * acb(0, 1)] if len(pair) == 2 else pair
@@ -252,7 +260,6 @@ def _real_transforms(lines: list[Balls], size: int) -> list[Balls]:
             for start in range(0, len(reverse), size):
                 folded[at[start : start + size]] += reverse[start : start + size]
         found = acb.dft(list(folded))
-        result.append(balls(x.real for x in found))
+        yield balls(x.real for x in found)
         if len(pair) == 2:
-            result.append(balls(x.imag for x in found))
-    return result
+            yield balls(x.imag for x in found)
