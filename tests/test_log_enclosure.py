@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from flint import arb
 
-from tests import certify
+from tests import certify, quadrature
 from tests.quadrature import Toy
-from tests.test_truth import as_problem
+from tests.test_truth import LABELS, as_problem
 from toyiwae import estimators
 from toyiwae.forms import Form
 from toyiwae.oracle.enclosure import enclose
 from toyiwae.oracle.enclosure.log_moments import log_variances
-from toyiwae.oracle.finite_k.score_function import refusal
+from toyiwae.oracle.finite_k.score_function import LogForm, refusal
 from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
 from toyiwae.truth.linear_gaussian import GaussianSource
 
@@ -80,3 +80,28 @@ def test_precisions_agree(seed: int, name: str) -> None:
     many = [k for k in one.particles if k > 1]
     short, long = (log_variances(one.problem, job, many, digits=digits)[0].ravel() for digits in (10, 25))
     assert all(a.overlaps(b) and b.rad() < a.rad() for a, b in zip(short, long, strict=True))
+
+
+@pytest.mark.parametrize("exponent", [1.0, 0.6])
+@pytest.mark.parametrize("name", ["proposal_mean", "proposal_chol"])
+def test_variances_contain_tensor_quadrature(exponent: float, name: str) -> None:
+    """Coefficients -η log(1 - w̃) + θ w̃ + κ of weights to a power, at K = 2 and 3."""
+    toy, eta = Toy(), 1.3 / exponent if _own_exponent() else 1.3
+    form = Form(
+        {1: 1.0}, {}, {1: -0.5}, exponent=exponent, log_evidence=1.3, leave_one_out=-1.3, constant=1.3 - eta
+    )
+    (label,) = LABELS[name]
+    for k in (2, 3):
+        noise, log_w, weights = quadrature.log_weights(toy, 1, k)
+        w = np.exp(exponent * log_w[:, 0])
+        share = w / w.sum(axis=-1, keepdims=True)
+        coefficient = -eta * np.log1p(-share) - 0.5 * share + 1.3 * np.log1p(-1.0 / k)
+        drawn = (coefficient * toy.gradients(noise)[label][1].reshape(share.shape)).sum(axis=-1)
+        expected = weights @ drawn**2 - (weights @ drawn) ** 2
+        found = log_variances(as_problem(toy), {0: (form, name, None)}, [k], digits=12)[0]
+        assert float(found[0, 0]) == pytest.approx(expected, rel=1e-9)
+
+
+def _own_exponent() -> bool:
+    """Whether log terms are those of the form's own exponent, with a factor of one over it."""
+    return LogForm.of(Form({}, {}, {}, exponent=0.5, leave_one_out=-1.0, log_evidence=1.0)).others == 2.0

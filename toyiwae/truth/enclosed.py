@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from toyiwae.errors import PrecisionError
-from toyiwae.forms import Form
 from toyiwae.oracle.finite_k.score_function import refusal
 from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.truth.digits import Multiprecision
-from toyiwae.truth.request import Job, Request, at_particles, has_logarithms
+from toyiwae.truth.request import Request, at_particles, has_logarithms
 from toyiwae.truth.source import LogVariance, Numbers
 
 
@@ -53,10 +52,7 @@ def _log_variances(numbers: Numbers, request: Request, finer: Multiprecision) ->
                 for index, value, error in zip(indices, values, errors, strict=True):
                     text[(request.particles.index(k), *index)] = value
                     var.value[index], var.error[index] = float(value), error + EPS * abs(float(value))
-                logs[_key(form, parameter.name, k), k] = LogVariance(var)
+                key = (at_particles(form, k), parameter.name), k
+                logs[key] = replace(logs.get(key, LogVariance(None)), var=var, reason=None)
             precise[job] = {**precise.get(job, {}), "var": text}
     return replace(numbers, precise=precise, log_variances=logs, why=why)
-
-
-def _key(form: Form, name: str, k: int) -> Job:
-    return at_particles(form, k), name

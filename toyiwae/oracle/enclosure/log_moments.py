@@ -221,23 +221,30 @@ def log_variances(
         digits: significant decimal digits.
 
     Raises:
-        PrecisionError: if the balls do not become small enough.
+        InputError: for an exponent at which E[w^e] does not exist.
+        PrecisionError: if the balls do not become small enough, or for the exponent 0.
     """
+    if any(form.exponent == 0.0 for form, _, _ in jobs.values()):
+        raise PrecisionError("logarithms of weights to the power 0 are not enclosed")
     chosen = {key: enclose._coordinates(problem, name, index) for key, (_, name, index) in jobs.items()}
     todo = [
-        (key, index, LogForm.of(jobs[key][0]), problem.parameters.record(jobs[key][1]))
+        (key, index, jobs[key][0], problem.parameters.record(jobs[key][1]))
         for key, every in chosen.items()
         for index in every
     ]
 
     def evaluate(nats: float) -> enclose.Found:
         found: enclose.Found = {}
-        for row in rows(problem):
-            mine = [one for one in todo if of_row(row, (one[3], one[1]))]
-            base = Base(row, row.law, SCORE, [(parameter, index) for _, index, _, parameter in mine])
-            values = _of_row(
-                row.law, base, [form for _, _, form, _ in mine], row.log_evidence, particles, nats
+        pairs = [(row, e) for row in rows(problem) for e in sorted({form.exponent for _, _, form, _ in todo})]
+        for row, exponent in pairs:
+            law, log_mean = (
+                enclose._power(row, exponent),
+                exponent * row.log_evidence + row.law.log_moment(exponent),
             )
+            mine = [one for one in todo if one[2].exponent == exponent and of_row(row, (one[3], one[1]))]
+            base = Base(row, law, SCORE, [(parameter, index) for _, index, _, parameter in mine])
+            forms = [LogForm.of(form) for _, _, form, _ in mine]
+            values = _of_row(law, base, forms, log_mean, particles, nats)
             for i, (key, index, _, _) in enumerate(mine):
                 factor = base.factors[i] / problem.n_rows
                 scale = base.scales[base.which[i]] * factor.abs_upper()
