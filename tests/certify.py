@@ -14,7 +14,7 @@ recomputes or masks them.
 from __future__ import annotations
 
 import json
-import signal
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -275,17 +275,12 @@ def main(arguments: Sequence[str]) -> int:
 def certify(one: Case) -> dict[str, Any]:
     """One line of the file: by quantity [value, stated error, true error], and the parts that were refused."""
     line: dict[str, Any] = {"seed": one.seed, "values": {}, "refused": {}}
-    signal.signal(signal.SIGALRM, _too_long)
     for name, part in parts(one).items():
-        signal.alarm(SECONDS)
-        try:
-            values = list(part())
-        except (PrecisionError, TimeoutError, MemoryError) as error:
-            line["refused"][name] = str(error) or "out of memory"
-            print(f"{one}: {name} refused: {error}", flush=True)
+        values = isolated(part)
+        if isinstance(values, str):
+            line["refused"][name] = values
+            print(f"{one}: {name} refused: {values}", flush=True)
             continue
-        finally:
-            signal.alarm(0)
         for value in values:
             quantity = value.name.split()[0] if name in ("bounds", "gradients") else name
             line["values"].setdefault(quantity, []).append([value.value, value.stated, value.true])
@@ -294,8 +289,27 @@ def certify(one: Case) -> dict[str, Any]:
     return line
 
 
-def _too_long(*_: object) -> None:
-    raise TimeoutError(f"more than {SECONDS} s")
+def isolated(part: Callable[[], Iterator[Comparison]]) -> list[Comparison] | str:
+    """The values, computed in a process of their own that may run out of time or memory; or why there are none."""
+    context = multiprocessing.get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(part, send))
+    process.start()
+    send.close()
+    try:
+        return receive.recv() if receive.poll(SECONDS) else f"more than {SECONDS} s"
+    except EOFError:
+        return "the process died, probably out of memory"
+    finally:
+        process.kill()
+        process.join()
+
+
+def _send(part: Callable[[], Iterator[Comparison]], send: Any) -> None:
+    try:
+        send.send(list(part()))
+    except (PrecisionError, MemoryError) as error:
+        send.send(str(error) or "out of memory")
 
 
 if __name__ == "__main__":

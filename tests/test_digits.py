@@ -23,7 +23,7 @@ def test_digits_are_right_and_rounded() -> None:
     options = {
         "K": [2, 1000],
         "M": 3,
-        "estimators": "piwae,jackknife,score_function,vimco_arithmetic,vimco_geometric",
+        "estimators": "piwae,jackknife,score_function",
     }
     few, many = (toyiwae.exact(TWO, digits=digits, **options) for digits in (20, 30))
     pairs = [(few.log_evidence, few.decimals["log_evidence"], many.decimals["log_evidence"])]
@@ -37,8 +37,7 @@ def test_digits_are_right_and_rounded() -> None:
                     finer = np.ravel(other.parameters[parameter].decimals[key])
                     pairs += list(zip(np.ravel(getattr(moments, key)), np.ravel(texts), finer, strict=True))
     assert "var" in few.cell(2, 3).gradients["piwae"].parameters["proposal_mean"].decimals
-    assert "var" in few.cell(1000, 3).gradients["vimco_arithmetic"].parameters["proposal_mean"].decimals
-    assert "var" not in few.cell(2, 3).gradients["vimco_geometric"].parameters["proposal_mean"].decimals
+    assert "var" in few.cell(2, 3).gradients["score_function"].parameters["proposal_mean"].decimals
     for value, text, finer in pairs:
         assert value == pytest.approx(float(text), rel=4e-16)
         assert abs(Fraction(text) - Fraction(finer)) <= abs(Fraction(finer)) / 10**19

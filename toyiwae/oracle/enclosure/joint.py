@@ -35,7 +35,7 @@ from toyiwae.oracle.enclosure.sums import BallSums
 from toyiwae.oracle.finite_k.fourth_moments import ORDER, central, splits
 from toyiwae.problems.linear_gaussian import Problem
 
-_TOGETHER = 96  # pairs of coordinates whose transforms are held at once
+_TOGETHER = 48  # pairs of coordinates whose transforms are held at once
 
 
 def covariances(
