@@ -258,6 +258,7 @@ def list_(json: _Json = False) -> str:
 
 
 app.command()(networks.train)
+app.command()(networks.evaluate)
 
 
 def _settings(

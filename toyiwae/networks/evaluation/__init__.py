@@ -1,1 +1,1 @@
-"""What a trained model is worth: bounds, annealed importance sampling, diagnostics, beside exact values where there are."""
+"""Evaluation of trained models: bounds, annealing, diagnostics, and exact values where there are any."""

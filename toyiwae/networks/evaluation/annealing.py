@@ -193,7 +193,7 @@ def _transition(
     size: Tensor,
     purpose: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One Hamiltonian step for f_β from u `[E, C, N, D]`: latents, log-likelihood, slope, rate of acceptance `[E, N]`."""
+    """One Hamiltonian step for f_β from u `[E, C, N, D]`: latents, log-likelihood, slope, rate `[E, N]`."""
     u, value, slope = state
     inner = tuple(u.shape[2:])
     momentum = noise.normal(f"{purpose} momentum", u.shape[1], inner)

@@ -85,9 +85,7 @@ def log_weights(model: Any, x: Tensor, noise: Noise, particles: int) -> Iterator
         found = torch.empty((members, own.shape[1], particles), dtype=torch.float64, device=x.device)
         for start in range(0, particles, size):
             where = slice(start, min(start + size, particles))
-            drawn = [
-                model.draw(noise.at(first + i), particles, 1, where) for i in range(own.shape[1])
-            ]
+            drawn = [model.draw(noise.at(first + i), particles, 1, where) for i in range(own.shape[1])]
             found[..., where] = model.weigh(own, stats, torch.cat(drawn, dim=2)).log_w.mT
         yield found
 

@@ -81,12 +81,18 @@ def gradient_moments(
 
 def encoder_snr(model: Any, moments: dict[str, stats.Moments]) -> np.ndarray:
     """Signal-to-noise ratios of the proposal's parameters `[E, P]`; NaN where a gradient is always 0."""
-    own = [value.snr.reshape(len(value.mean), -1) for name, value in moments.items() if model.part(name) == "proposal"]
+    own = [
+        value.snr.reshape(len(value.mean), -1)
+        for name, value in moments.items()
+        if model.part(name) == "proposal"
+    ]
     return np.concatenate(own, axis=1)
 
 
 @torch.no_grad()
-def proposal_moments(model: LatentModel, members: Sequence[Member], x: Tensor, noise: Noise, replicates: int) -> stats.Moments:
+def proposal_moments(
+    model: LatentModel, members: Sequence[Member], x: Tensor, noise: Noise, replicates: int
+) -> stats.Moments:
     """Moments over replicates of each image's own gradient by its proposal's statistics, `[E, B, S]`.
 
     In a model of one layer the encoder's gradient is `Σ_x (∂ stats(x)/∂φ)ᵀ` of these.
@@ -133,6 +139,8 @@ def grid(images: Any, size: tuple[int, int], columns: int = 0) -> np.ndarray:
     rows = -(-len(ink) // columns)
     sheet = np.zeros((rows * (size[0] + 1) + 1, columns * (size[1] + 1) + 1))
     for index, image in enumerate(ink):
-        top, left = (1 + place * (length + 1) for place, length in zip(divmod(index, columns), size, strict=True))
+        top, left = (
+            1 + place * (length + 1) for place, length in zip(divmod(index, columns), size, strict=True)
+        )
         sheet[top : top + size[0], left : left + size[1]] = image
     return np.round(255.0 * (1.0 - sheet)).astype(np.uint8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,9 @@ class Evaluation:
         stream = io.BytesIO()
         np.savez_compressed(stream, **arrays)
         content[".npz"] = stream.getvalue()
-        image = import_extra("matplotlib.image", extra="networks", purpose="pictures") if self.pictures else None
+        image = (
+            import_extra("matplotlib.image", extra="networks", purpose="pictures") if self.pictures else None
+        )
         for name, pictures in self.pictures.items():
             for e, picture in enumerate(pictures):
                 stream = io.BytesIO()
@@ -213,7 +215,7 @@ def evaluate(
         chains: of each of these.
         snr_replicates: draws of the gradient of one training batch, for the signal-to-noise ratios of the encoder's
             weights; 1,000 in the studies, 0 for none.
-        seed: of all random numbers here. Images that are binarised dynamically are drawn once, the same for all members.
+        seed: of all random numbers here. Dynamic binarisation is drawn once, the same for all members.
         step: of the checkpoint, with a folder; by default the latest.
         data_dir: where the images' IDX files lie now, with a folder.
         note: told what is computed, one line each.
@@ -245,7 +247,9 @@ def evaluate(
     found: dict[str, Any] = {"unit_variances": diagnostics.unit_variances(model, x, noise).cpu().numpy()}
     if annealing_steps:
         some = x[:, : min(annealing_images, len(test))]
-        note(f"annealing {some.shape[1]} images and {annealing_images} simulated ones, {annealing_steps} temperatures")
+        note(
+            f"annealing {some.shape[1]} images and {annealing_images} simulated ones, {annealing_steps} temperatures"
+        )
         found["annealed"] = annealing.forward(model, some, noise, annealing_steps, chains)
         found["sandwich"] = annealing.sandwich(model, noise, annealing_images, annealing_steps, chains)
     if snr_replicates:
@@ -291,7 +295,9 @@ def _pictures(run: Run, x: Tensor, noise: Noise) -> dict[str, np.ndarray]:
     drawn = diagnostics.samples(run.model, noise, x.shape[1])
     both = torch.cat([x, again], 1)
     return {
-        name: np.stack([diagnostics.grid(member.cpu().numpy(), run.images.size, columns) for member in tensors])
+        name: np.stack(
+            [diagnostics.grid(member.cpu().numpy(), run.images.size, columns) for member in tensors]
+        )
         for name, tensors, columns in (("reconstructions", both, x.shape[1]), ("samples", drawn, 0))
     }
 

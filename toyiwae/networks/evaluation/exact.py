@@ -67,7 +67,9 @@ class ExactSnr:
 
 def is_linear(model: Any) -> bool:
     """Whether exact values exist: one layer, a linear decoder and Gaussian pixels."""
-    return isinstance(model, LatentModel) and model.decoder.depth == 1 and isinstance(model.likelihood, Gaussian)
+    return (
+        isinstance(model, LatentModel) and model.decoder.depth == 1 and isinstance(model.likelihood, Gaussian)
+    )
 
 
 def exact_bounds(model: LatentModel, x: Tensor, found: ImageBounds) -> ExactBounds:
