@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import toyiwae
-from toyiwae import stats
+from toyiwae import records, stats, weights
 from toyiwae.cli.main import main
 from toyiwae.errors import InputError
 
@@ -134,7 +134,7 @@ def test_a_posterior_reached_from_the_prior_weighs_as_the_proposal_says(make):
     found = bounds.image_bounds(model, x, NOISE, [20_000])
     u = NOISE.normal("prior", 20_000, (4, model.dim_z))
     value = simulated.log_likelihood(model, x, u)[0]
-    naive, ess = torch.logsumexp(value, 1) - math.log(20_000), toyiwae.weights.ess(value.mT)
+    naive, ess = torch.logsumexp(value, 1) - math.log(20_000), weights.ess(value.mT)
     se = np.hypot(found.bound_se[:, 0], (1.0 / ess - 1.0 / 20_000).sqrt().numpy())
     z = (found.bound[:, 0] - naive.numpy()) / se
     assert np.abs(z).max() < stats.family_threshold(z.size, RATE)
@@ -202,7 +202,7 @@ def test_the_command_line_writes_what_the_function_returns(folder, capsys):
     assert main([*arguments, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     found = toyiwae.evaluate(folder, K=[1, 100], annealing_steps=5, annealing_images=3)
-    assert document["members"] == json.loads(json.dumps(toyiwae.records.plain(found.to_dict())))["members"]
+    assert document["members"] == json.loads(json.dumps(records.plain(found.to_dict())))["members"]
     assert document["data"] == "digits, grey"
     assert json.loads((folder / "evaluation-8.json").read_text()) == document
     assert len(list(folder.glob("evaluation-8-*.png"))) == 4

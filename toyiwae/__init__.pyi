@@ -17,8 +17,8 @@ from toyiwae.forms import Coefficients as Coefficients
 from toyiwae.forms import Form as Form
 from toyiwae.montecarlo import EstimateResult as EstimateResult
 from toyiwae.montecarlo import estimate as estimate
-from toyiwae.networks.evaluation.evaluate import Evaluation as Evaluation
 from toyiwae.networks.evaluation.evaluate import evaluate as evaluate
+from toyiwae.networks.evaluation.record import Evaluation as Evaluation
 from toyiwae.networks.runs.run import Run as Run
 from toyiwae.networks.runs.run import load_run as load_run
 from toyiwae.networks.runs.train import train as train

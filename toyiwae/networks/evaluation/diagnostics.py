@@ -82,7 +82,7 @@ def gradient_moments(
 def encoder_snr(model: Any, moments: dict[str, stats.Moments]) -> np.ndarray:
     """Signal-to-noise ratios of the proposal's parameters `[E, P]`; NaN where a gradient is always 0."""
     own = [
-        value.snr.reshape(len(value.mean), -1)
+        np.asarray(value.snr).reshape(len(np.asarray(value.mean)), -1)
         for name, value in moments.items()
         if model.part(name) == "proposal"
     ]
