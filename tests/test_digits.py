@@ -3,18 +3,23 @@
 # pyright: reportOptionalSubscript=false, reportOptionalMemberAccess=false, reportOptionalOperand=false
 # pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false
 
+import json
 import math
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import scipy.stats
+from flint import arb
 
 import toyiwae
 from tests.problems import random_problem
+from toyiwae import records
 from toyiwae.problems.linear_gaussian import Data, Model, Proposal
+from toyiwae.truth.digits import proven
 
 TWO = random_problem(3, 2, 3)
+SHIFTED = random_problem(8, 1, 2)
 
 
 @pytest.mark.slow
@@ -42,6 +47,66 @@ def test_digits_are_right_and_rounded() -> None:
         assert value == pytest.approx(float(text), rel=4e-16)
         assert abs(Fraction(text) - Fraction(finer)) <= abs(Fraction(finer)) / 10**19
         assert len(text.strip("-0.").replace(".", "").partition("e")[0]) <= 20
+
+
+def test_a_variance_without_a_formula_has_no_digits() -> None:
+    """The geometric leave-one-out at K > 2."""
+    found = toyiwae.exact(TWO, K=3, estimators="vimco_geometric", parameters="proposal_mean", digits=12)
+    assert {*found.cell(3).gradients["vimco_geometric"].parameters["proposal_mean"].decimals} == {"mean"}
+
+
+def _leaves(found):
+    """(text, lower, upper) of every number with proven digits in a document."""
+    if isinstance(found, list):
+        return [leaf for one in found for leaf in _leaves(one)]
+    if not isinstance(found, dict):
+        return []
+    leaves = [leaf for one in found.values() for leaf in _leaves(one)]
+    if "enclosures" in found:
+        assert found["enclosures"]["proven"] is True
+        assert {*found["enclosures"]} == {"proven", *found["decimals"]}
+        for name, texts in found["decimals"].items():
+            ends = found["enclosures"][name]
+            columns = (np.ravel(x) for x in (texts, ends["lower"], ends["upper"]))
+            leaves += [tuple(map(Fraction, map(str, row))) for row in zip(*columns, strict=True)]
+    return leaves
+
+
+CASES = [(TWO, "iwae"), (random_problem(5, 1, 2, rows=2), "ciwae:0.3"), (SHIFTED, "jackknife")]
+
+
+@pytest.mark.parametrize(("problem", "names"), CASES, ids=["two", "observations", "jackknife"])
+def test_ends_in_the_json_contain_what_more_digits_find(problem, names) -> None:
+    """Sixty digits lie between the ends that thirty give; every text is within one unit of its last place."""
+    options = {"K": [3, 10**6], "M": 2, "estimators": names, "parameters": "proposal_mean"}
+    few, many = (
+        _leaves(json.loads(records.dumps(toyiwae.exact(problem, digits=digits, **options).to_dict())))
+        for digits in (30, 60)
+    )
+    assert len(few) == len(many) > 10
+    for (text, lower, upper), (_, low, high) in zip(few, many, strict=True):
+        assert lower <= low <= high <= upper, (lower, low, high, upper)
+        assert upper - lower <= max(abs(text) / 10**28, Fraction(1, 10**40))
+        assert abs(text - low) <= max(abs(text) / 10**29, Fraction(1, 10**40))
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        ("0", 5, "0.0"),
+        ("4", 5, "4.0"),
+        ("-1234.5678", 6, "-1234.57"),
+        ("1234567.8", 3, "1.23e+6"),
+        ("0.0000001234", 3, "1.23e-7"),
+        ("2.5 +/- 0.04", 9, "2.5"),
+        ("0.1 +/- 0.3", 9, "0.0"),
+    ],
+)
+def test_decimals_show_no_digit_that_is_not_proven(value: str, digits: int, text: str) -> None:
+    """Numbers of all sizes, and balls too wide for the digits asked for."""
+    found = proven(arb(value), digits)
+    assert str(found) == text
+    assert Fraction(found.lower) <= Fraction(value.partition(" ")[0]) <= Fraction(found.upper)
 
 
 @pytest.mark.parametrize("digits", [0, 1001, 2.5, "many"])

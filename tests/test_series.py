@@ -66,8 +66,10 @@ def test_first_terms_by_hand():
 
 def local_slopes(problem, particles, last, digits):
     """Slopes on a log-log plot of what the partial sums leave of L_K, between K and 2K."""
-    expansion = expansions.bound(Whitened(problem), last, digits=digits)
-    gap = Multiprecision(problem, digits).bounds([particles, 2 * particles], 1.0, with_ess=False).gap[0]
+    expansion, context = expansions.bound(Whitened(problem), last, digits=digits), mpmath.MPContext()
+    context.dps = 2 * digits + 60
+    found = Multiprecision(problem, digits).bounds([particles, 2 * particles], 1.0, with_ess=False).gap[0]
+    gap = [context.ldexp(*map(int, x.mid().man_exp())) for x in found]
     slopes = []
     for n in range(1, last + 1):
         left = [

@@ -61,7 +61,7 @@ def cell(
     if finer is not None and exact is not None:
         precise_gap = finer.average(exact.gap[:, column])
         decimals = {
-            "bound": finer.text(finer.average(finer.log_evidence) - precise_gap),
+            "bound": finer.text(finer.less(finer.average(finer.log_evidence), precise_gap)),
             "gap": finer.text(precise_gap),
             "ess": finer.text(finer.average(exact.ess[:, column])),
         }
@@ -143,9 +143,7 @@ def _moments(
     decimals = None
     if finer is not None and job in numbers.precise:
         divided = {"mean": 1, "var": repeats}
-        decimals = {
-            field: finer.texts(x[index] / divided[field]) for field, x in numbers.precise[job].items()
-        }
+        decimals = {field: finer.texts(x[index], divided[field]) for field, x in numbers.precise[job].items()}
     plain = {field: found and found.value for field, found in fields.items()}
     plain |= {f"{field}_error": found and found.error for field, found in fields.items()}
     return Moments(**plain, reason=_joined([reason, missing]), decimals=decimals)

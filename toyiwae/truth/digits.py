@@ -1,29 +1,53 @@
-"""The numbers of `exact` with digits, for a linear-Gaussian problem: mid-points of enclosures and their radii."""
+"""The numbers of `exact` with digits, for a linear-Gaussian problem: enclosures, their radii, and proven decimals."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import (
+    MAX_EMAX,
+    MAX_PREC,
+    MIN_EMIN,
+    ROUND_CEILING,
+    ROUND_FLOOR,
+    ROUND_HALF_EVEN,
+    Context,
+    Decimal,
+)
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from mpmath import MPContext
+from flint import arb, ctx
 
 from toyiwae.forms import Bound, Form
 from toyiwae.oracle.enclosure import enclose, joint
-from toyiwae.oracle.enclosure.law import objects
 from toyiwae.oracle.enclosure.log_moments import log_variances
-from toyiwae.oracle.enclosure.matrices import Balls
+from toyiwae.oracle.enclosure.matrices import Balls, balls
 from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.problems.linear_gaussian import Data, Problem, Proposal
+
+_EXACTLY = Context(prec=MAX_PREC, Emin=MIN_EMIN, Emax=MAX_EMAX)
+
+
+class Proven(str):
+    """A decimal number within one unit of its last place of the truth, which lies between `lower` and `upper`."""
+
+    lower: str
+    upper: str
+
+    def __new__(cls, text: str, lower: str, upper: str) -> Proven:
+        """With its ends, decimal strings rounded outwards."""
+        found = super().__new__(cls, text)
+        found.lower, found.upper = lower, upper
+        return found
 
 
 @dataclass(frozen=True, eq=False)
 class Exactly:
-    """Multiprecision numbers and bounds on their absolute errors, of one shape."""
+    """Balls and bounds on their radii, of one shape."""
 
     value: np.ndarray
     error: np.ndarray
@@ -80,28 +104,32 @@ class Multiprecision:
     def __init__(self, problem: Problem, digits: int, shown: int | None = None):
         """Computes nothing yet."""
         self.problem, self.digits, self._shown = problem, digits, shown or digits
-        self._ctx = MPContext()
-        self._ctx.dps = 2 * digits + 60
+        self.bits = int(3.33 * (2 * digits + 60))
 
     @cached_property
     def log_evidence(self) -> list[Any]:
         """Log p(x) of each row."""
         return list(self._numbers(enclose.log_evidence(self.problem, self.digits))[0])
 
-    def average(self, values: Iterable[Any]) -> Any:
+    def average(self, values: Iterable[Any]) -> arb:
         """Mean over rows."""
-        numbers = [self._ctx.mpf(value) for value in values]
-        return sum(numbers, self._ctx.zero) / len(numbers)
+        with ctx.workprec(self.bits):
+            numbers = [arb(value) for value in values]
+            return sum(numbers, arb(0)) / len(numbers)
 
-    def text(self, value: Any) -> str:
-        """A number with the digits to be shown."""
-        return str(self._ctx.nstr(self._ctx.mpf(value), self._shown, min_fixed=-5))
+    def less(self, a: arb, b: arb) -> arb:
+        """The difference of two numbers."""
+        with ctx.workprec(self.bits):
+            return a - b
 
-    def texts(self, values: np.ndarray) -> np.ndarray:
+    def text(self, value: Any, divisor: int = 1) -> Proven:
+        """A number, or a part of it, with the digits to be shown."""
+        with ctx.workprec(self.bits):
+            return proven(arb(value) / divisor, self._shown)
+
+    def texts(self, values: np.ndarray, divisor: int = 1) -> np.ndarray:
         """The same of an array."""
-        found = np.empty(values.size, dtype=object)
-        found[:] = [self.text(value) for value in values.ravel()]
-        return found.reshape(values.shape)
+        return balls(self.text(value, divisor) for value in values.ravel()).reshape(values.shape)
 
     def bounds(self, particles: Sequence[int], exponent: float, *, with_ess: bool) -> PreciseBounds:
         """Gaps and sample sizes, per row and number of particles; of the latter none without `with_ess`."""
@@ -137,19 +165,12 @@ class Multiprecision:
         found = joint.covariances(self.problem, form, parameters, particles, digits=self.digits)
         return enclose.rounded(found)
 
-    def _numbers(self, values: Balls) -> tuple[np.ndarray, np.ndarray]:
-        """Mid-points of balls as numbers of mpmath, 0 where that is in the ball, and bounds on what they are off by."""
-        middle, error = [], []
-        for x in values.ravel():
-            if x.contains(0):
-                middle.append(self._ctx.zero)
-                error.append(float(x.abs_upper()) * (1 + 2 * EPS))
-            else:
-                middle.append(self._ctx.ldexp(*map(int, x.mid().man_exp())))
-                error.append(
-                    float(x.rad()) * (1 + 2 * EPS) + float(abs(middle[-1])) * 10.0 ** -(2 * self.digits)
-                )
-        return objects(middle).reshape(values.shape), np.array(error).reshape(values.shape)
+    @staticmethod
+    def _numbers(values: Balls) -> tuple[np.ndarray, np.ndarray]:
+        """Balls, around 0 where that is in them, and bounds on their radii."""
+        found = [arb(0, x.abs_upper()) if x.contains(0) else x for x in values.ravel()]
+        error = [float(x.rad()) * (1 + 2 * EPS) for x in found]
+        return balls(found).reshape(values.shape), np.array(error).reshape(values.shape)
 
     def value(self, bound: Bound) -> Exactly:
         """A bound's value averaged over the rows; of a jackknife too, whose terms cancel, all digits are right."""
@@ -157,36 +178,60 @@ class Multiprecision:
         more = math.ceil(max(0.0, math.log10(sum(abs(float(weight)) for _, weight in bound.exact))))
         finer = Multiprecision(self.problem, self.digits + more)
         found = finer.bounds(particles, bound.exponent, with_ess=False)
-        ctx, e = finer._ctx, finer._ctx.mpf(bound.exponent)
-        weights = [_number(ctx, weight) for _, weight in bound.exact]
-        total = _number(ctx, bound.total)
-        values, errors = [], []
-        for n, log_evidence in enumerate(finer.log_evidence):
-            gaps = [ctx.mpf(gap) for gap in found.gap[n]]
-            combined = sum((w * gap for w, gap in zip(weights, gaps, strict=True)), ctx.zero)
-            values.append(
-                total * (ctx.mpf(log_evidence) + ctx.mpf(found.log_mean[n]) / e) - ctx.mpf(combined) / e
-            )
-            errors.append(_combined_error(bound, found.gap_error[n]) / abs(bound.exponent))
-        return Exactly(np.array(self.average(values), dtype=object), np.array(np.mean(errors)))
+        with ctx.workprec(finer.bits):
+            e, total = arb(bound.exponent), _number(bound.total)
+            weights = [_number(weight) for _, weight in bound.exact]
+            values = []
+            for n, log_evidence in enumerate(finer.log_evidence):
+                combined = sum((w * gap for w, gap in zip(weights, found.gap[n], strict=True)), arb(0))
+                values.append(total * (log_evidence + found.log_mean[n] / e) - combined / e)
+        value = finer.average(values)
+        return Exactly(balls([value]).reshape(()), np.array(float(value.rad()) * (1 + 2 * EPS)))
 
     def mean(self, bound: Bound, form: Form, parameter: str, coordinates: Sequence[Any]) -> Exactly:
         """The mean of the gradient of a linear combination of bounds, at some coordinates [F]."""
         particles = [k for k, _ in bound.exact]
         found = self.gradients({0: (form, parameter, coordinates)}, particles)[0]
-        ctx = self._ctx
-        total = _number(ctx, bound.total)
-        values = [total * ctx.mpf(limit) for limit in found.limit]
-        for i, (_, weight) in enumerate(bound.exact):
-            factor = _number(ctx, weight)
-            values = [v + factor * ctx.mpf(s) for v, s in zip(values, found.shift[i], strict=True)]
-        return Exactly(objects(values), _combined_error(bound, found.shift_error))
+        with ctx.workprec(self.bits):
+            values = _number(bound.total) * found.limit
+            for i, (_, weight) in enumerate(bound.exact):
+                values = values + _number(weight) * found.shift[i]
+        return Exactly(*self._numbers(values))
 
 
-def _number(ctx: MPContext, value: Fraction) -> Any:
-    return ctx.mpf(value.numerator) / value.denominator
+def proven(value: arb, digits: int) -> Proven:
+    """The decimals of a ball, at most so many: as many as leave its numbers within one unit of the last place."""
+    middle, size = _decimal(value.mid()), _decimal(value.rad())
+    lower, upper = _EXACTLY.subtract(middle, size), _EXACTLY.add(middle, size)
+    ends = [_rounded(x, digits + 6, how) for x, how in ((lower, ROUND_FLOOR), (upper, ROUND_CEILING))]
+    while digits and middle:
+        found = _rounded(middle, digits, ROUND_HALF_EVEN)
+        if _EXACTLY.multiply(2, size) <= Decimal(1).scaleb(middle.adjusted() - digits + 1, context=_EXACTLY):
+            return Proven(_shown(found, digits), *map(str, ends))
+        digits -= 1
+    return Proven("0.0", *map(str, ends))
 
 
-def _combined_error(bound: Bound, errors: np.ndarray) -> Any:
-    """Σ |weight| · error over the terms, along the first axis."""
-    return sum(abs(float(weight)) * errors[i] for i, (_, weight) in enumerate(bound.exact))
+def _decimal(x: arb) -> Decimal:
+    """An exact binary number, exactly."""
+    mantissa, exponent = map(int, x.man_exp())
+    if exponent >= 0:
+        return Decimal(mantissa << exponent)
+    return Decimal(mantissa * 5**-exponent).scaleb(exponent, context=_EXACTLY)
+
+
+def _rounded(x: Decimal, digits: int, how: str) -> Decimal:
+    return Context(digits, how, Emin=MIN_EMIN, Emax=MAX_EMAX).plus(x)
+
+
+def _shown(x: Decimal, digits: int) -> str:
+    """Without trailing zeros; with an exponent for what is very small, or has more figures than digits."""
+    exponent, figures = x.adjusted(), "".join(map(str, x.as_tuple().digits)).rstrip("0")
+    if -5 <= exponent < digits:
+        found = format(x, "f").rstrip("0") if "." in format(x, "f") else format(x, "f")
+        return found if "." in found and not found.endswith(".") else found.rstrip(".") + ".0"
+    return f"{'-' * x.is_signed()}{figures[0]}.{figures[1:] or '0'}e{exponent:+d}"
+
+
+def _number(value: Fraction) -> arb:
+    return arb(value.numerator) / value.denominator

@@ -212,7 +212,7 @@ def _means(numbers: Numbers, request: Request, source: Source, left: float) -> S
         at, text = tuple(np.argwhere(bad).T), None
         if request.digits is not None:
             finer = Multiprecision(source.problem, asked_digits(request), request.digits)
-            text = np.full(bad.shape, "0.0", dtype=object)
+            text = np.full(bad.shape, finer.text(0), dtype=object)
             text[at] = finer.texts(found.value)
         number = _replaced(known.number, at, found.value, found.error)
         means[bound, name] = replace(known, number=number, text=text)

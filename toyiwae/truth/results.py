@@ -80,6 +80,7 @@ class GradientTruth:
             entry |= {name: getattr(self, name) for name in ("cov", "cov_error")}
             entry |= {name: getattr(self, name) for name in ("directional_snr", "directional_snr_error")}
         rest = {"reason": self.reason, "decimals": self.decimals}
+        rest |= enclosures(self.decimals)
         return entry | {name: value for name, value in rest.items() if value is not None}
 
 
@@ -171,6 +172,19 @@ class ExactResult:
 
 
 def _without_nones(record: Any, *optional: str) -> dict[str, Any]:
-    """The fields of a record, without those of some that are None."""
+    """The fields of a record, without those of some that are None; with the enclosures of its decimals."""
     fields = {name: getattr(record, name) for name in record.__dataclass_fields__}
-    return {name: value for name, value in fields.items() if value is not None or name not in optional}
+    found = {name: value for name, value in fields.items() if value is not None or name not in optional}
+    return found | enclosures(record.decimals)
+
+
+def enclosures(decimals: dict[str, Any] | None) -> dict[str, Any]:
+    """{"enclosures": {"proven": True, name: {"lower", "upper"}}} of numbers with proven digits; {} without any."""
+    if decimals is None:
+        return {}
+    ends = {name: {side: _end(text, side) for side in ("lower", "upper")} for name, text in decimals.items()}
+    return {"enclosures": {"proven": True, **ends}}
+
+
+def _end(text: Any, side: str) -> Any:
+    return [_end(one, side) for one in text] if isinstance(text, np.ndarray) else getattr(text, side)
