@@ -95,7 +95,6 @@ class TwoStates:
     prob, log_w, score = np.array([0.3, 0.7]), np.array([0.4, -0.35]), np.array([[1.1, -1.1 * 3 / 7]])
 
     def __init__(self):
-        self.law = DiscreteLaw(np.log(self.prob), self.log_w)
         self.log_evidence = log(self.prob @ np.exp(self.log_w))
 
     def enumerated(self, estimator, particles):
@@ -114,10 +113,11 @@ class TwoStates:
     def expanded(self, form, last):
         """Coefficients of the mean and of the variance, with the orders that they start from."""
         form, factors = statistic(form, True, last)
-        moments = FloatMoments(self.law)
-        score = self.law.table(self.score)
+        law = DiscreteLaw(np.log(self.prob), form.exponent * self.log_w)
+        moments = FloatMoments(law)
+        score = law.table(self.score)
         for r, factor in form.score.items():
-            moments.tags[r] = Tag(r, self.law.table(factor * self.score))
+            moments.tags[r] = Tag(r, law.table(factor * self.score))
         scale = np.full((1, 1), self.log_evidence)
         moments.tags |= {"score": Tag(0, score), "scaled": Tag(0, score, Bounded(scale, 0 * scale))}
         means, first = Means(moments.central, moments.joint), lowest_order(factors)

@@ -185,6 +185,32 @@ def test_optimal_baseline_at_gamma_zero_is_vimco_less_a_constant():
     np.testing.assert_allclose(first.score, second.score - math.log1p(-1 / 4) / 3, rtol=0, atol=1e-14)
 
 
+def test_vimco_star_of_order_zero_is_ovis_of_order_zero():
+    log_w = sample_log_weights(3, 4)
+    assert_same(get("vimco_star:0")(log_w), get("ovis:0")(log_w))
+    assert get("vimco_star:0").form == get("ovis:0").form
+
+
+def test_vimco_star_keeps_its_digits_where_one_weight_dominates():
+    """The others hold e^(-400/2) of the sum: c = -log(1-ṽ)/(1-α) - ṽ is 2·200 less a logarithm for the largest."""
+    made = get("vimco_star:0.5")(np.array([[0.0, -400.0, -402.0]])).score[0]
+    np.testing.assert_allclose(made[0], 400.0 - 2.0 * np.log1p(np.exp(-1.0)) - 1.0, rtol=1e-15)
+    np.testing.assert_allclose(made[1:], np.exp([-200.0, -201.0]), rtol=1e-13)
+
+
+def test_vargrad_is_the_gradient_of_the_log_variance_loss():
+    """Minus half that of the sample variance of ℓ, by autograd with the particles held fixed; it leaves no constant."""
+    torch = pytest.importorskip("torch")
+    z = torch.tensor(np.random.default_rng(5).normal(size=(2, 5)))
+    mean = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    log_q = -((z - mean) ** 2) / 2
+    log_w = torch.sin(z) - z**2 / 3 - log_q
+    (expected,) = torch.autograd.grad(-log_w.var(dim=-1).mean() / 2, mean)
+    made = get("elbo_vargrad")(log_w.detach()).score
+    assert float((made * (z - mean)).sum().detach()) == pytest.approx(float(expected), rel=1e-14)
+    np.testing.assert_allclose(made.sum(-1), 0.0, atol=1e-15)
+
+
 # claims -----------------------------------------------------------------------------------------------------
 
 

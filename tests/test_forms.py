@@ -73,17 +73,37 @@ def test_every_term_of_a_form_by_its_definition():
         constant=2.0,
     )
     log_w = np.random.default_rng(0).normal(size=(2, 3, 4))
-    w, K, M = np.exp(log_w), 4, 3
-    within = w**0.6 / (w**0.6).sum(-1, keepdims=True)
-    pooled = w**0.6 / (w**0.6).sum((-2, -1), keepdims=True)
-    others = w.sum(-1, keepdims=True) - w
-    geometric = np.exp((log_w.sum(-1, keepdims=True) - log_w) / (K - 1))
-    logs = 1.1 * np.log(w.mean(-1, keepdims=True)) - 0.4 * np.log(others / (K - 1))
-    logs = logs + 0.25 * np.log((others + geometric) / K) + 2.0 * math.log(1 - 1 / K)
+    v, K, M = np.exp(0.6 * log_w), 4, 3
+    within = v / v.sum(-1, keepdims=True)
+    pooled = v / v.sum((-2, -1), keepdims=True)
+    others = v.sum(-1, keepdims=True) - v
+    geometric = np.exp(0.6 * (log_w.sum(-1, keepdims=True) - log_w) / (K - 1))
+    logs = 1.1 * np.log(v.mean(-1, keepdims=True)) - 0.4 * np.log(others / (K - 1))
+    logs = (logs + 0.25 * np.log((others + geometric) / K)) / 0.6 + 2.0 * math.log(1 - 1 / K)
     made = coefficients(form, log_w)
     np.testing.assert_allclose(made.model, (0.3 / K + 2 * within**2) / M, rtol=1e-13)
     np.testing.assert_allclose(made.path, 0.5 / (K * M) + 1.5 * pooled - pooled**3, rtol=1e-13)
     np.testing.assert_allclose(made.score, (0.7 * within + logs) / M, rtol=1e-13)
+
+
+def test_logarithms_at_exponent_zero_are_the_limit():
+    """That of a small exponent: means of the log-weights, of all and of the others."""
+    log_w = np.random.default_rng(1).normal(-500.0, 2.0, size=(2, 3, 4))
+    for evidence, others, geometric in ((1, 0, 0), (0, -1, 0), (0, 0, 0.5)):
+        limit, near = (
+            Form(
+                {1: 1},
+                exponent=e,
+                log_evidence=evidence,
+                leave_one_out=others,
+                leave_one_out_geometric=geometric,
+            )
+            for e in (0.0, 1e-9)
+        )
+        assert limit.exponent == 0.0
+        np.testing.assert_allclose(
+            coefficients(limit, log_w).score, coefficients(near, log_w).score, rtol=1e-6
+        )
 
 
 def test_evaluation_refuses_what_it_cannot_know():

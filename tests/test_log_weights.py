@@ -1,5 +1,6 @@
 """Variances with logarithms of normalised weights: against tensor quadrature, sampling and the laws in K."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from scipy.stats import norm
 
 import toyiwae
+from tests.problems import random_problem
 from toyiwae import estimators
 from toyiwae.oracle.finite_k import weight_kernels, weight_ratios
 from toyiwae.oracle.finite_k.bounds import common_grid
@@ -14,7 +16,7 @@ from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm
 from toyiwae.oracle.laws.discrete import DiscreteLaw
 from toyiwae.problems.linear_gaussian import Data, Model, Proposal
 
-NAMES = ("vimco_arithmetic", "ovis:0", "ovis:0.3")
+NAMES = ("vimco_arithmetic", "ovis:0", "ovis:0.3", "vimco_star:0.3")
 FAMILY = 1e-6
 
 
@@ -35,7 +37,8 @@ def moments(cov, mean, particles, name) -> Any:
 
 @pytest.mark.parametrize(("cov", "mean"), [(0.7, 0.1), (0.45, 0.3)])  # β above and below 0
 @pytest.mark.parametrize("particles", [2, 3])
-def test_tensor_quadrature(cov, mean, particles):
+@pytest.mark.parametrize("names", [NAMES, ("score_function", "elbo_vargrad")], ids=["leave one out", "plain"])
+def test_tensor_quadrature(cov, mean, particles, names):
     nodes, weights = np.polynomial.hermite_e.hermegauss(110)
     weights = weights / weights.sum()
     kept = weights > 1e-26
@@ -43,27 +46,76 @@ def test_tensor_quadrature(cov, mean, particles):
     axes = np.meshgrid(*[np.arange(kept.sum())] * particles, indexing="ij")
     index = np.stack([axis.ravel() for axis in axes], axis=-1)[:, None]
     prob = weights[kept][index[:, 0]].prod(axis=-1)
-    cell = moments(cov, mean, particles, ",".join(NAMES))[0]
-    for name in NAMES:
+    cell = moments(cov, mean, particles, ",".join(names))[0]
+    scores = score[index].sum(axis=(1, 2))
+    for name in names:
         drawn = (estimators.get(name)(log_w[index]).score * score[index]).sum(axis=(1, 2))
         found = cell.gradients[name].parameters["proposal_mean"]
         expected = prob @ drawn
-        var = prob @ (drawn - expected) ** 2
+        var, best = prob @ (drawn - expected) ** 2, -(prob @ (drawn * scores)) / (prob @ scores**2)
         assert found.var.item() == pytest.approx(var, rel=1e-12)
+        assert found.best_constant.item() == pytest.approx(best, rel=1e-12, abs=1e-14)
+        assert found.best_constant_error.item() < 1e-11
         if name != "ovis:0.3":  # biased, and its mean is another's business
             assert found.mean.item() == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("particles", [64, 1024])
-def test_sampling(particles):
+@pytest.mark.parametrize("name", ["vimco_star:0.3", "elbo_vargrad"])
+@pytest.mark.parametrize(("particles", "groups"), [(5, 1), (64, 3)])
+def test_the_best_constant_makes_the_variance_smallest(name, particles, groups):
+    """The exact variance is a parabola in the constant, with its bottom there; constant 0 is the estimator itself."""
+    problem, plain = random_problem(4, 2, 3), estimators.get(name)
+    own: Any = toyiwae.exact(problem, K=particles, M=groups, estimators=name).results[0].gradients[name]
+    best = own.parameters["proposal_mean"].best_constant[0]
+
+    def var(constant):
+        assert plain.form is not None
+        added = plain.form.constant + groups * constant / np.log1p(-1.0 / particles)
+        moved = replace(plain, form=replace(plain.form, constant=added))
+        found: Any = toyiwae.exact(
+            problem, K=particles, M=groups, estimators=[moved], parameters="proposal_mean"
+        )
+        return found.results[0].gradients[name].parameters["proposal_mean"].var[0]
+
+    least, step = var(best), 0.5 * best
+    assert var(0.0) == own.parameters["proposal_mean"].var[0] > least
+    assert var(best + step) - least == pytest.approx(var(best - step) - least, rel=1e-8)
+    assert var(best + step) - least == pytest.approx((var(0.0) - least) / 4, rel=1e-8)
+
+
+def test_chol_coordinates_have_their_own_best_constants():
+    problem = random_problem(4, 2, 3)
+    found: Any = toyiwae.exact(
+        problem, K=8, estimators="iwae,vimco_star:0.3", parameters="proposal_chol"
+    ).results[0]
+    best = found.gradients["vimco_star:0.3"].parameters["proposal_chol"].best_constant
+    np.testing.assert_array_equal(
+        np.isnan(best), [[False, True], [False, False]]
+    )  # nothing above the diagonal
+    assert found.gradients["iwae"].parameters["proposal_chol"].best_constant is None
+    documents = {name: truth.to_dict()["proposal_chol"] for name, truth in found.gradients.items()}
+    assert ["best_constant" in document for document in documents.values()] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("particles", "names"),
+    [(64, NAMES), (1024, NAMES), (64, ["elbo_vargrad"]), pytest.param(10**6, NAMES, marks=pytest.mark.slow)],
+    ids=["64", "1024", "plain", "1000000"],
+)
+def test_sampling(particles, names):
     """Where the weights are bounded, so that the sampled squares have every moment."""
-    cov, mean, draws = 0.8, 0.3, 2_000_000 // particles
-    rng = np.random.default_rng(3)
-    log_w, score = log_weight_and_score(cov, mean, rng.normal(size=(draws, 1, particles)))
-    cell = moments(cov, mean, particles, ",".join(NAMES))[0]
-    limit = norm.isf(FAMILY / (2 * 2 * len(NAMES)))
-    for name in NAMES:
-        drawn = (estimators.get(name)(log_w).score * score).sum(axis=(1, 2))
+    cov, mean, draws = 0.8, 0.3, max(2_000_000 // particles, 1000)
+    rng, at_once = np.random.default_rng(3), max(1, 2_000_000 // particles)
+    gradients: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for first in range(0, draws, at_once):
+        noise = rng.normal(size=(min(at_once, draws - first), 1, particles))
+        log_w, score = log_weight_and_score(cov, mean, noise)
+        for name in names:
+            gradients[name].append((estimators.get(name)(log_w).score * score).sum(axis=(1, 2)))
+    cell = moments(cov, mean, particles, ",".join(names))[0]
+    limit = norm.isf(FAMILY / (2 * 4 * len(NAMES)))
+    for name in names:
+        drawn = np.concatenate(gradients[name])
         found = cell.gradients[name].parameters["proposal_mean"].var.item()
         square = (drawn - drawn.mean()) ** 2
         assert abs(square.mean() - found) < limit * square.std() / np.sqrt(draws)

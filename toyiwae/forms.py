@@ -49,13 +49,13 @@ class Form:
     The coefficient of particle `(m, k)` is `(1/M) Σ_r factor_r · w̃_mk^r`; the power `r = 0` stands for
     `1/K`. The score coefficient gets in addition `1/M` times
 
-        log_evidence              · log Ẑ_m
-        leave_one_out             · log Ẑ_m[-k],      Ẑ_m[-k] the mean of the other K−1 weights
-        leave_one_out_geometric   · log (1/K)( Σ_{i≠k} w_mi + their geometric mean )
+        log_evidence              · (1/e) log (1/K) Σ_i w_mi^e
+        leave_one_out             · (1/e) log of the mean of the other K−1 weights w_mi^e, i ≠ k
+        leave_one_out_geometric   · (1/e) log (1/K)( Σ_{i≠k} w_mi^e + their geometric mean )
         constant                  · log(1 − 1/K)
 
-    Equal forms compare equal however they were written: zero factors are dropped, and a first power at
-    exponent 0 is the power 0.
+    where at e = 0 the limit is meant: the mean of the log-weights, and of the others'. Equal forms compare equal
+    however they were written: zero factors are dropped, and a first power at exponent 0 is the power 0.
 
     Attributes:
         model: {power: factor} of the generative coefficient.
@@ -63,7 +63,7 @@ class Form:
         score: {power: factor} of the score coefficient.
         exponent: `e` of `w̃`; `1−α` for VR-IWAE.
         pooled: the parts whose `w̃` is normalised over all `M·K` particles, and which have no `1/M` then.
-        log_evidence: factor of `log Ẑ_m` in the score coefficient.
+        log_evidence: factor of `log Ẑ_m` (at e = 1) in the score coefficient.
         leave_one_out: factor of the arithmetic leave-one-out evidence.
         leave_one_out_geometric: factor of VIMCO's geometric leave-one-out evidence.
         constant: factor of `log(1 − 1/K)`.
@@ -89,7 +89,8 @@ class Form:
         polynomials = {part: _polynomial(f"Form.{part}", getattr(self, part)) for part in PARTS}
         if self.exponent == 0.0:
             polynomials = {part: _fold_first_power(terms) for part, terms in polynomials.items()}
-            if all(power == 0 for terms in polynomials.values() for power in terms):
+            powers = {power for terms in polynomials.values() for power in terms}
+            if powers <= {0} and not self.has_log_terms:
                 object.__setattr__(self, "exponent", 1.0)
         for part, terms in polynomials.items():
             object.__setattr__(self, part, MappingProxyType(terms))
@@ -253,7 +254,7 @@ def _fold_first_power(terms: dict[int, float]) -> dict[int, float]:
 
 
 def form_of_mean(form: Form) -> Form:
-    """The form with the same mean and no log terms: E[log Ẑ Σ ∇ log q] = E[Σ w̃ path]; baselines have mean zero.
+    """The form with the same mean and no log terms: E[(1/e) log Ẑ Σ ∇ log q] = E[Σ w̃ path]; baselines have mean zero.
 
     Formula: mean-form.
     """

@@ -121,14 +121,19 @@ def coefficients(
 
 def _log_terms(form: Form, log_w: Array, summary: Summary) -> Array | float:
     """The logarithms in the score coefficient, from their differences to `log Ẑ`: these lose no digits to a shift."""
-    xp, particles, total = array_namespace(log_w), summary.particles, summary.sums[1.0]
+    xp, particles, e, others = array_namespace(log_w), summary.particles, form.exponent, form.leave_one_out
+    geometric, logs, total = form.leave_one_out_geometric, summary.logs, summary.sums[form.exponent]
     terms: Array | float = form.constant * math.log1p(-1.0 / particles) if form.constant else 0.0
-    factor = form.log_evidence + form.leave_one_out + form.leave_one_out_geometric
+    factor = form.log_evidence + others + geometric
     if factor:
-        terms = terms + factor * summary.log_evidence[..., None]
-    if form.leave_one_out:
-        terms = terms + form.leave_one_out * (total.log_others(log_w) - math.log1p(-1.0 / particles))
-    if form.leave_one_out_geometric:
-        geometric = summary.logs.mean_others(log_w) - total.value
-        terms = terms + form.leave_one_out_geometric * xp.logaddexp(total.log_others(log_w), geometric)
+        log_evidence = (total.value - math.log(particles)) / e if e else logs.total / particles
+        terms = terms + factor * log_evidence
+    if e == 0.0 and (others or geometric):
+        return terms - (others + geometric) * (log_w - logs.total / particles) / (particles - 1)
+    scaled = tempered(log_w, e)
+    if others:
+        terms = terms + others / e * (total.log_others(scaled) - math.log1p(-1.0 / particles))
+    if geometric:
+        mean = e * logs.mean_others(log_w) - total.value
+        terms = terms + geometric / e * xp.logaddexp(total.log_others(scaled), mean)
     return terms

@@ -111,7 +111,7 @@ def bounds(
             gaps.append(insert_single(particles, engine and engine.gap(), first_gap(part)))
     back = np.argsort(np.concatenate(batches))
     gap = joined(gaps, back) if gap is None else gap
-    return Bounds(_log_mean(whitened.law(), exponent), gap, joined(ess, back))
+    return Bounds(log_mean(whitened.law(), exponent), gap, joined(ess, back))
 
 
 def grid_of(grids: Grids, law: GaussianLaw, rows: np.ndarray) -> Grid | None:
@@ -142,7 +142,7 @@ def gradients(
     return {key: found[key] for key in jobs}
 
 
-def _log_mean(law: GaussianLaw, exponent: float) -> Bounded:
+def log_mean(law: GaussianLaw, exponent: float) -> Bounded:
     """Log E[w^e] of each row, in units of the evidence: [N]."""
     if exponent == 1.0:
         return Bounded.zeros(len(law))

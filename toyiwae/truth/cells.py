@@ -124,7 +124,7 @@ def _moments(
     if targets(estimator, k, m)[part] is None:
         bias = _difference(known, index, limit.limit, limit.shift[request.particles.index(k)])
     distance = _difference(known, index, limit.limit, Bounded.zeros(mean.shape))
-    what = f"the variance of {estimator.name}"
+    what, best = f"the variance of {estimator.name}", None
     if not has_logarithms(form, part):
         var = known.var[index]
         var, missing = masked(f"{what} at K = {total}", var, zero_scale(var.value, scale**2), why)
@@ -134,7 +134,14 @@ def _moments(
         if var is not None:
             why = "logarithms are not computed with ball arithmetic"
             var, missing = masked(f"{what} at K = {total}", var, 0.0, why)
-    fields: dict[str, Bounded | None] = {"mean": mean, "var": None, "snr": None, "bias": bias}
+        best = found.best and found.best / float(repeats)
+    fields: dict[str, Bounded | None] = {
+        "mean": mean,
+        "var": None,
+        "snr": None,
+        "bias": bias,
+        "best_constant": best,
+    }
     if var is not None:
         var = (var / float(repeats)).clip(low=0.0)
         rmse, from_evidence = ((error * error + var).sqrt() for error in (bias, distance))

@@ -22,15 +22,15 @@ from scipy.special import expit, logsumexp
 from toyiwae.errors import InputError
 from toyiwae.forms import Form, form_of_mean
 from toyiwae.oracle.finite_k.bounds import common_grid
-from toyiwae.oracle.finite_k.every_k import insert_single, joined, log_variance, moments_for_all
+from toyiwae.oracle.finite_k.every_k import insert_single, joined, log_moments, moments_for_all
 from toyiwae.oracle.finite_k.gradients import GradientMoments, mean_of
-from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm, mean_of_one, refusal
+from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm, LogMoments, mean_of_one, refusal
 from toyiwae.oracle.laws.bounded import EPS, Bounded, concatenate, stack
 from toyiwae.oracle.laws.discrete import DiscreteLaw, Table
 from toyiwae.problems.binary import DiscreteProblem
 from toyiwae.problems.parameter import Parameter
 from toyiwae.truth.averages import Average, Averaged, Bounds
-from toyiwae.truth.source import Jobs, LogVariance, no_covariance, with_errors
+from toyiwae.truth.source import Jobs, LogAverage, LogVariance, no_covariance, with_errors
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,13 +122,16 @@ class RowTruth:
                 terms.setdefault(r, []).append((factor, (part, kind)))
         found = self._polynomial(terms)
         # ∇ log Ẑ in place of its path derivative; the baselines' means are zero
-        evidence = form.log_evidence + form.path.get(1, 0.0) / self.exponent if not self.row.path else 0.0
+        if form.exponent == 0.0 and form.log_evidence and not self.row.path:
+            return self._with_mean_log(form, kind)
+        evidence = 0.0 if self.row.path else (form.log_evidence + form.path.get(1, 0.0)) / self.exponent
         return self._with_log(found, evidence, kind) if evidence else found
 
-    def variance(self, form: Form, parameter: Parameter) -> Bounded:
-        """Variance with log terms: [1, nK, F]."""
+    def log_moments(self, form: Form, parameter: Parameter) -> LogMoments:
+        """Variance with log terms, and what goes with it: [1, nK, F]."""
         score, row = self.table("score", parameter.moves), self.row
-        return log_variance(self.law, self.engine, score, LogForm.of(form), row.log_mean(1.0), self.particles)
+        log_mean = row.log_mean(self.exponent)
+        return log_moments(self.law, self.engine, score, LogForm.of(form), log_mean, self.particles)
 
     def table(self, part: str, name: str) -> Table:
         """A function of the state, the same object at every call."""
@@ -144,6 +147,14 @@ class RowTruth:
         if listed not in self._tables:
             self._tables[listed] = Table.combine([(factor, self.table(*name)) for factor, name in listed])
         return self._tables[listed]
+
+    def _with_mean_log(self, form: Form, kind: str) -> GradientMoments:
+        """E[s ℓ], whatever K, for the mean of the log-weights in the place of log Ẑ."""
+        form_of_one = LogForm(form.log_evidence, 0.0, 0.0, 0.0, 0.0)
+        one = mean_of_one(self.law, self.table("score", kind), form_of_one)
+        mean = insert_single(self.particles, None, one)
+        nothing = Bounded.zeros(mean.shape)
+        return GradientMoments(one[:, 0], nothing, nothing, mean)
 
     def _with_log(self, found: GradientMoments | None, evidence: float, kind: str) -> GradientMoments:
         score, form = self.table("score", kind), LogForm(evidence, 0.0, 0.0, 0.0, 0.0)
@@ -199,7 +210,8 @@ class TabulatedSource:
         sums = {key: Average(self.x, parameter, len(particles)) for key, parameter in moved.items()}
         for n in range(len(self.rows)):
             for key, (form, _) in jobs.items():
-                moments = self._truth(n, form.exponent, particles).moments(form, moved[key])
+                e = form_of_mean(form).exponent
+                moments = self._truth(n, e, particles).moments(form, moved[key])
                 if moments is not None:
                     sums[key].add(np.array([n]), moments)
         return {key: average.result() for key, average in sums.items()}
@@ -213,13 +225,11 @@ class TabulatedSource:
                 result[key] = LogVariance(None, f"not derived: {reason}")
                 continue
             parameter = self.problem.parameters.record(name)
-            average = Average(self.x, parameter, len(particles))
+            average = LogAverage(self.x, parameter, len(particles))
             for n in range(len(self.rows)):
-                var = self._truth(n, 1.0, particles).variance(form, parameter)
-                none = np.zeros_like(var.value)
-                nothing = Bounded(none, none)
-                average.add(np.array([n]), GradientMoments(nothing[:, 0], nothing, var, nothing))
-            result[key] = LogVariance(average.result().var)
+                truth = self._truth(n, form.exponent or 1.0, particles)
+                average.add(np.array([n]), truth.log_moments(form, parameter))
+            result[key] = average.result()
         return result
 
     def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> Bounded:

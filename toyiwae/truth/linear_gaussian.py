@@ -11,17 +11,15 @@ import numpy as np
 from toyiwae.errors import PrecisionError
 from toyiwae.forms import Form, form_of_mean
 from toyiwae.oracle.finite_k.bounds import Grids
-from toyiwae.oracle.finite_k.every_k import log_variance
-from toyiwae.oracle.finite_k.gradients import GradientMoments
-from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm, refusal
+from toyiwae.oracle.finite_k.every_k import log_moments
+from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm, LogMoments, refusal
 from toyiwae.oracle.laws.bounded import Bounded
-from toyiwae.oracle.laws.gaussian import GaussianLaw
 from toyiwae.oracle.whitened import evidence
 from toyiwae.oracle.whitened.own_covariances import whiten
 from toyiwae.problems.linear_gaussian import Problem
-from toyiwae.truth import covariance
-from toyiwae.truth.averages import Average, Averaged, Bounds, grid_of, moments
-from toyiwae.truth.source import Jobs, LogVariance, with_errors
+from toyiwae.truth import averages, covariance
+from toyiwae.truth.averages import Averaged, Bounds, grid_of, moments
+from toyiwae.truth.source import Jobs, LogAverage, LogVariance, with_errors
 
 MOST_PAIRED = 1000
 """Most coordinates, counted over all rows, whose leave-one-out variances are computed: each is a double integral."""
@@ -83,48 +81,46 @@ class GaussianSource:
 
     def log_variances(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, LogVariance]:
         """Variances of gradients of the proposal with log terms."""
-        law = self.whitened.law()
         result = {key: self._refused(form, name) for key, (form, name) in jobs.items()}
-        jobs = {key: job for key, job in jobs.items() if result[key] is None}
-        for double in (False, True):
-            chosen = {key: job for key, job in jobs.items() if bool(job[0].leave_one_out) == double}
+        alike: dict[Any, dict[Any, Any]] = {}
+        for key, job in jobs.items():
+            if result[key] is None:
+                alike.setdefault((job[0].exponent, bool(job[0].leave_one_out)), {})[key] = job
+        for (exponent, double), chosen in alike.items():
             try:
-                result |= self._log_variances(law, chosen, particles, double=double)
+                result |= self._log_variances(exponent, chosen, particles, double=double)
             except PrecisionError as error:  # the integrals of all of these need the same range
                 result |= {key: LogVariance(None, f"not computed: {error}") for key in chosen}
         return {key: found for key, found in result.items() if found is not None}
 
     def _log_variances(
-        self, law: GaussianLaw, jobs: dict[Any, Any], particles: Sequence[int], *, double: bool
+        self, exponent: float, jobs: dict[Any, Any], particles: Sequence[int], *, double: bool
     ) -> dict[Any, LogVariance]:
         many = [k for k in particles if k > 1]
         record = self.problem.parameters.record
         moved = {key: record(name) for key, (_, name) in jobs.items()}
-        sums = {key: Average(self.whitened.x, parameter, len(particles)) for key, parameter in moved.items()}
+        sums = {key: LogAverage(self.whitened.x, moved[key], len(particles)) for key in jobs}
         grids = Grids(particles, uniform=double)  # pairs of particles shift one grid against another
-        width = max((parameter.size for parameter in moved.values()), default=1)
-        for batch, part in self.whitened.batches(1.0, min(width, 2 * self.problem.dim_z**2)) if jobs else ():
-            grid = grid_of(grids, part.law, batch)
+        width = max(parameter.size for parameter in moved.values())
+        log_mean = self.evidence * exponent + averages.log_mean(self.whitened.law(), exponent)
+        for batch, part in self.whitened.batches(exponent or 1.0, min(width, 2 * self.problem.dim_z**2)):
+            grid = grid_of(grids, part.law, batch) if exponent else None
             engine = LogEngine(part.law, many, grid) if grid is not None else None
-            known: dict[Any, Bounded] = {}
+            known: dict[Any, LogMoments] = {}
             for key, (form, _) in jobs.items():
                 kind, reduced = moved[key].moves, LogForm.of(form)
                 if (reduced, kind) not in known:
-                    log_z = self.evidence[batch]
-                    args = (part.law, engine, part.score[kind], reduced, log_z, particles)
-                    known[reduced, kind] = log_variance(*args)
-                var = known[reduced, kind]
-                none = np.zeros_like(var.value)
-                nothing = Bounded(none, none)
-                sums[key].add(batch, GradientMoments(nothing[:, 0], nothing, var, nothing))
-        return {key: LogVariance(average.result().var) for key, average in sums.items()}
+                    args = (part.law, engine, part.score[kind], reduced, log_mean[batch], particles)
+                    known[reduced, kind] = log_moments(*args)
+                sums[key].add(batch, known[reduced, kind])
+        return {key: average.result() for key, average in sums.items()}
 
     def _refused(self, form: Form, name: str) -> LogVariance | None:
         reason = refusal(form)
         if reason is not None:
             return LogVariance(None, f"not derived: {reason}")
         count = len(self.whitened.x) * self.problem.parameters.record(name).size
-        if form.leave_one_out and count > MOST_PAIRED:
+        if form.leave_one_out and form.exponent and count > MOST_PAIRED:
             each = "a double integral for each coordinate of each row"
             return LogVariance(
                 None, f"not computed: it is {each}, and there are more than {MOST_PAIRED} of them"

@@ -210,9 +210,9 @@ class QuadratureSource:
         a, b = (source.log_variances(jobs, particles) for source in (self._coarse, self._fine))
         result = {}
         for key, fine in b.items():
-            coarse = a[key].var
-            both = None if coarse is None or fine.var is None else _certified(coarse, fine.var)
-            result[key] = LogVariance(both, fine.reason)
+            pairs = ((a[key].var, fine.var), (a[key].best, fine.best))
+            both = [None if x is None or y is None else _certified(x, y) for x, y in pairs]
+            result[key] = LogVariance(both[0], fine.reason, both[1])
         return result
 
     def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> Bounded:

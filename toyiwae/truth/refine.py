@@ -107,7 +107,7 @@ def _gradients(numbers: Numbers, request: Request, source: Source, left: float) 
         if request.digits is None:
             chosen = [request.particles[i] for i in columns]
             reason, left = _affordable(
-                source, job[0].exponent, chosen, len(coordinates), accuracy.DIGITS, left
+                source, form_of_mean(job[0]).exponent, chosen, len(coordinates), accuracy.DIGITS, left
             )
             if reason is not None:
                 why[job] = reason

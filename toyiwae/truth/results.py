@@ -12,6 +12,8 @@ from toyiwae import records
 
 Numbers = np.ndarray | None
 
+_OPTIONAL = ("decimals", "best_constant", "best_constant_error")
+
 
 @dataclass(frozen=True, eq=False)
 class Moments:
@@ -25,6 +27,8 @@ class Moments:
         bias: mean less the gradient of the estimator's target (of L_K where it has none).
         rmse: √(bias² + var).
         rmse_evidence: the same against ∇ log p(x), which is 0 for the proposal's parameters.
+        best_constant: with logarithms in the coefficients of the score, what makes a coordinate vary least
+            when it is added to all of them (the mean stays); None elsewhere, NaN for a coordinate that is always 0.
         reason: why something is None or NaN.
         decimals: where digits were asked for, {"mean", "var"} as arrays of text with as many digits.
     """
@@ -41,6 +45,8 @@ class Moments:
     bias_error: Numbers = None
     rmse_error: Numbers = None
     rmse_evidence_error: Numbers = None
+    best_constant: Numbers = None
+    best_constant_error: Numbers = None
     reason: str | None = None
     decimals: dict[str, Any] | None = None
 
@@ -75,7 +81,7 @@ class GradientTruth:
     def to_dict(self) -> dict[str, Any]:
         """Plain data: the bound, the parameters, and what covers all coordinates together, if it was asked for."""
         entry: dict[str, Any] = {name: getattr(self, name) for name in ("target_bound", "target_bound_error")}
-        entry |= {name: _without_nones(moments, "decimals") for name, moments in self.parameters.items()}
+        entry |= {name: _without_nones(moments, *_OPTIONAL) for name, moments in self.parameters.items()}
         if self.cov is not None:
             entry |= {name: getattr(self, name) for name in ("cov", "cov_error")}
             entry |= {name: getattr(self, name) for name in ("directional_snr", "directional_snr_error")}

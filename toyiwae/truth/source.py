@@ -13,10 +13,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from toyiwae.errors import InputError
-from toyiwae.forms import Bound, Form
-from toyiwae.oracle.laws.bounded import Bounded
+from toyiwae.forms import Bound, Form, form_of_mean
+from toyiwae.oracle.finite_k.gradients import GradientMoments
+from toyiwae.oracle.finite_k.score_function import LogMoments
+from toyiwae.oracle.laws.bounded import Bounded, where
+from toyiwae.problems.parameter import Parameter
 from toyiwae.truth import bounds
-from toyiwae.truth.averages import Averaged, Bounds
+from toyiwae.truth.averages import Average, Averaged, Bounds
 from toyiwae.truth.bounds import Combined
 from toyiwae.truth.request import Job, Request
 
@@ -25,10 +28,44 @@ Jobs = Mapping[Any, tuple[Form, str]]
 
 @dataclass(frozen=True)
 class LogVariance:
-    """Variance of one group's gradient with log terms, `[nK, *shape]`; or what it is instead: "not derived: …"."""
+    """Variance of one group's gradient with log terms, `[nK, *shape]`; or what it is instead: "not derived: …".
+
+    Attributes:
+        var: the variance.
+        reason: why there is none.
+        best: what, added to every coefficient of a score, makes the variance smallest; unknown where 0/0.
+    """
 
     var: Bounded | None
     reason: str | None = None
+    best: Bounded | None = None
+
+    def __getitem__(self, column: int) -> LogVariance:
+        """That of one K."""
+        return LogVariance(self.var and self.var[column], self.reason, self.best and self.best[column])
+
+
+class LogAverage:
+    """Running average over rows of moments with log terms, in a parameter's shape.
+
+    Formula: best-constant.
+    """
+
+    def __init__(self, x: np.ndarray, parameter: Parameter, count: int):
+        """Starts at zero, for `count` numbers of particles."""
+        self._parts = [Average(x, parameter, count) for _ in range(3)]
+
+    def add(self, rows: np.ndarray, found: LogMoments) -> None:
+        """Add a batch of rows."""
+        for average, part in zip(self._parts, (found.var, found.with_scores, found.of_scores), strict=True):
+            nothing = Bounded.zeros(part.shape)
+            average.add(rows, GradientMoments(nothing[:, 0], nothing, part, nothing))
+
+    def result(self) -> LogVariance:
+        """The average over the rows, whose constant is one for all of them."""
+        var, both, of_scores = (average.result().var for average in self._parts)
+        none = of_scores.value <= 0.0
+        return LogVariance(var, best=where(none, np.nan, -both / where(none, 1.0, of_scores)))
 
 
 @runtime_checkable
@@ -110,8 +147,9 @@ def numbers(source: Source, request: Request) -> Numbers:
     evidence, particles = source.evidence, request.particles
     known: dict[float, Bounds] = {}
     gradients: dict[Job, Averaged] = {}
-    for exponent in sorted({*request.bound_particles, *(form.exponent for form, _ in request.jobs)}):
-        jobs = {job: job for job in request.jobs if job[0].exponent == exponent}
+    of_job = {job: form_of_mean(job[0]).exponent for job in request.jobs}
+    for exponent in sorted({*request.bound_particles, *of_job.values()}):
+        jobs = {job: job for job in request.jobs if of_job[job] == exponent}
         counts = request.bound_particles.get(exponent, [])
         found, averages = source.moments(exponent, counts, jobs, particles)
         known |= {} if found is None else {exponent: found}
@@ -119,8 +157,7 @@ def numbers(source: Source, request: Request) -> Numbers:
     logs: dict[tuple[Job, int], LogVariance] = {}
     for counts, jobs in request.log_jobs.items():
         for job, found in source.log_variances(jobs, counts).items():
-            columns = [found.var and found.var[i] for i in range(len(counts))]
-            logs |= {(job, k): LogVariance(var, found.reason) for k, var in zip(counts, columns, strict=True)}
+            logs |= {(job, k): found[i] for i, k in enumerate(counts)}
     joint = {
         (form, part): source.covariance(form, request.parts[part], particles)
         for form, part in request.covariances

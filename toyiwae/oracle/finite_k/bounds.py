@@ -260,6 +260,14 @@ def mean_log(law: Any) -> Bounded:
     return (of_beta * 0.5 - h * h / (beta * 2.0 + 2.0)).sum(axis=-1)
 
 
+def var_log(law: Any) -> Bounded:
+    """Var[log w]: Σ β²/2 + h²: [N]."""
+    if isinstance(law, DiscreteLaw):
+        return law.log_moments((), 2, mean_log(law).value)[2][:, 0]
+    beta, h = (Bounded(x, np.asarray(e)) for x, e in ((law.beta, law.beta_error), (law.h, law.h_error)))
+    return (beta * beta * 0.5 + h * h).sum(axis=-1)
+
+
 def first_gap(law: GaussianLaw) -> Bounded:
     """KL(q‖p) of each observation: -E[log w] = Σ [h²/(2(1+β)) - ½(log(1+β) - β)]: [N, 1]. Formula: kl."""
     return -mean_log(law)[:, None]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from toyiwae.oracle.finite_k.gradients import GradientEngine, GradientMoments, limit_of, moments_of_one
-from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm, variance_of_one
+from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm, LogMoments, sample_covariance
+from toyiwae.oracle.finite_k.score_function import moments_of_one as logs_of_one
 from toyiwae.oracle.laws.bounded import Bounded, concatenate, stack
 
 
@@ -49,26 +50,32 @@ def joined(parts: list[Bounded], back: np.ndarray) -> Bounded:
     return concatenate(parts)[back]
 
 
-def log_variance(
+def log_moments(
     law: Any,
     engine: LogEngine | None,
     score: Any,
     form: LogForm,
     log_evidence: Bounded,
     particles: Sequence[int],
-) -> Bounded:
-    """Variance for every K; at K = 1 with leave-one-out terms an infinite error says that there is none: [N, nK, F].
+) -> LogMoments:
+    """Moments with logarithms for every K; at K = 1 with leave-one-out terms infinite errors say that there are none.
 
-    What log Z is off by moves it by at most 2|λ| √(Var[Σ s] Var[Δ]) times that, to first order.
+    What log Z is off by moves the variance by at most 2|λ| √(Var[T] Var[Δ]) times that, to first order, and the
+    covariance with the sum T of scores by |λ| Var[T] times that.
     """
-    many = engine.log_variance(score, form, log_evidence.value) if engine is not None else None
-    one = variance_of_one(law, score, form, log_evidence.value)
+    if form.limit:
+        return sample_covariance(law, score, form, particles)
+    one = logs_of_one(law, score, form, log_evidence.value)
+    var, both, none = one.var, one.with_scores, Bounded(np.zeros_like(one.var.value), np.array(np.inf))
     if form.others or form.constant:
-        one = Bounded(np.zeros_like(one.value), np.full_like(one.value, np.inf))
-    found = insert_single(particles, many, one)
-    if not form.evidence:
-        return found
-    centred = score.less(law.moment(0, (score,)).value)
-    of_scores = law.moment(0, (centred, centred))[:, None, :] * np.asarray(particles, dtype=float)[:, None]
-    moved = (of_scores * found.clip(0.0)).sqrt() * (2.0 * abs(form.evidence))
-    return found.widened((moved.value + moved.error) * log_evidence.error[:, None, None])
+        var = both = none
+    many = engine and engine.log_variance(score, form, log_evidence.value)
+    var = insert_single(particles, many, var)
+    both = insert_single(particles, engine and engine.with_scores(score, form, log_evidence.value), both)
+    of_scores = one.of_scores * np.asarray(particles, dtype=float)[:, None]
+    if form.evidence:
+        off = abs(form.evidence) * log_evidence.error[:, None, None]
+        moved = (of_scores * var.clip(0.0)).sqrt() * 2.0
+        var = var.widened((moved.value + moved.error) * off)
+        both = both.widened((of_scores.value + of_scores.error) * off)
+    return LogMoments(var, both, of_scores)

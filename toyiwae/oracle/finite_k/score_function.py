@@ -7,7 +7,8 @@ With `T = Σ s_k` the sum of scores (E[s] = 0), `W = Σ w̃_k s_k`, `Ẑ = S/K` 
 
 `log y = ∫ (e^{-t} - e^{-ty}) dt/t` and `log² y = 2∫ (e^{-ty} - e^{-t})(log t + γ) dt/t` turn the plain form into sums
 over the grid of the other integrals. In the second, `D_k = f(w̃_k) + w̃_k` with the function f of second order whose
-moments `toyiwae.oracle.finite_k.log_weights` has.
+moments `toyiwae.oracle.finite_k.log_weights` has. At exponent 0, where logarithms of sums become sums of logarithms,
+`D_k = (ℓ_k - ℓ̄)/(K-1)` and `Σ s_k D_k` is the sample covariance of log-weight and score: `SampleCovariance`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from toyiwae.forms import Form
-from toyiwae.oracle.finite_k.bounds import mean_log, rule_error
+from toyiwae.oracle.finite_k.bounds import mean_log, rule_error, var_log
 from toyiwae.oracle.finite_k.gradients import GradientEngine
 from toyiwae.oracle.finite_k.log_weights import LogWeights
 from toyiwae.oracle.laws.bounded import EPS, Bounded, where
@@ -36,12 +37,15 @@ _EULER = float(np.euler_gamma)
 class LogForm:
     """What a form's score coefficient amounts to: `λ log Ẑ + η D_k + κ + θ w̃`, one of λ and η zero.
 
+    All of the weights w^e of the form's exponent e: λ and η have its 1/e.
+
     Attributes:
         evidence: λ.
         others: η.
         weight: θ.
         uniform: factor of 1/K in κ.
         constant: factor of log(1 - 1/K) in κ.
+        limit: whether e is 0, and D_k the deviation of a log-weight.
     """
 
     evidence: float
@@ -49,13 +53,16 @@ class LogForm:
     weight: float
     uniform: float
     constant: float
+    limit: bool = False
 
     @classmethod
     def of(cls, form: Form) -> LogForm:
         """The reduced form, of one for which `refusal` is None."""
-        loo, score = form.leave_one_out, form.score
+        if form.exponent == 0.0:
+            return cls(0.0, -form.leave_one_out, 0.0, form.score.get(0, 0.0), form.constant, limit=True)
+        loo, score = form.leave_one_out / form.exponent, form.score
         constant = form.constant - loo
-        evidence = form.log_evidence + loo
+        evidence = form.log_evidence / form.exponent + loo
         return cls(evidence, -loo, score.get(1, 0.0), score.get(0, 0.0), constant)
 
     def shift(self, k: np.ndarray) -> np.ndarray:
@@ -72,11 +79,28 @@ def refusal(form: Form) -> str | None:
         return "the geometric baseline needs the joint law of Σ w and Σ log w"
     if form.leave_one_out and form.log_evidence + form.leave_one_out != 0.0:
         return "log Ẑ and the leave-one-out terms have factors that do not cancel"
-    if form.exponent != 1.0 or "score" in form.pooled:
+    if "score" in form.pooled:
         return "its weights are not those of the group's log Ẑ"
+    if form.exponent == 0.0 and form.log_evidence + form.leave_one_out != 0.0:
+        return "the mean of all log-weights, without a baseline, is not derived"
     if form.path or any(power > 1 for power in form.score):
         return "beside log terms only powers 0 and 1 of the weight on the score are derived"
     return None
+
+
+@dataclass(frozen=True)
+class LogMoments:
+    """Moments of one group's gradient Δ for each K, with the sum T of the scores: [N, nK, F] each.
+
+    Attributes:
+        var: Var[Δ].
+        with_scores: Cov[Δ, T]: adding a constant b to every coefficient adds 2b Cov[Δ, T] + b² Var[T] to the variance.
+        of_scores: Var[T].
+    """
+
+    var: Bounded
+    with_scores: Bounded
+    of_scores: Bounded
 
 
 class LogEngine(GradientEngine):
@@ -111,7 +135,7 @@ class LogEngine(GradientEngine):
         Args:
             s: the score of the coordinates.
             form: the coefficients.
-            log_evidence: log Z of each row [N], on which only the plain form depends.
+            log_evidence: log E[w^e] of each row [N], on which only the plain form depends.
         """
         score = self.centre(0, s)
         kappa, k = form.shift(self.particles)[:, None], self.particles[:, None]
@@ -136,6 +160,18 @@ class LogEngine(GradientEngine):
         for factor, term in terms:
             found = found + term * factor
         return found
+
+    def with_scores(self, s: Any, form: LogForm, log_evidence: np.ndarray) -> Bounded:
+        """Cov[Δ, T], the arguments those of `log_variance`: [N, nK, F]."""
+        score, k = self.centre(0, s), self.particles[:, None]
+        square = self.law.moment(0, (score, score))[:, None, :]
+        found, both = square * (form.shift(self.particles)[:, None] * k), form.others + form.weight
+        if both or form.evidence:
+            found = found + self.covariance({1: s}, {0: s}) * (both * k)
+        if form.evidence:
+            log_y = self._scores_squared(score, square, np.ones(1))
+            found = found + (square * log_evidence[:, None, None] * k + log_y) * form.evidence
+        return found + self.log_weights(s).with_scores * form.others if form.others else found
 
     @property
     def _rule(self) -> float:
@@ -184,8 +220,8 @@ def less_limit(transform: Transform) -> Bounded:
     return where(~transform.split[:, None], transform.remainder - limit, transform.remainder)
 
 
-def variance_of_one(law: Any, s: Any, form: LogForm, log_evidence: np.ndarray) -> Bounded:
-    """Var[s (λ log w + κ + θ)] at K = 1, where Ẑ = w: [N, 1, F].
+def moments_of_one(law: Any, s: Any, form: LogForm, log_evidence: np.ndarray) -> LogMoments:
+    """Of s (λ log w + κ + θ) at K = 1, where Ẑ = w: [N, 1, F].
 
     Log w enters less its mean, since log Z and that mean may be far larger than their sum.
     """
@@ -197,14 +233,31 @@ def variance_of_one(law: Any, s: Any, form: LogForm, log_evidence: np.ndarray) -
         + squares[1] * known * (2.0 * lam)
         + (squares[2] - single * single) * lam**2
     )
-    return var[:, None, :]
+    both = squares[0] * known + squares[1] * lam
+    return LogMoments(*(found[:, None, :] for found in (var, both, squares[0])))
+
+
+def sample_covariance(law: Any, s: Any, form: LogForm, particles: Sequence[int]) -> LogMoments:
+    """Of η Σ s_k (ℓ_k - ℓ̄)/(K-1) + κ T for each K, at exponent 0; an infinite error says that there is none at K = 1.
+
+    Formula: sample-covariance. Its variance is that of a U-statistic of order 2, from E[s² (ℓ - Eℓ)²], E[s (ℓ - Eℓ)],
+    Var[ℓ] and E[s²], which are closed-form; Cov[Σ s_k (ℓ_k - ℓ̄)/(K-1), T] is E[s² (ℓ - Eℓ)], whatever K.
+    """
+    score, k = _own(law, s), np.asarray(particles, dtype=float)[:, None]
+    square, third, fourth = (found[:, None, :] for found in _with_logs(law, (score, score)))
+    cov, var, pairs = _with_logs(law, (score,))[1][:, None, :], var_log(law)[:, None, None], k * (k - 1.0)
+    kappa, eta, none = form.shift(k), form.others, k == 1.0
+    pairs = np.where(none, 1.0, pairs)
+    own = fourth * (1.0 / k) - cov * cov * ((k - 2.0) / pairs) + var * square * (1.0 / pairs)
+    total = own * eta**2 + third * (2.0 * eta * kappa) + square * (kappa**2 * k)
+    both = third * eta + square * (kappa * k)
+    unknown = Bounded(np.zeros(1), np.array([np.inf]))
+    return LogMoments(*(where(none, unknown, x) for x in (total, both)), of_scores=square * k)
 
 
 def mean_of_one(law: Any, s: Any, form: LogForm) -> Bounded:
-    """E[s λ log w] at K = 1: [N, 1, F]."""
-    return (
-        _with_logs(law, (_own(law, s),))[1][:, None, :] * form.evidence
-    )  # E[s] = 0: the mean of log w drops out
+    """E[s λ log w] at K = 1, where the mean of log w drops out: [N, 1, F]."""
+    return _with_logs(law, (_own(law, s),))[1][:, None, :] * form.evidence
 
 
 def _own(law: Any, s: Any) -> Any:
@@ -224,7 +277,7 @@ def _with_logs(law: Any, factors: tuple[Any, ...]) -> list[Bounded]:
         return law.log_moments(factors, 2, centre)
     assert isinstance(law, GaussianLaw)
     spread = np.sqrt((0.5 * law.beta**2 + law.h**2).sum(axis=1).max())
-    radius = min(0.4 * law.max_power, -0.4 * law.min_power, 1.0 / max(spread, 0.1))
+    radius = min(0.4 * law.max_power, -0.4 * law.min_power, 1.0 / max(spread, 1e-9))
     count = 64  # aliases fall like 0.4^64
     power = radius * np.exp(2j * np.pi * np.arange(count) / count)
     turned = np.multiply.outer(centre, power)

@@ -5,7 +5,8 @@ With `w̃ = w/(K(1+x))`, x the mean of w - 1, and ε = 1/K, one group's gradient
     Σ_k w̃_k^r g_k = ε^{r-1} mean(w^r g) (1+x)^{-r}             log Ẑ = log Z + log(1+x)
     log Ẑ_{-k} = log Z + log(1+x) + log(1 - w̃_k) - log(1-ε)    log(1 - w̃_k) = -Σ_n w̃_kⁿ/n
 
-so that the leave-one-out evidence is a sum of powers of w̃ too; OVIS(0), for one, begins with ½ Σ w̃² ∇φ log q.
+so that the leave-one-out evidence is a sum of powers of w̃ too; OVIS(0), for one, begins with ½ Σ w̃² ∇φ log q. At an
+exponent e everything is that of the weights w^e, and logarithms have a factor 1/e.
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ def checked(form: Form, proposal: bool) -> None:
     """Refuse what has no such expansion.
 
     Raises:
-        InputError: the geometric leave-one-out, or log terms at an exponent other than 1, in a proposal's gradient.
+        InputError: the geometric leave-one-out, or log Ẑ itself at an exponent other than 1, in a proposal's gradient.
     """
     if proposal and form.leave_one_out_geometric:
         raise InputError(
             "no expansion: the geometric leave-one-out evidence is no function of the mean weight"
         )
-    if proposal and form.has_log_terms and form.exponent != 1.0:
-        raise InputError(f"no expansion: log terms together with weights of exponent {form.exponent:g}")
+    alone = form.log_evidence + form.leave_one_out != 0.0
+    if proposal and form.has_log_terms and (form.exponent == 0.0 or (alone and form.exponent != 1.0)):
+        raise InputError(f"no expansion: log Ẑ together with weights of exponent {form.exponent:g}")
 
 
 def statistic(form: Form, proposal: bool, order: int) -> tuple[Form, Factors]:
@@ -43,17 +45,18 @@ def statistic(form: Form, proposal: bool, order: int) -> tuple[Form, Factors]:
         The form with its leave-one-out evidence expanded in powers of w̃, and its factors by tag: the power r stands
         for `w^r G_r` with the form's own polynomial G_r, "score" for ∇φ log q, "scaled" for log Z · ∇φ log q.
     """
-    if proposal and form.leave_one_out:
+    others = form.leave_one_out / form.exponent if form.exponent else 0.0
+    if proposal and others:
         score = dict(form.score)
         for n in range(1, order + 4):
-            score[n] = score.get(n, 0.0) - form.leave_one_out / n
+            score[n] = score.get(n, 0.0) - others / n
         form = replace(form, score=score)
     powers = {*form.path, *form.score} if proposal else {*form.model}
     factors: Factors = {r: [Factor(Fraction(1), max(r - 1, 0), r)] for r in sorted(powers)}
     if not proposal:
         return form, factors
     both = Fraction(form.log_evidence) + Fraction(form.leave_one_out)
-    shift = Fraction(form.leave_one_out) - Fraction(form.constant)  # times -log(1-ε) = Σ_n εⁿ/n
+    shift = Fraction(others) - Fraction(form.constant)  # times -log(1-ε) = Σ_n εⁿ/n
     score = [Factor(both, -1, LOG)] if both else []
     score += [Factor(shift / n, n - 1, 0) for n in range(1, order + 4)] if shift else []
     if score:
