@@ -52,7 +52,8 @@ def test_digits_are_right_and_rounded() -> None:
 def test_a_variance_without_a_formula_has_no_digits() -> None:
     """The geometric leave-one-out at K > 2."""
     found = toyiwae.exact(TWO, K=3, estimators="vimco_geometric", parameters="proposal_mean", digits=12)
-    assert {*found.cell(3).gradients["vimco_geometric"].parameters["proposal_mean"].decimals} == {"mean"}
+    decimals = found.cell(3).gradients["vimco_geometric"].parameters["proposal_mean"].decimals
+    assert decimals is not None and {*decimals} == {"mean"}
 
 
 def _leaves(found):
