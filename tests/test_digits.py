@@ -53,7 +53,8 @@ def test_a_variance_without_a_formula_has_no_digits() -> None:
     """The geometric leave-one-out at K > 2."""
     found = toyiwae.exact(TWO, K=3, estimators="vimco_geometric", parameters="proposal_mean", digits=12)
     decimals = found.cell(3).gradients["vimco_geometric"].parameters["proposal_mean"].decimals
-    assert decimals is not None and {*decimals} == {"mean"}
+    assert decimals is not None
+    assert {*decimals} == {"mean"}
 
 
 def _leaves(found):
