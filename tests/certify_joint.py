@@ -181,12 +181,21 @@ def _enumerated(problem: DiscreteProblem, count: int) -> dict[Any, arb]:
         add("gap", p * (evidence.log() - (s / count).log()))
         add("ess", p * s * s / sum((v * v for v in w), arb(0)))
         for name, form in LOGS.items():
-            drawn = arb(0)
-            for i, v in zip(some, w, strict=True):
-                c = sum((f * ((v / s) ** r if r else arb(1) / count) for r, f in form.score.items()), arb(0))
-                c += (
-                    form.log_evidence * (s / count).log() + form.leave_one_out * ((s - v) / (count - 1)).log()
+            drawn, e = arb(0), arb(form.exponent)
+            powers = [v**e for v in w]
+            whole = sum(powers, arb(0))
+            if form.exponent == 0:  # logarithms of weights to the power 0, over 0, are means of log-weights
+                logs = [v.log() for v in w]
+                above = sum(logs, arb(0)) / count
+                others = [(above * count - one) / (count - 1) for one in logs]
+            else:
+                above = (whole / count).log() / e
+                others = [((whole - v) / (count - 1)).log() / e for v in powers]
+            for i, v, other in zip(some, powers, others, strict=True):
+                c = sum(
+                    (f * ((v / whole) ** r if r else arb(1) / count) for r, f in form.score.items()), arb(0)
                 )
+                c += form.log_evidence * above + form.leave_one_out * other
                 c += form.constant * (1 - arb(1) / count).log()
                 drawn += c * score[i]
             add(("mean", name), p * drawn)
