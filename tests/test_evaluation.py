@@ -61,12 +61,12 @@ def log_p(model, x):
 def test_bounds_and_sample_sizes_agree_with_exact_values():
     model = linear()
     x = simulated.simulated(model, NOISE, 30)[1]
-    found = bounds.image_bounds(model, x, NOISE, [64, 1, 1600])
+    found = bounds.image_bounds(model, x, NOISE, [64, 1, 16_000])
     truth = exact.exact_bounds(model, x, found)
-    assert found.K == (1, 64, 1600)
+    assert found.K == (1, 64, 16_000)
     assert truth.error < 1e-8
     assert np.abs(truth.z).max() < stats.family_threshold(truth.z.size, RATE)
-    assert (truth.detectable[:, 1:] < 0.3).all(), truth.detectable
+    assert (truth.detectable[:, :2] < 0.2).all(), truth.detectable
     assert truth.log_p == pytest.approx(log_p(model, x).mean(-1), rel=1e-12)
     assert (
         np.abs(found.ess[:, 1] / truth.ess[:, 1] - 1.0) < 0.5
@@ -97,7 +97,7 @@ def test_annealing_has_the_mean_that_its_theorem_gives_forwards_and_backwards():
         z = (of_images.mean(-1) - 1.0) / (of_images.std(-1, ddof=1) / math.sqrt(images))
         assert np.abs(z).max() < stats.family_threshold(4, RATE, images - 1)
         assert (of_images.std(-1) / math.sqrt(images) < 0.1).all()
-    assert 0.4 < accepted.mean() <= 1.0
+    assert 0.5 < accepted.mean() < 0.85
 
 
 def test_the_sandwich_holds_the_truth():

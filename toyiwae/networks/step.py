@@ -82,7 +82,7 @@ def step(
     """
     if isinstance(model, ModuleModel):
         return _module_step(model, members, x, noise, chunk)
-    plan = _plan(tuple(members), model.reparameterised)
+    plan = plan_of(tuple(members), model.reparameterised)
     if x.ndim != 3 or len(x) != len(members) or x.shape[-1] != model.dim_x:
         raise InputError(f"x has shape {tuple(x.shape)}: expected [{len(members)}, B, {model.dim_x}]")
     if together is None:
@@ -98,7 +98,7 @@ def step(
     return StepResult(gradients, *(torch.cat([getattr(p, key) for p in parts]) for key in ("bound", "ess")))
 
 
-def _pass(model: StackedModel, plan: _Plan, x: Tensor, noise: Noise, chunk: int | None) -> StepResult:
+def _pass(model: StackedModel, plan: Plan, x: Tensor, noise: Noise, chunk: int | None) -> StepResult:
     """All members at once: some images after others, or twice some particles of all of them after others."""
     encoded, images = model.encode(x), x.shape[1]
     gradients, upstream = {}, torch.zeros_like(encoded.stats)
@@ -145,7 +145,7 @@ def _module_step(
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """Which estimators get which members' log-weights.
 
     Attributes:
@@ -190,7 +190,7 @@ def _grouped(log_w: Tensor, members: tuple[int, ...], groups: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _plan(members: tuple[Member, ...], reparameterised: bool) -> _Plan:
+def plan_of(members: tuple[Member, ...], reparameterised: bool) -> Plan:
     """The members by estimators and groups.
 
     Raises:
@@ -207,7 +207,7 @@ def _plan(members: tuple[Member, ...], reparameterised: bool) -> _Plan:
         rule = estimators.get(by_model)
         other = rule if by_proposal == by_model else estimators.get(by_proposal)
         groups.append((rule, other, count, tuple(indices)))
-    return _Plan(particles, tuple(groups))
+    return Plan(particles, tuple(groups))
 
 
 def _chunks(model: StackedModel, particles: int, x: Tensor, chunk: int | None) -> list[slice]:

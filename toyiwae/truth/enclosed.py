@@ -48,11 +48,11 @@ def _log_variances(numbers: Numbers, request: Request, finer: Multiprecision) ->
                 continue
             text = np.zeros((len(request.particles), *parameter.shape), dtype=object)
             for k, (values, errors) in found.items():
-                var = Bounded(np.zeros(parameter.shape), np.zeros(parameter.shape))
-                for index, value, error in zip(indices, values, errors, strict=True):
-                    text[(request.particles.index(k), *index)] = value
-                    var.value[index], var.error[index] = float(value), error + EPS * abs(float(value))
+                value, error = np.zeros(parameter.shape), np.zeros(parameter.shape)
+                for index, ball, radius in zip(indices, values, errors, strict=True):
+                    text[(request.particles.index(k), *index)] = ball
+                    value[index], error[index] = float(ball), radius + EPS * abs(float(ball))
                 key = (at_particles(form, k), parameter.name), k
-                logs[key] = replace(logs.get(key, LogVariance(None)), var=var, reason=None)
+                logs[key] = replace(logs.get(key, LogVariance(None)), var=Bounded(value, error), reason=None)
             precise[job] = {**precise.get(job, {}), "var": text}
     return replace(numbers, precise=precise, log_variances=logs, why=why)

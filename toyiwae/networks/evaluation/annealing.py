@@ -37,7 +37,7 @@ LEAPFROGS = 10
 ACCEPTED = 0.65
 """Rate of acceptance that the pilot run aims at."""
 
-_GROWTH, _FIRST_STEP = 1.02, 0.1
+_FIRST_STEP = 0.1
 _STEEP = 4.0  # of the sigmoid along which the temperatures lie
 
 
@@ -146,7 +146,7 @@ def pilot(model: Any, x: Tensor, noise: Noise, steps: int, chains: int) -> Tenso
     def adapt(rate: Tensor) -> None:
         nonlocal size
         sizes.append(size)
-        size = torch.where(rate > ACCEPTED, size * _GROWTH, size / _GROWTH)
+        size = size * (rate - ACCEPTED).exp().to(size.dtype)
 
     _chain(model, x, start, noise, temperatures(steps), lambda t: size, "pilot", adapt)
     return torch.stack(sizes)

@@ -19,11 +19,9 @@ import torch
 from toyiwae import weights
 from toyiwae.errors import InputError
 from toyiwae.networks.noise import Noise, block
+from toyiwae.networks.step import TOGETHER
 
 Tensor = torch.Tensor
-
-BUDGET = {"cpu": 2**28, "cuda": 2**34}
-"""Bytes of activations held at once, by type of device."""
 
 IMAGES = 128
 """Most images whose log-weights are held at once."""
@@ -77,7 +75,7 @@ def log_weights(model: Any, x: Tensor, noise: Noise, particles: int) -> Iterator
     """Log-weights in float64 of some images after another, `[E, images, T]`."""
     members, images = x.shape[:2]
     size = min(block((1, model.dim_z)), particles)
-    budget = BUDGET.get(x.device.type, BUDGET["cpu"])
+    budget = TOGETHER.get(x.device.type, TOGETHER["cpu"])
     together = max(1, min(IMAGES, budget // (model.row_numbers * members * size * x.element_size())))
     for first in range(0, images, together):
         own = x[:, first : first + together]

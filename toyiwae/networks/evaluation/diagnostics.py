@@ -14,7 +14,7 @@ from toyiwae.networks.evaluation.simulated import latents, means, simulated
 from toyiwae.networks.latent import LatentModel
 from toyiwae.networks.members import Member
 from toyiwae.networks.noise import Noise
-from toyiwae.networks.step import step
+from toyiwae.networks.step import plan_of, step
 from toyiwae.networks.two_layers import TwoLayerModel
 
 Tensor = torch.Tensor
@@ -93,22 +93,15 @@ def encoder_snr(model: Any, moments: dict[str, stats.Moments]) -> np.ndarray:
 def proposal_moments(
     model: LatentModel, members: Sequence[Member], x: Tensor, noise: Noise, replicates: int
 ) -> stats.Moments:
-    """Moments over replicates of each image's own gradient by its proposal's statistics, `[E, B, S]`.
+    """Moments over replicates of the each image's own gradient by its proposal's statistics, `[E, B, S]`.
 
     In a model of one layer the encoder's gradient is `Σ_x (∂ stats(x)/∂φ)ᵀ` of these.
     """
-    stream, encoded = stats.Stream(), model.encode(x)
-    count = members[0].particles
+    stream, encoded, plan = stats.Stream(), model.encode(x), plan_of(tuple(members), model.reparameterised)
     for replicate in range(replicates):
-        found = model.weigh(x, encoded.stats, model.draw(noise.at(replicate), count, x.shape[1]))
-        parts = [torch.empty_like(found.log_w) for _ in range(3)]
-        for e, member in enumerate(members):
-            own = found.log_w[e].mT.unflatten(-1, (member.M, member.K))
-            by_model, by_proposal = (rule(own) for rule in member.rules)
-            made = (by_model.model, by_proposal.path, by_proposal.score)
-            for part, array in zip(parts, made, strict=True):
-                part[e] = array.flatten(-2).mT
-        stream.add(model.backward(found, *parts)[1][None].cpu().numpy())
+        drawn = model.draw(noise.at(replicate), plan.particles, x.shape[1])
+        found = model.weigh(x, encoded.stats, drawn)
+        stream.add(model.backward(found, *plan.coefficients(found.log_w, images=1))[1][None].cpu().numpy())
     return stream.moments
 
 
