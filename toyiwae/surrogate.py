@@ -127,8 +127,8 @@ def gradients(
         densities: what is differentiated.
         theta: the model's parameters.
         phi: the proposal's; a tensor may be in both.
-        noise: handed to `sample`; with `chunk`, a function of a slice of the particles' axis that gives the same noise
-            whenever it is asked.
+        noise: handed to `sample`; or a function of a slice of the particles' axis that gives the same noise whenever it
+            is asked, which `chunk` needs.
         K: particles inside the log.
         M: groups outside.
         model: estimator of θ's gradient.
@@ -142,18 +142,19 @@ def gradients(
     """
     rules = Rules.of(model, proposal, M, K)
     own_theta, own_phi = _leaves(theta), _leaves(phi)
-    if chunk is None:
-        log_w, graph = _graph(densities, own_theta, own_phi, noise)
-        theta_slopes, phi_slopes = _slopes(rules, own_theta, own_phi, graph, rules.coefficients(log_w))
-        return _result(rules, log_w, theta_slopes, phi_slopes)
-    size, total = arguments.whole_number(chunk, "chunk"), M * K
+    total = rules.M * rules.K
+    size = total if chunk is None else arguments.whole_number(chunk, "chunk")
     pieces = [slice(first, min(first + size, total)) for first in range(0, total, size)]
+    drawn = noise if callable(noise) else lambda piece: noise
+    if len(pieces) == 1:
+        log_w, graph = _graph(densities, own_theta, own_phi, drawn(pieces[0]))
+        return _result(rules, log_w, *_slopes(rules, own_theta, own_phi, graph, rules.coefficients(log_w)))
     with torch.no_grad():
-        log_w = torch.cat([_graph(densities, theta, phi, noise(piece))[0] for piece in pieces], -1)
+        log_w = torch.cat([_graph(densities, theta, phi, drawn(piece))[0] for piece in pieces], -1)
     made = rules.coefficients(log_w)
     sums: list[dict[str, Tensor]] = [{}, {}]
     for piece in pieces:
-        _, graph = _graph(densities, own_theta, own_phi, noise(piece))
+        _, graph = _graph(densities, own_theta, own_phi, drawn(piece))
         found = _slopes(rules, own_theta, own_phi, graph, tuple(part[..., piece] for part in made))
         sums = [
             {k: v + old.get(k, 0.0) for k, v in new.items()} for new, old in zip(found, sums, strict=True)
@@ -193,6 +194,7 @@ def replicates(
         InputError: as `gradients`, but for particles that do not depend on φ: their path part is zero.
     """
     rules = Rules.of(model, proposal, M, K)
+    theta, phi = ({name: value.detach() for name, value in part.items()} for part in (theta, phi))
 
     def log_w_of(own: Tensor) -> Tensor:
         z = densities.sample(phi, own)
@@ -209,7 +211,7 @@ def replicates(
     with torch.no_grad():
         log_w = torch.func.vmap(log_w_of, **options)(noise)
     slopes = torch.func.vmap(torch.func.grad(loss), (None, 0, 0, 0, 0), **options)
-    found = slopes((dict(theta), dict(phi)), noise, *rules.coefficients(log_w, axes=1))
+    found = slopes((theta, phi), noise, *rules.coefficients(log_w, axes=1))
     return _result(rules, log_w, *found)
 
 

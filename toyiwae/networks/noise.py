@@ -16,6 +16,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from toyiwae.errors import InputError
 from toyiwae.montecarlo.noise import UNIT, scrambled
 
 Tensor = torch.Tensor
@@ -76,7 +77,13 @@ class Noise:
         return torch.stack(orders)
 
     def key(self, purpose: str, number: int) -> int:
-        """A seed of the first member for a block of numbers that others draw, fewer than 2¹² of them in a step."""
+        """A seed of the first member for a block of numbers that others draw, fewer than 2¹² of them in a step.
+
+        Raises:
+            InputError: for more.
+        """
+        if number >= 2**12:
+            raise InputError(f"block {number} of a step: expected fewer than {2**12}, of fewer particles")
         return scrambled(_start(self.seeds[0], purpose) + (self.step << 12) + number)
 
     def _draw(

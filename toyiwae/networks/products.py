@@ -53,7 +53,7 @@ def affine(
         call = _opaque if torch.compiler.is_compiling() else _affine_onednn
         parts = [call(x[e], weight[e], None if bias is None else bias[e], tanh) for e in range(len(x))]
         return parts[0][None] if len(parts) == 1 else torch.stack(parts)
-    with _tf32(products == "tf32" and x.is_cuda):
+    with _tf32(products == "tf32", x.is_cuda):
         if x.dtype == torch.bfloat16:
             y = torch.bmm(x, weight, out_dtype=torch.float32)
             y = y if bias is None else y.add_(bias[:, None])
@@ -101,13 +101,13 @@ def _rounded(factor: Tensor, products: str) -> Tensor:
 
 
 @contextlib.contextmanager
-def _tf32(wanted: bool) -> Iterator[None]:
-    """Lets CUDA's products use TF32 for a moment."""
-    if not wanted:
+def _tf32(wanted: bool, on_cuda: bool) -> Iterator[None]:
+    """Lets CUDA's products use TF32 or not for a moment, whatever the user has chosen."""
+    if not on_cuda:
         yield
         return
     before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = wanted
     try:
         yield
     finally:

@@ -46,7 +46,9 @@ class ModuleModel:
                     f"{name} is a {type(layer).__name__}: particles must neither depend on the rest of the batch nor on"
                     " random numbers that cannot be drawn again"
                 )
-        self.parameters = {name: value.detach()[None] for name, value in module.named_parameters()}
+        self.parameters = {
+            name: value.detach()[None] for name, value in module.named_parameters() if value.requires_grad
+        }
         self._caller = _Caller(module)
 
     def gradients(self, member: Member, x: Tensor, noise: Noise, chunk: int | None = None) -> Surrogate:
@@ -81,7 +83,7 @@ class ModuleModel:
             "M": member.M,
             "K": member.K,
         }
-        size = member.particles if chunk is None else -(-chunk // BLOCK) * BLOCK
+        size = None if chunk is None else -(-chunk // BLOCK) * BLOCK
         return gradients(densities, own, own, lambda where: where, chunk=size, **rules)
 
     def _encoded(self, phi: Any, x: Tensor) -> torch.distributions.Distribution:
@@ -112,7 +114,11 @@ class _Caller(torch.nn.Module):
 
 def _drawn(q: torch.distributions.Distribution, noise: Noise, number: int, count: int) -> Tensor:
     """A block of particles `[n, B, …]`: distributions read torch's own generator, which is put back afterwards."""
-    device = torch.device(noise.device)
+    device, key = torch.device(noise.device), noise.key("particles", number)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(noise.key("particles", number))
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(key)
+        else:  # torch.manual_seed would seed the generators of all devices, and they would stay so
+            torch.default_generator.manual_seed(key)
         return q.rsample((count,)) if q.has_rsample else q.sample((count,))

@@ -75,8 +75,9 @@ def log_weights(model: Any, x: Tensor, noise: Noise, particles: int) -> Iterator
     """Log-weights in float64 of some images after another, `[E, images, T]`."""
     members, images = x.shape[:2]
     size = min(block((1, model.dim_z)), particles)
-    budget = TOGETHER.get(x.device.type, TOGETHER["cpu"])
-    together = max(1, min(IMAGES, budget // (model.row_numbers * members * size * x.element_size())))
+    bytes_each = model.row_numbers * members * x.element_size()
+    most = max(1, TOGETHER.get(x.device.type, TOGETHER["cpu"]) // bytes_each)
+    together = max(1, min(IMAGES, most // size))
     for first in range(0, images, together):
         own = x[:, first : first + together]
         stats = model.encode(own).stats
@@ -84,7 +85,8 @@ def log_weights(model: Any, x: Tensor, noise: Noise, particles: int) -> Iterator
         for start in range(0, particles, size):
             where = slice(start, min(start + size, particles))
             drawn = [model.draw(noise.at(first + i), particles, 1, where) for i in range(own.shape[1])]
-            found[..., where] = model.weigh(own, stats, torch.cat(drawn, dim=2)).log_w.mT
+            pieces = torch.cat(drawn, dim=2).split(max(1, most // own.shape[1]), dim=1)
+            found[..., where] = torch.cat([model.weigh(own, stats, piece).log_w.mT for piece in pieces], -1)
         yield found
 
 

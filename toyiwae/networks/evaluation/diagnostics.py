@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from toyiwae import stats
-from toyiwae.networks.evaluation.simulated import latents, means, simulated
+from toyiwae.networks.evaluation.simulated import latents, means, prior_draws
 from toyiwae.networks.latent import LatentModel
 from toyiwae.networks.members import Member
 from toyiwae.networks.noise import Noise
@@ -55,7 +55,7 @@ def unit_variances(model: Any, x: Tensor, noise: Noise) -> Tensor:
 def gradient_moments(
     model: Any, members: Sequence[Member], x: Tensor, noise: Noise, replicates: int
 ) -> dict[str, stats.Moments]:
-    """Moments over replicates of the gradient of one batch, parameter by parameter.
+    """Moments over replicates of the gradient of one batch by the proposal's parameters.
 
     Args:
         model: with E members' parameters.
@@ -69,24 +69,22 @@ def gradient_moments(
         order of √(2/(πR)).
     """
     streams: dict[str, stats.Stream] = {}
+    own = [name for name in model.parameters if model.part(name) == "proposal"]
     for first in range(0, replicates, _TOGETHER):
         found: dict[str, list[Tensor]] = {}
         for replicate in range(first, min(first + _TOGETHER, replicates)):
-            for name, value in step(model, members, x, noise.at(replicate)).gradients.items():
-                found.setdefault(name, []).append(value)
+            slopes = step(model, members, x, noise.at(replicate)).gradients
+            for name in own:
+                found.setdefault(name, []).append(slopes[name])
         for name, values in found.items():
             streams.setdefault(name, stats.Stream()).add(torch.stack(values).cpu().numpy())
     return {name: stream.moments for name, stream in streams.items()}
 
 
-def encoder_snr(model: Any, moments: dict[str, stats.Moments]) -> np.ndarray:
-    """Signal-to-noise ratios of the proposal's parameters `[E, P]`; NaN where a gradient is always 0."""
-    own = [
-        np.asarray(value.snr).reshape(len(np.asarray(value.mean)), -1)
-        for name, value in moments.items()
-        if model.part(name) == "proposal"
-    ]
-    return np.concatenate(own, axis=1)
+def encoder_snr(moments: dict[str, stats.Moments]) -> np.ndarray:
+    """Signal-to-noise ratios `[E, P]` of what `gradient_moments` gives; NaN where a gradient is always 0."""
+    found = [np.asarray(value.snr) for value in moments.values()]
+    return np.concatenate([snr.reshape(len(snr), -1) for snr in found], axis=1)
 
 
 @torch.no_grad()
@@ -116,7 +114,7 @@ def reconstructions(model: Any, x: Tensor, noise: Noise) -> Tensor:
 @torch.no_grad()
 def samples(model: Any, noise: Noise, images: int) -> Tensor:
     """`E[x|z]` at latents from the prior `[E, N, D_x]`."""
-    return means(model, latents(model, simulated(model, noise, images)[0]))
+    return means(model, latents(model, prior_draws(model, noise, images)))
 
 
 def grid(images: Any, size: tuple[int, int], columns: int = 0) -> np.ndarray:

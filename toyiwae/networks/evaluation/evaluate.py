@@ -69,6 +69,8 @@ def evaluate(
         arguments.whole_number(value, name, minimum=0)
     for name, value in {"annealing_images": annealing_images, "chains": chains}.items():
         arguments.whole_number(value, name)
+    if isinstance(run, Run) and (step is not None or data_dir is not None):
+        raise InputError("step and data_dir belong to a run's folder: give the folder, or load_run's arguments")
     loaded = run if isinstance(run, Run) else load_run(run, step=step, data_dir=data_dir)
     if snr_replicates == 1:
         raise InputError(f"snr_replicates is {shown(1)}: expected at least 2, or 0 for none")
@@ -93,7 +95,7 @@ def evaluate(
         batch = _seen(loaded, loaded.images.train[: loaded.settings.training.batch], seed)
         note(f"{snr_replicates} gradients of a batch of {batch.shape[1]} images")
         moments = diagnostics.gradient_moments(model, members, batch, noise, snr_replicates)
-        found["snr"] = diagnostics.encoder_snr(model, moments)
+        found["snr"] = diagnostics.encoder_snr(moments)
     if is_linear(model):
         note("exact values")
         found["exact"] = exact_bounds(model, x, bounds)

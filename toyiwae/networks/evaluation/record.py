@@ -106,17 +106,16 @@ class Evaluation:
         stream = io.BytesIO()
         np.savez_compressed(stream, **arrays)
         content[".npz"] = stream.getvalue()
-        image = (
-            import_extra("matplotlib.image", extra="networks", purpose="pictures") if self.pictures else None
-        )
-        for name, pictures in self.pictures.items():
-            for e, picture in enumerate(pictures):
-                stream = io.BytesIO()
-                image.imsave(stream, picture, cmap="gray", vmin=0, vmax=255, format="png")  # pyright: ignore[reportOptionalMemberAccess]
-                content[f"-{name}-{e}.png"] = stream.getvalue()
         paths = [base.with_name(base.name + suffix) for suffix in content]
         for path, one in zip(paths, content.values(), strict=True):
             write_atomic(path, one)
+        image: Any = import_extra("matplotlib.image", extra="networks", purpose="pictures")
+        for name, pictures in self.pictures.items():
+            for e, picture in enumerate(pictures):
+                stream = io.BytesIO()
+                image.imsave(stream, picture, cmap="gray", vmin=0, vmax=255, format="png")
+                paths.append(base.with_name(f"{base.name}-{name}-{e}.png"))
+                write_atomic(paths[-1], stream.getvalue())
         return paths
 
     def _of(self, e: int) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def _given(model: LatentModel, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def simulated(model: Any, noise: Noise, images: int) -> tuple[Tensor, Tensor]:
     """Latents u `[E, N, D]` from the prior, and images x `[E, N, D_x]` drawn from the likelihood."""
-    u = _prior(model, noise, images)
+    u = prior_draws(model, noise, images)
     outer = model.outer if isinstance(model, TwoLayerModel) else model
     mean = means(model, latents(model, u))
     if isinstance(outer.likelihood, Gaussian):
@@ -91,7 +91,8 @@ def means(model: Any, z: Tensor) -> Tensor:
     return out if isinstance(outer.likelihood, Gaussian) else torch.sigmoid(out)
 
 
-def _prior(model: Any, noise: Noise, images: int) -> Tensor:
+def prior_draws(model: Any, noise: Noise, images: int) -> Tensor:
+    """Latents of the prior `[E, N, D]`, as its standard normals; binary ones as they are."""
     if model.reparameterised:
         return noise.normal("simulated latents", images, (model.dim_z,))
     mean = torch.sigmoid(model.parameters["prior.logit"])[:, None]

@@ -112,7 +112,8 @@ def load_run(
     checkpoint = checkpoints.load(found[max(found) if step is None else step])
     run = fresh(settings, images_of(settings, data_dir, images))
     adopt(run, checkpoint, settings.content_hash)
-    return Run(run.settings, run.members, run.model, run.images, checkpoint.step, read_metrics(home), home)
+    metrics = tuple(line for line in read_metrics(home) if line["step"] <= checkpoint.step)
+    return Run(run.settings, run.members, run.model, run.images, checkpoint.step, metrics, home)
 
 
 def fresh(settings: Settings, data: Images) -> Run:
