@@ -182,6 +182,7 @@ from toyiwae.networks import models
 from toyiwae.networks.members import Member
 from toyiwae.networks.noise import Noise
 from toyiwae.networks.step import step
+from toyiwae.networks.compiled import compiled
 stack = [Member("iwae", "dreg", 2, 6, 1), Member("piwae", "piwae", 3, 4, 2)]
 x, noise = torch.rand(2, 4, 12, generator=torch.Generator().manual_seed(1)), Noise((1, 2))
 for members in (2, 1):
@@ -192,7 +193,7 @@ for members in (2, 1):
     ):
         plain, fused = (
             step(one, stack[:members], x[:members], noise.of(0) if members == 1 else noise).gradients
-            for one in (model, models.compiled(model))
+            for one in (model, compiled(model))
         )
         print(max(float((fused[k] - v).abs().max() / v.abs().max()) for k, v in plain.items()))
 """

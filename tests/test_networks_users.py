@@ -16,6 +16,12 @@ DIM_X, DIM_Z, IMAGES = 6, 2, 3
 normal, independent = torch.distributions.Normal, torch.distributions.Independent
 
 
+def images():
+    """`[1, B, D_x]` in [0, 1]."""
+    generator = torch.Generator().manual_seed(4)
+    return torch.rand(1, IMAGES, DIM_X, dtype=torch.float64, generator=generator)
+
+
 class Module(torch.nn.Module):
     """A small network with a learnt prior mean; it remembers the particles it saw last."""
 
@@ -65,7 +71,10 @@ def test_gradients_are_those_of_naive_autograd_in_chunks_too(names):
     """150 particles: three blocks."""
     module = Module()
     model, member = ModuleModel(module), Member(names[0], names[1], 3, 50, 9)
-    x, noise = torch.rand(1, IMAGES, DIM_X, dtype=torch.float64), Noise((9,), 2, dtype=torch.float64)
+    x, noise = (
+        images(),
+        Noise((9,), 2, dtype=torch.float64),
+    )
     state = torch.get_rng_state()
     result = step(model, [member], x, noise)
     assert torch.equal(torch.get_rng_state(), state)
@@ -85,7 +94,7 @@ def test_training_changes_the_module():
     model, member = ModuleModel(module), Member("vimco_arithmetic", "vimco_arithmetic", 1, 4, 0, 0.01)
     adam, noise = Adam(model.parameters, [0.01]), Noise((0,), dtype=torch.float64)
     before = module.encoder.weight.detach().clone()
-    x = torch.rand(1, IMAGES, DIM_X, dtype=torch.float64)
+    x = images()
     bounds = [0.0]
     for number in range(60):
         result = step(model, [member], x, noise.at(number))
@@ -96,7 +105,10 @@ def test_training_changes_the_module():
 
 
 def test_what_cannot_work_is_refused():
-    noise, x = Noise((0,)), torch.rand(1, IMAGES, DIM_X, dtype=torch.float64)
+    noise, x = (
+        Noise((0,)),
+        images(),
+    )
     with pytest.raises(InputError, match="'iwae' differentiates through the particles"):
         step(ModuleModel(Module(discrete=True)), [Member("iwae", "iwae", 1, 4, 0)], x, noise)
     with pytest.raises(InputError, match="Linear has no method encode"):

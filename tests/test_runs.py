@@ -164,6 +164,7 @@ def test_a_run_and_what_its_folder_holds(whole):
     assert document["members"][3]["proposal"] == "dreg"
     early = load_run(whole, step=4, images=IMAGES)
     assert early.step == 4
+    assert [line["step"] for line in early.metrics] == [3]
     assert not torch.equal(
         early.model.parameters["encoder.0.weight"], run.model.parameters["encoder.0.weight"]
     )

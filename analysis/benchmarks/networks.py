@@ -17,6 +17,7 @@ import torch
 
 from analysis.benchmarks.timing import Timing
 from toyiwae.networks import models
+from toyiwae.networks.compiled import compiled as compiled_model
 from toyiwae.networks.members import Member
 from toyiwae.networks.noise import Noise
 from toyiwae.networks.optim import Adam
@@ -77,7 +78,7 @@ def own_step(name: str, members: int, K: int, *, batch: int, compiled: bool = Fa
     seeds = tuple(range(members))
     model = models.bernoulli_vae(seeds, torch.full((PIXELS,), 0.3), latents=LATENTS, hidden=HIDDEN)
     adam, x = Adam(model.parameters, [1e-3] * members), images(members, batch)
-    model = models.compiled(model) if compiled else model
+    model = compiled_model(model) if compiled else model
     numbers = iter(range(10**9))
 
     def call() -> None:

@@ -1,8 +1,9 @@
-"""The command line: `toyiwae exact | estimate | check | list | train | data`; the library does the work.
+"""The command line: `toyiwae exact | estimate | check | list | train | evaluate | data`; the library does the work.
 
 Commands return the whole text of their answer, and `main` writes it, so that an error leaves nothing on
-standard output. Exit codes: 0 done; 1 `check`: does not conform, `train`: a bound is not finite; 2 bad input, with one
-line on standard error, or `check`: cannot be judged; 130 interrupted; 141 the reader of the output went away.
+standard output. Exit codes: 0 done; 1 `check`: does not conform, `train`: a bound or parameter is not finite; 2 bad
+input, with one line on standard error, or `check`: cannot be judged; 130 interrupted; 141 the reader of the output went
+away.
 """
 
 from __future__ import annotations

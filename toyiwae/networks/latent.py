@@ -43,7 +43,6 @@ class LatentModel:
         prior: family of p(z).
         likelihood: family of p(x|z).
         parameters: name -> tensor `[E, ...]`; the optimiser changes them in place.
-        compiled: whether its passes are compiled, see `models.compiled`.
     """
 
     encoder: Network
@@ -52,7 +51,6 @@ class LatentModel:
     prior: Any
     likelihood: Any
     parameters: dict[str, Tensor] = field(repr=False)
-    compiled: bool = False
 
     @property
     def dim_z(self) -> int:

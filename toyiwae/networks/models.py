@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -157,18 +156,6 @@ def two_layer_vae(
         LatentModel(*inner, MeanField, StandardNormal(), GaussianWithStd(), parameters),
         parameters,
     )
-
-
-def compiled(model: LatentModel | TwoLayerModel) -> LatentModel | TwoLayerModel:
-    """The same model, parameters shared, with passes that `torch.compile` fuses; the first steps take a minute.
-
-    On a CPU the products, which it does not change, take most of a step, and the members of a stack are compiled for
-    one pass together.
-    """
-    own = replace(model, compiled=True)
-    for name in ("encode", "weigh", "backward", "encode_backward"):
-        object.__setattr__(own, name, torch.compile(getattr(own, name), dynamic=False))
-    return own
 
 
 def _made(

@@ -18,6 +18,7 @@ import torch
 from toyiwae import estimators, weights
 from toyiwae.errors import InputError
 from toyiwae.estimators import Estimator
+from toyiwae.networks.compiled import CompiledModel
 from toyiwae.networks.latent import LatentModel
 from toyiwae.networks.members import Member, particles_of, refuse_path
 from toyiwae.networks.noise import Noise, block
@@ -36,7 +37,7 @@ ALONE = 2**20
 """Numbers of a member from which on a CPU it is handled alone."""
 
 
-StackedModel = LatentModel | TwoLayerModel
+StackedModel = LatentModel | TwoLayerModel | CompiledModel
 """A model with a member axis."""
 
 
@@ -87,7 +88,7 @@ def step(
         raise InputError(f"x has shape {tuple(x.shape)}: expected [{len(members)}, B, {model.dim_x}]")
     if together is None:
         small = plan.particles * x.shape[1] * model.row_numbers < ALONE
-        together = small or model.compiled or x.device.type != "cpu"
+        together = small or isinstance(model, CompiledModel) or x.device.type != "cpu"
     if together or len(members) == 1:
         return _pass(model, plan, x, noise, chunk)
     parts = [

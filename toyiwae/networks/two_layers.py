@@ -38,13 +38,11 @@ class TwoLayerModel:
         outer: `p(x|z1)` and `q(z1|x)`, without a density of z1.
         inner: `p(z1|z2) p(z2)` and `q(z2|z1)`.
         parameters: of both.
-        compiled: as that of a `LatentModel`.
     """
 
     outer: LatentModel
     inner: LatentModel
     parameters: dict[str, Tensor] = field(repr=False)
-    compiled: bool = False
 
     @property
     def reparameterised(self) -> bool:

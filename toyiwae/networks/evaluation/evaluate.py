@@ -70,7 +70,9 @@ def evaluate(
     for name, value in {"annealing_images": annealing_images, "chains": chains}.items():
         arguments.whole_number(value, name)
     if isinstance(run, Run) and (step is not None or data_dir is not None):
-        raise InputError("step and data_dir belong to a run's folder: give the folder, or load_run's arguments")
+        raise InputError(
+            "step and data_dir belong to a run's folder: give the folder, or load_run's arguments"
+        )
     loaded = run if isinstance(run, Run) else load_run(run, step=step, data_dir=data_dir)
     if snr_replicates == 1:
         raise InputError(f"snr_replicates is {shown(1)}: expected at least 2, or 0 for none")

@@ -111,7 +111,7 @@ def load_run(
         raise InputError(f"no checkpoint in {str(folder)!r} yet")
     checkpoint = checkpoints.load(found[max(found) if step is None else step])
     run = fresh(settings, images_of(settings, data_dir, images))
-    adopt(run, checkpoint, settings.content_hash)
+    adopt(run, checkpoint)
     metrics = tuple(line for line in read_metrics(home) if line["step"] <= checkpoint.step)
     return Run(run.settings, run.members, run.model, run.images, checkpoint.step, metrics, home)
 
@@ -165,13 +165,13 @@ def noise_of(settings: Settings, members: tuple[Member, ...]) -> Noise:
     return Noise(tuple(member.seed for member in members), device=device, dtype=dtype)
 
 
-def adopt(run: Run, checkpoint: checkpoints.Checkpoint, settings: str) -> None:
+def adopt(run: Run, checkpoint: checkpoints.Checkpoint) -> None:
     """Takes over the parameters of a checkpoint, in place.
 
     Raises:
         InputError: it belongs to other settings or other images.
     """
-    if checkpoint.settings != settings:
+    if checkpoint.settings != run.settings.content_hash:
         raise InputError(f"the checkpoint of step {checkpoint.step} belongs to a run with other settings")
     if checkpoint.images != run.images.content_hash:
         raise InputError(f"{run.images.description}: these are other images than the run was trained on")

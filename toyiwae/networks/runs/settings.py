@@ -136,7 +136,7 @@ class OutputSettings(_Table):
     """What is written when.
 
     Attributes:
-        metrics_every: steps that a line of `metrics.jsonl` averages over; also at the end of an epoch.
+        metrics_every: steps that a line of `metrics.jsonl` averages over; there is one at the end, too.
         checkpoint_every: steps between checkpoints; there is one at the end, too.
         keep: how many checkpoints stay, the latest; 0 for all.
         tensorboard: whether TensorBoard's files are written, too (extra `tensorboard`).

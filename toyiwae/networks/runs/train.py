@@ -18,8 +18,8 @@ import torch
 
 from toyiwae.errors import DivergenceError
 from toyiwae.extras import import_extra
-from toyiwae.networks import models
 from toyiwae.networks.averages import ImageAverage
+from toyiwae.networks.compiled import compiled
 from toyiwae.networks.data.batches import Batches
 from toyiwae.networks.data.images import Images
 from toyiwae.networks.optim import Adam, stage_factor
@@ -108,7 +108,7 @@ class _Training:
         """
         training = run.settings.training
         self.run, self.done, self._noise = run, 0, run.noise
-        self._model = models.compiled(run.model) if training.compile else run.model
+        self._model = compiled(run.model) if training.compile else run.model
         self._batches = Batches(run.images, self._noise, training.batch)
         self.total = training.epochs * self._batches.per_epoch
         rates = [member.learning_rate for member in run.members]
@@ -136,7 +136,7 @@ class _Training:
         Raises:
             InputError: it belongs to other settings or images.
         """
-        adopt(self.run, checkpoint, self.run.settings.content_hash)
+        adopt(self.run, checkpoint)
         state = checkpoint.tensors
         self._adam.load({name[5:]: value for name, value in state.items() if name.startswith("adam.")})
         total = state["window.total"].to(self._noise.device)
