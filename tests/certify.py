@@ -204,7 +204,7 @@ def parts(one: Case, digits: int = DIGITS) -> dict[str, Callable[[], Iterator[Co
         job, every = (problem, form, "proposal_mean"), one.particles
         dearer[f"cov {name}"] = partial(certify_joint.covariances, *job, every, digits)
         dearer[f"own {name}"] = partial(certify_joint.own, problem, form, pair, digits)
-        if one.kind not in ("near", "equal"):
+        if one.kind != "equal":
             dearer[f"fourth {name}"] = partial(certify_joint.fourth, *job, [(0,)], every, digits)
     for name, form in certify_joint.LOGS.items():
         if form.exponent == 0:
@@ -299,7 +299,10 @@ def isolated(part: Callable[[], Iterator[Comparison]]) -> list[Comparison] | str
     process.start()
     send.close()
     try:
-        return receive.recv() if receive.poll(SECONDS) else f"more than {SECONDS} s"
+        found = receive.recv() if receive.poll(SECONDS) else f"more than {SECONDS} s"
+        if isinstance(found, Exception):
+            raise found
+        return found
     except EOFError:
         return "the process died, probably out of memory"
     finally:
@@ -312,6 +315,8 @@ def _send(part: Callable[[], Iterator[Comparison]], send: Any) -> None:
         send.send(list(part()))
     except (PrecisionError, MemoryError) as error:
         send.send(str(error) or "out of memory")
+    except Exception as error:
+        send.send(error)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,5 @@ def table(lines: Iterator[dict[str, Any]] | Sequence[dict[str, Any]]) -> tuple[s
     ]
     for row in rows:
         text.append("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip())
-    share = sum("bounds" in line["refused"] or "gradients" in line["refused"] for line in lines) / max(
-        len(lines), 1
-    )
+    share = sum(bool(line["refused"]) for line in lines) / max(len(lines), 1)
     return "\n".join(text) + "\n", beyond, share

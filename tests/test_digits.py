@@ -3,6 +3,7 @@
 # pyright: reportOptionalSubscript=false, reportOptionalMemberAccess=false, reportOptionalOperand=false
 # pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false
 
+import copy
 import json
 import math
 from fractions import Fraction
@@ -108,7 +109,8 @@ def test_decimals_show_no_digit_that_is_not_proven(value: str, digits: int, text
     """Numbers of all sizes, and balls too wide for the digits asked for."""
     found = proven(arb(value), digits)
     assert str(found) == text
-    assert Fraction(found.lower) <= Fraction(value.partition(" ")[0]) <= Fraction(found.upper)
+    assert Fraction(found.low) <= Fraction(value.partition(" ")[0]) <= Fraction(found.high)
+    assert copy.deepcopy(found).low == found.low
 
 
 @pytest.mark.parametrize("digits", [0, 1001, 2.5, "many"])

@@ -18,6 +18,7 @@ from toyiwae.oracle.enclosure.planner import Planner, spacing_for
 from toyiwae.oracle.enclosure.rows import rows
 from toyiwae.oracle.enclosure.sums import BallSums
 from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
+from toyiwae.truth.digits import proven
 
 EDGE = 12  # in standard deviations; P(|x| > 12) < 4e-33
 
@@ -234,7 +235,7 @@ def test_equal_weights_have_no_gap() -> None:
 def test_every_digit_of_a_text_is_proven() -> None:
     """More digits begin with those of fewer, but for the last."""
     short, long = (
-        enclose.text(enclose.bounds(_pair(1.5, 0.25), [10**6], digits=digits).gap[0, 0], digits)
+        proven(enclose.bounds(_pair(1.5, 0.25), [10**6], digits=digits).gap[0, 0], digits)
         for digits in (20, 40)
     )
     assert long.startswith(short[:20])

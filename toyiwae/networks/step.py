@@ -218,7 +218,7 @@ def _chunks(model: StackedModel, particles: int, x: Tensor, chunk: int | None) -
         budget = BUDGET.get(x.device.type, BUDGET["cpu"]) // (members * x.element_size())
         if particles * max(model.row_numbers, 2 * images * model.dim_z) <= budget:
             return [slice(0, particles)]
-        chunk = budget // (model.row_numbers * images)
+        chunk = int(budget // (model.row_numbers * images))
     size = block((images, model.dim_z))
     size *= max(1, -(-min(chunk, particles) // size))
     return [slice(first, min(first + size, particles)) for first in range(0, particles, size)]

@@ -48,7 +48,7 @@ def exact(
             or "none" for none: bounds, gaps and sample sizes alone.
         covariance: also the covariance between coordinates, and from it the directional SNR.
         digits: significant decimal digits, in ball arithmetic, of bounds, gaps, sample sizes, means, and variances
-            (with logarithms for K ≥ 2, where a formula is known); as text in `decimals`, and rounded to float64 in
+            (with logarithms where all K ≥ 2 and balls have a formula); as text in `decimals`, and rounded to float64 in
             their own places. None for float64.
 
     Raises:

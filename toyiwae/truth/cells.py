@@ -132,9 +132,13 @@ def _moments(
         found = numbers.log_variances[(at_particles(form, total), name), total]
         var, missing = found.var, f"{what} at this parameter is {found.reason}"
         if var is not None:
-            why = "logarithms are not computed with ball arithmetic"
+            why = numbers.why.get((*job, "var"), "ball arithmetic was not asked for: digits=")
             var, missing = masked(f"{what} at K = {total}", var, 0.0, why)
-        best = found.best and found.best / float(repeats)
+        if found.best is not None:
+            best, unknown = masked(
+                f"the best constant of {estimator.name} at K = {total}", found.best, 1.0 / total, _NOT_HELPED
+            )
+            best, missing = best / float(repeats), _joined([missing, unknown])
     fields: dict[str, Bounded | None] = {
         "mean": mean,
         "var": None,

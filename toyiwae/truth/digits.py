@@ -33,16 +33,23 @@ _EXACTLY = Context(prec=MAX_PREC, Emin=MIN_EMIN, Emax=MAX_EMAX)
 
 
 class Proven(str):
-    """A decimal number within one unit of its last place of the truth, which lies between `lower` and `upper`."""
+    """A decimal number within one unit of its last place of the truth, which lies between `low` and `high`.
 
-    lower: str
-    upper: str
+    Of a number of which not even the sign is known the text is 0.0, and only its ends say more.
+    """
 
-    def __new__(cls, text: str, lower: str, upper: str) -> Proven:
+    low: str
+    high: str
+
+    def __new__(cls, text: str, low: str, high: str) -> Proven:
         """With its ends, decimal strings rounded outwards."""
         found = super().__new__(cls, text)
-        found.lower, found.upper = lower, upper
+        found.low, found.high = low, high
         return found
+
+    def __getnewargs__(self) -> tuple[str, str, str]:
+        """What a copy is made from."""
+        return str(self), self.low, self.high
 
 
 @dataclass(frozen=True, eq=False)

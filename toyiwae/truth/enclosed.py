@@ -43,7 +43,7 @@ def _log_variances(numbers: Numbers, request: Request, finer: Multiprecision) ->
                     try:
                         found[k] = finer.log_variance(at_k, parameter.name, indices, k)
                     except PrecisionError as error:
-                        why[job] = str(error)
+                        why[(*job, "var")] = str(error)
             if len(found) < len(counts):
                 continue
             text = np.zeros((len(request.particles), *parameter.shape), dtype=object)

@@ -43,6 +43,7 @@ class Row:
         model: parameter -> ∇ log p(x, z) [F, n].
         score: kind ("mean" or "chol") -> ∇φ log q [F, n].
         path: kind -> (∂ log w/∂z)(∂z/∂φ) [F, n], a Bounded where it is not exact; empty where there is none.
+        moved: what the rounding of the states themselves changes log-weights by [n].
     """
 
     log_prob: np.ndarray
@@ -50,11 +51,17 @@ class Row:
     model: dict[str, np.ndarray]
     score: dict[str, np.ndarray]
     path: Mapping[str, np.ndarray | Bounded] = field(default_factory=dict)
+    moved: np.ndarray | float = 0.0
 
     @cached_property
     def log_evidence(self) -> float:
         """Log Σ p w."""
         return _log_sum(self.log_prob + self.log_w) - _log_sum(self.log_prob)
+
+    @property
+    def log_w_error(self) -> np.ndarray:
+        """What rounding leaves in each log-weight [n]: of log p(x, z), taken for right to a few units, and of z."""
+        return 4 * EPS * (1.0 + np.abs(self.log_prob) + np.abs(self.log_w)) + self.moved
 
     def log_mean(self, exponent: float, *, apart: bool = False) -> Bounded:
         """Log Σ p w^e, or log Σ p (w/Z)^e: [1]."""
@@ -67,7 +74,7 @@ class Row:
         """Mean [D] and covariance [D, D] of functions z [n, D] of the state under p w / Σ p w."""
         log_weight = self.log_prob + self.log_w
         weight = np.exp(log_weight - _log_sum(log_weight))
-        size = 4 * EPS * (1.0 + np.abs(self.log_prob) + np.abs(self.log_w)) + self.round_off(1.0)
+        size = self.log_w_error + self.round_off(1.0)
         posterior = Bounded(weight, weight * size)
         mean = posterior @ z
         centred = Bounded.exact(z) - mean
@@ -106,7 +113,21 @@ class RowTruth:
         one = Bounded(np.ones((1, 1)), np.zeros((1, 1)))
         engine = self.engine
         gap = insert_single(self.particles, engine and engine.gap(), first)
-        return gap, insert_single(self.particles, engine and engine.ess(), one)
+        ess = insert_single(self.particles, engine and engine.ess(), one)
+        off, many = abs(self.exponent) * float(self.row.log_w_error.max()), np.array(self.particles) > 1
+        return gap.widened(off * self._sensitivity()), ess.widened(4.0 * off * ess.value * many)
+
+    def _sensitivity(self) -> np.ndarray:
+        """By how much the gap moves, to first order, where log-weights move by at most 1: [1, nK].
+
+        `2 E[w (w-1)₊/(w+K-1)] ≥ Σ p_i w_i |1 - E[K/(w_i + S_{K-1})]|`, w in units of its mean: by Jensen's inequality,
+        and since the sum without the modulus is 0.
+        """
+        mean = _log_sum(self.law.log_prob + self.law.log_w) - _log_sum(self.law.log_prob)
+        log_w, k = self.law.log_w - mean, np.asarray(self.particles, dtype=float)[:, None]
+        above = np.maximum(log_w, 0.0)
+        part = -np.expm1(-above) / (1.0 + (k - 1.0) * np.exp(-above))
+        return 2.0 * (part @ np.exp(self.law.log_prob - _log_sum(self.law.log_prob) + log_w))[None]
 
     def moments(self, form: Form, parameter: Parameter) -> GradientMoments | None:
         """Mean with all terms, variance without log terms; None where there is no coefficient."""

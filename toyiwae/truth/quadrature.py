@@ -22,7 +22,7 @@ from scipy.linalg import solve_triangular
 
 from toyiwae.errors import PrecisionError
 from toyiwae.forms import Form
-from toyiwae.oracle.laws.bounded import Bounded
+from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.problems.density import QuadratureProblem
 from toyiwae.truth.averages import Averaged, Bounds
 from toyiwae.truth.differences import gradient
@@ -129,10 +129,16 @@ class QuadratureSource:
         log_prob = -0.5 * (noise**2).sum(axis=1)
         log_norm = 0.5 * problem.dim_z * np.log(2 * np.pi) + np.log(np.diag(self._chol)).sum()
         log_w = log_joint - log_prob + log_norm
+        slope = self._z_gradient(z)
+        steep = np.nan_to_num(np.abs(slope.value))
+        moved = 2 * EPS * (steep * np.abs(z)).sum(axis=1)  # z is rounded, too
         if not gradients:
-            return Row(log_prob, log_w, {}, {})
+            return Row(log_prob, log_w, {}, {}, moved=moved)
+        if not np.isfinite(slope.error).all():
+            where = z[np.argwhere(~np.isfinite(slope.error))[0][0]].tolist()
+            raise PrecisionError(f"quadrature: log_joint has no derivative at z = {where}; give z_gradient")
         score = solve_triangular(self._chol, noise.T, lower=True, trans=1)  # L⁻ᵀε [D, n]
-        path = self._z_gradient(z).map(np.transpose) + score
+        path = slope.map(np.transpose) + score
         i, j = np.tril_indices(problem.dim_z)
         diagonal = np.linalg.inv(self._chol).T[i, j][:, None]
         paths = {"mean": path, "chol": path[i] * noise.T[j]}
@@ -141,18 +147,14 @@ class QuadratureSource:
         for name, function in problem.model_gradients.items():
             shape = (len(z), *problem.parameters[name])
             model[name] = problem.evaluate(f"model_gradients[{name!r}]", function, z, shape).T
-        return Row(log_prob, log_w, model, scores, paths)
+        return Row(log_prob, log_w, model, scores, paths, moved)
 
     def _z_gradient(self, z: np.ndarray) -> Bounded:
-        """∂ log p/∂z [n, D], by differences where it was not given."""
+        """∂ log p/∂z [n, D], by differences where it was not given; of infinite error where there is none."""
         problem = self.problem
         if problem.z_gradient is not None:
             return Bounded.exact(problem.evaluate("z_gradient", problem.z_gradient, z, z.shape))
-        slope = gradient(problem.log_joint, z, np.sqrt(np.diag(problem.proposal_cov)))
-        if not np.isfinite(slope.error).all():
-            where = z[np.argwhere(~np.isfinite(slope.error))[0][0]].tolist()
-            raise PrecisionError(f"quadrature: log_joint has no derivative at z = {where}; give z_gradient")
-        return slope
+        return gradient(problem.log_joint, z, np.sqrt(np.diag(problem.proposal_cov)))
 
     # the truths ----------------------------------------------------------------------------------------------------
 

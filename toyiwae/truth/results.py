@@ -188,7 +188,9 @@ def enclosures(decimals: dict[str, Any] | None) -> dict[str, Any]:
     """{"enclosures": {"proven": True, name: {"lower", "upper"}}} of numbers with proven digits; {} without any."""
     if decimals is None:
         return {}
-    ends = {name: {side: _end(text, side) for side in ("lower", "upper")} for name, text in decimals.items()}
+    ends = {
+        name: {"lower": _end(text, "low"), "upper": _end(text, "high")} for name, text in decimals.items()
+    }
     return {"enclosures": {"proven": True, **ends}}
 
 

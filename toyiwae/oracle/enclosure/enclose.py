@@ -275,12 +275,6 @@ def rounded(values: Balls) -> Bounded:
     return Bounded(np.array(middle).reshape(shape), np.array(error).reshape(shape) * (1 + 4 * EPS))
 
 
-def text(value: arb, digits: int) -> str:
-    """The ball's value with up to so many digits, all of them proven (the last within one unit)."""
-    with ctx.workprec(int(3.33 * digits) + 64):
-        return str(value.str(digits, radius=False))
-
-
 def _power(row: Row, exponent: float) -> BallLaw:
     law = row.law.power(exponent)
     if any(1 + b <= 0 for b in law.beta):
