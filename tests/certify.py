@@ -14,7 +14,6 @@ recomputes or masks them.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +25,7 @@ import numpy as np
 from flint import arb, ctx
 
 from tests import certify_joint, certify_table
-from toyiwae.errors import PrecisionError
+from tests.isolated import isolated
 from toyiwae.forms import Form
 from toyiwae.oracle.enclosure import enclose
 from toyiwae.oracle.whitened.whitening import Whitened
@@ -35,7 +34,6 @@ from toyiwae.truth import averages
 
 DIGITS = 30
 LOG_DIGITS = 15
-SECONDS = 120  # for each part of a problem
 JOINT_EVERY = 10  # of so many problems one has the dearer quantities certified, too
 _PARTICLES = (2, 3, 10, 100, 1000, 10**4, 10**6, 10**9, 10**12)
 KINDS = ("narrow", "wide", "mixed", "near", "equal", "heavy")
@@ -289,34 +287,6 @@ def certify(one: Case) -> dict[str, Any]:
             if not value.honest or value.relative > 1e-8:
                 print(f"{one}: {'imprecise' if value.honest else 'DISHONEST'} {value}", flush=True)
     return line
-
-
-def isolated(part: Callable[[], Iterator[Comparison]]) -> list[Comparison] | str:
-    """The values, computed in a process of their own that may run out of time or memory; or why there are none."""
-    context = multiprocessing.get_context("fork")
-    receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(part, send))
-    process.start()
-    send.close()
-    try:
-        found = receive.recv() if receive.poll(SECONDS) else f"more than {SECONDS} s"
-        if isinstance(found, Exception):
-            raise found
-        return found
-    except EOFError:
-        return "the process died, probably out of memory"
-    finally:
-        process.kill()
-        process.join()
-
-
-def _send(part: Callable[[], Iterator[Comparison]], send: Any) -> None:
-    try:
-        send.send(list(part()))
-    except (PrecisionError, MemoryError) as error:
-        send.send(str(error) or "out of memory")
-    except Exception as error:
-        send.send(error)
 
 
 if __name__ == "__main__":

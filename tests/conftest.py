@@ -1,6 +1,7 @@
 """What all tests share: the annotations of the package are checked at run time (beartype)."""
 
 import os
+import pathlib
 import typing
 
 import hypothesis
@@ -59,3 +60,21 @@ def remembered_truths(_answers, monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that judge many estimators on the same problems: each exact answer is computed once in a run."""
     for module, name, remembered in _answers:
         monkeypatch.setattr(module, name, remembered)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The folder of an uninterrupted training."""
+    from tests.short_runs import short
+
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    short(folder)
+    return folder
+
+
+@pytest.fixture
+def broken_off(whole: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    """A copy of it that ended in the middle of an epoch."""
+    from tests import short_runs
+
+    return short_runs.broken_off(whole, tmp_path / "run")

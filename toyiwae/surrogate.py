@@ -84,7 +84,7 @@ class Rules:
     def of(cls, model: str | Estimator, proposal: str | Estimator | None, M: Any, K: Any) -> Rules:
         """The rules by names; the proposal's is the model's if None."""
         first = estimators.get(model)
-        second = first if proposal is None else estimators.get(proposal)
+        second = first if proposal in (None, model) else estimators.get(proposal)
         return cls(first, second, arguments.whole_number(M, "M"), arguments.whole_number(K, "K"))
 
     def grouped(self, log_w: Tensor) -> Tensor:

@@ -68,6 +68,11 @@ class LatentModel:
         return self.proposal.reparameterised
 
     @property
+    def linear_gaussian(self) -> bool:
+        """Whether exact answers exist: a linear decoder and Gaussian pixels."""
+        return self.decoder.depth == 1 and isinstance(self.likelihood, Gaussian)
+
+    @property
     def row_numbers(self) -> int:
         """Numbers that a particle needs in the forward and the backward pass, about."""
         return 3 * max(self.decoder.sizes) + 2 * sum(self.decoder.sizes)
@@ -99,12 +104,16 @@ class LatentModel:
             noise: of `draw`.
         """
         sample = self.proposal.sample(stats, noise)
-        out, inputs = self.decoder.forward(self.parameters, sample.z.flatten(1, 2))
-        out = out.unflatten(1, noise.shape[1:3])
-        last = (inputs[-1], *self.decoder.layer(self.parameters, -1))
-        log_p, slope = self.likelihood.forward(self.parameters, x, out, last)
+        log_p, slope, inputs = self.decode(x, sample.z)
         log_w = log_p + self.prior.log_density(self.parameters, sample.z) - sample.log_q
         return Weighted(log_w, sample, inputs, slope)
+
+    def decode(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """`log p(x|z)` of particles z `[E, T, B, D]`, its slope in the decoder's output, and the layers' inputs."""
+        out, inputs = self.decoder.forward(self.parameters, z.flatten(1, 2))
+        last = (inputs[-1], *self.decoder.layer(self.parameters, -1))
+        log_p, slope = self.likelihood.forward(self.parameters, x, out.unflatten(1, z.shape[1:3]), last)
+        return log_p, slope, inputs
 
     def backward(self, found: Weighted, a: Tensor, b: Tensor, c: Tensor) -> tuple[Gradients, Tensor]:
         """Gradients by the model's parameters, and by the proposal's statistics `[E, B, S]`.
@@ -145,7 +154,7 @@ class LatentModel:
         Raises:
             InputError: a decoder that is not linear, or a likelihood that is not Gaussian.
         """
-        if self.decoder.depth != 1 or not isinstance(self.likelihood, Gaussian):
+        if not self.linear_gaussian:
             raise InputError("exact answers need a linear decoder and a Gaussian likelihood")
         x = torch.as_tensor(x).to(self.parameters["noise.log_var"])
         stats = self.encode(x.expand(len(self.parameters["noise.log_var"]), *x.shape)).stats[member]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Literal, get_args
 
 import torch
 
@@ -12,7 +13,8 @@ from toyiwae.errors import InputError
 
 Tensor = torch.Tensor
 
-PRODUCTS = ("float32", "tf32", "bfloat16")
+Products = Literal["float32", "tf32", "bfloat16"]
+PRODUCTS = get_args(Products)
 """Precisions of the factors of products; sums, and everything else, keep the dtype of the parameters."""
 
 LARGE = 2**16

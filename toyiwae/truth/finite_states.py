@@ -10,14 +10,13 @@ derivative the means of score terms come from the transforms of the score alone:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
-from scipy.special import expit, logsumexp
+from scipy.special import expit
 
 from toyiwae.errors import InputError
 from toyiwae.forms import Form, form_of_mean
@@ -30,64 +29,8 @@ from toyiwae.oracle.laws.discrete import DiscreteLaw, Table
 from toyiwae.problems.binary import DiscreteProblem
 from toyiwae.problems.parameter import Parameter
 from toyiwae.truth.averages import Average, Averaged, Bounds
+from toyiwae.truth.row import Row, log_sum
 from toyiwae.truth.source import Jobs, LogAverage, LogVariance, no_covariance, with_errors
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """One row of data: states, weights, gradients.
-
-    Attributes:
-        log_prob: log-probabilities of the states under the proposal [n].
-        log_w: log-weights [n], in their own units.
-        model: parameter -> ∇ log p(x, z) [F, n].
-        score: kind ("mean" or "chol") -> ∇φ log q [F, n].
-        path: kind -> (∂ log w/∂z)(∂z/∂φ) [F, n], a Bounded where it is not exact; empty where there is none.
-        moved: what the rounding of the states themselves changes log-weights by [n].
-    """
-
-    log_prob: np.ndarray
-    log_w: np.ndarray
-    model: dict[str, np.ndarray]
-    score: dict[str, np.ndarray]
-    path: Mapping[str, np.ndarray | Bounded] = field(default_factory=dict)
-    moved: np.ndarray | float = 0.0
-
-    @cached_property
-    def log_evidence(self) -> float:
-        """Log Σ p w."""
-        return _log_sum(self.log_prob + self.log_w) - _log_sum(self.log_prob)
-
-    @property
-    def log_w_error(self) -> np.ndarray:
-        """What rounding leaves in each log-weight [n]: of log p(x, z), taken for right to a few units, and of z."""
-        return 4 * EPS * (1.0 + np.abs(self.log_prob) + np.abs(self.log_w)) + self.moved
-
-    def log_mean(self, exponent: float, *, apart: bool = False) -> Bounded:
-        """Log Σ p w^e, or log Σ p (w/Z)^e: [1]."""
-        log_w = self.log_w - self.log_evidence if apart else self.log_w
-        value = _log_sum(self.log_prob + exponent * log_w) - _log_sum(self.log_prob)
-        error = self.round_off(exponent) + (abs(exponent) * self.round_off(1.0) if apart else 0.0)
-        return Bounded(np.array([value]), np.array([error]))
-
-    def posterior(self, z: np.ndarray) -> tuple[Bounded, Bounded]:
-        """Mean [D] and covariance [D, D] of functions z [n, D] of the state under p w / Σ p w."""
-        log_weight = self.log_prob + self.log_w
-        weight = np.exp(log_weight - _log_sum(log_weight))
-        size = self.log_w_error + self.round_off(1.0)
-        posterior = Bounded(weight, weight * size)
-        mean = posterior @ z
-        centred = Bounded.exact(z) - mean
-        return mean, (centred * posterior[:, None]).map(np.transpose) @ centred
-
-    def round_off(self, exponent: float) -> float:
-        """Of log Σ p w^e, from that of log p and log w: their sizes, averaged under the tilted law."""
-        total = np.sqrt(len(self.log_w))
-        for power in (0.0, exponent):
-            terms = self.log_prob + power * self.log_w
-            size = np.abs(self.log_prob) + np.abs(power * self.log_w)
-            total = total + np.exp(terms - _log_sum(terms)) @ size
-        return 4 * EPS * float(total)
 
 
 class RowTruth:
@@ -123,11 +66,11 @@ class RowTruth:
         `2 E[w (w-1)₊/(w+K-1)] ≥ Σ p_i w_i |1 - E[K/(w_i + S_{K-1})]|`, w in units of its mean: by Jensen's inequality,
         and since the sum without the modulus is 0.
         """
-        mean = _log_sum(self.law.log_prob + self.law.log_w) - _log_sum(self.law.log_prob)
+        mean = log_sum(self.law.log_prob + self.law.log_w) - log_sum(self.law.log_prob)
         log_w, k = self.law.log_w - mean, np.asarray(self.particles, dtype=float)[:, None]
         above = np.maximum(log_w, 0.0)
         part = -np.expm1(-above) / (1.0 + (k - 1.0) * np.exp(-above))
-        return 2.0 * (part @ np.exp(self.law.log_prob - _log_sum(self.law.log_prob) + log_w))[None]
+        return 2.0 * (part @ np.exp(self.law.log_prob - log_sum(self.law.log_prob) + log_w))[None]
 
     def moments(self, form: Form, parameter: Parameter) -> GradientMoments | None:
         """Mean with all terms, variance without log terms; None where there is no coefficient."""
@@ -141,10 +84,10 @@ class RowTruth:
         for part in ("path", "score") if self.row.path else ("score",):
             for r, factor in getattr(form, part).items():
                 terms.setdefault(r, []).append((factor, (part, kind)))
-        found = self._polynomial(terms)
         # ∇ log Ẑ in place of its path derivative; the baselines' means are zero
         if form.exponent == 0.0 and form.log_evidence and not self.row.path:
             return self._with_mean_log(form, kind)
+        found = self._polynomial(terms)
         evidence = 0.0 if self.row.path else (form.log_evidence + form.path.get(1, 0.0)) / self.exponent
         return self._with_log(found, evidence, kind) if evidence else found
 
@@ -309,10 +252,6 @@ class EnumeratedSource(TabulatedSource):
                     f"estimator {estimator.name!r} needs the path derivative ∂z/∂φ, which discrete latents do not"
                     " have: ask for a score-function estimator, or for the model's parameters only"
                 )
-
-
-def _log_sum(terms: np.ndarray) -> float:
-    return float(np.asarray(logsumexp(terms)))
 
 
 def _log_bernoulli(z: np.ndarray, logit: np.ndarray) -> np.ndarray:

@@ -26,7 +26,8 @@ from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.problems.density import QuadratureProblem
 from toyiwae.truth.averages import Averaged, Bounds
 from toyiwae.truth.differences import gradient
-from toyiwae.truth.finite_states import Row, TabulatedSource
+from toyiwae.truth.finite_states import TabulatedSource
+from toyiwae.truth.row import Row
 from toyiwae.truth.source import Jobs, LogVariance, no_covariance, with_errors
 
 _DEPTH = 46.0  # nodes whose log-density lies this far below its peak, under q and under the posterior, are left out

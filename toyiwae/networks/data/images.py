@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -25,7 +25,8 @@ from toyiwae.problems.idx import find_idx, read_idx
 from toyiwae.problems.mnist import flat_images
 from toyiwae.problems.ready import GREY_LEVELS
 
-BINARISATIONS = ("dynamic", "fixed", "grey")
+Binarisation = Literal["dynamic", "fixed", "grey"]
+BINARISATIONS = get_args(Binarisation)
 """How images become observations."""
 
 DIGITS_TEST = 297

@@ -15,9 +15,10 @@ from toyiwae.errors import InputError
 from toyiwae.networks.data.batches import observed
 from toyiwae.networks.evaluation import annealing, diagnostics
 from toyiwae.networks.evaluation.bounds import image_bounds
-from toyiwae.networks.evaluation.exact import exact_bounds, exact_snr, is_linear
+from toyiwae.networks.evaluation.exact import exact_bounds, exact_snr
 from toyiwae.networks.evaluation.record import Evaluation
 from toyiwae.networks.evaluation.simulated import refuse_binary
+from toyiwae.networks.latent import LatentModel
 from toyiwae.networks.noise import Noise
 from toyiwae.networks.runs.run import Run, load_run
 
@@ -98,7 +99,7 @@ def evaluate(
         note(f"{snr_replicates} gradients of a batch of {batch.shape[1]} images")
         moments = diagnostics.gradient_moments(model, members, batch, noise, snr_replicates)
         found["snr"] = diagnostics.encoder_snr(moments)
-    if is_linear(model):
+    if isinstance(model, LatentModel) and model.linear_gaussian:
         note("exact values")
         found["exact"] = exact_bounds(model, x, bounds)
         if snr_replicates:

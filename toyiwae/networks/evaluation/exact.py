@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
 from toyiwae import estimators, stats, truth
-from toyiwae.networks.densities import Gaussian
 from toyiwae.networks.evaluation.bounds import ImageBounds
 from toyiwae.networks.evaluation.diagnostics import proposal_moments
 from toyiwae.networks.latent import LatentModel
@@ -63,13 +61,6 @@ class ExactSnr:
     se: np.ndarray
     exact: np.ndarray
     z: np.ndarray
-
-
-def is_linear(model: Any) -> bool:
-    """Whether exact values exist: one layer, a linear decoder and Gaussian pixels."""
-    return (
-        isinstance(model, LatentModel) and model.decoder.depth == 1 and isinstance(model.likelihood, Gaussian)
-    )
 
 
 def exact_bounds(model: LatentModel, x: Tensor, found: ImageBounds) -> ExactBounds:

@@ -159,7 +159,9 @@ class Evaluation:
             entry["exact_snr"] = {
                 "tests": int(np.isfinite(z).sum()),
                 "largest_z": np.nanmax(np.abs(z)) if np.isfinite(z).any() else None,
-                "threshold": stats.family_threshold(max(1, int(np.isfinite(z).sum())), RATE),
+                "threshold": stats.family_threshold(
+                    max(1, sum(int(np.isfinite(one.z).sum()) for one in self.exact_snr)), RATE
+                ),
             }
             if not np.isfinite(z).any():
                 entry["exact_snr"]["reason"] = "the estimator's variance has no exact value"

@@ -54,10 +54,7 @@ def log_likelihood(model: Any, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 
 def _given(model: LatentModel, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     """`log p(x|z)` and its slope in z."""
-    out, inputs = model.decoder.forward(model.parameters, z.flatten(1, 2))
-    last = (inputs[-1], *model.decoder.layer(model.parameters, -1))
-    out = out.unflatten(1, z.shape[1:3])
-    value, slope = model.likelihood.forward(model.parameters, x, out, last)
+    value, slope, inputs = model.decode(x, z)
     _, down = model.decoder.backward(model.parameters, inputs, slope.flatten(1, 2), own=False)
     assert down is not None
     return value, down.view_as(z)

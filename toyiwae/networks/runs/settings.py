@@ -17,7 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from toyiwae import files
 from toyiwae.checks import nearest, shown
 from toyiwae.errors import InputError
+from toyiwae.networks.data.images import Binarisation
 from toyiwae.networks.members import Member, particles_of
+from toyiwae.networks.products import Products
 
 Count = Annotated[int, Field(ge=1, le=10**15)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -45,7 +47,7 @@ class DataSettings(_Table):
 
     name: Literal["digits", "mnist", "idx"] = "digits"
     folder: str = ""
-    binarisation: Literal["dynamic", "fixed", "grey"] = "dynamic"
+    binarisation: Binarisation = "dynamic"
     binarisation_seed: Seed = 0
     train: Count | None = None
     test: Count | None = None
@@ -54,7 +56,7 @@ class DataSettings(_Table):
 class _Model(_Table):
     """What all models take: the precision of their products."""
 
-    products: Literal["float32", "tf32", "bfloat16"] = "float32"
+    products: Products = "float32"
 
 
 class BernoulliVae(_Model):

@@ -196,12 +196,7 @@ def _base_cumulants(
     for x, one in enumerate(base.parts):
         parts, sums = one.parts, None
         if many and max(parts):
-            blocks = {
-                block: None
-                for n in range(1, ORDER + 1)
-                for powers in combinations_with_replacement(sorted(parts), n)
-                for block in _blocks(powers)
-            }
+            blocks = {block: None for powers in _tuples(parts) for block in _blocks(powers)}
             requests = [
                 Request(sum(b), tuple(parts[r] for r in b), centred=len(b) == 1 and b[0] < 2) for b in blocks
             ]

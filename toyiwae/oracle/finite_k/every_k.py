@@ -63,7 +63,7 @@ def log_moments(
     What log Z is off by moves the variance by at most 2|λ| √(Var[T] Var[Δ]) times that, to first order, and the
     covariance with the sum T of scores by |λ| Var[T] times that.
     """
-    if form.limit:
+    if form.exponent == 0.0:
         return sample_covariance(law, score, form, particles)
     one = logs_of_one(law, score, form, log_evidence.value)
     var, both, none = one.var, one.with_scores, Bounded(np.zeros_like(one.var.value), np.array(np.inf))

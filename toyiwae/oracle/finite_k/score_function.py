@@ -45,7 +45,7 @@ class LogForm:
         weight: θ.
         uniform: factor of 1/K in κ.
         constant: factor of log(1 - 1/K) in κ.
-        limit: whether e is 0, and D_k the deviation of a log-weight.
+        exponent: e; where it is 0, D_k is the deviation of a log-weight.
     """
 
     evidence: float
@@ -53,13 +53,13 @@ class LogForm:
     weight: float
     uniform: float
     constant: float
-    limit: bool = False
+    exponent: float = 1.0
 
     @classmethod
     def of(cls, form: Form) -> LogForm:
         """The reduced form, of one for which `refusal` is None."""
         if form.exponent == 0.0:
-            return cls(0.0, -form.leave_one_out, 0.0, form.score.get(0, 0.0), form.constant, limit=True)
+            return cls(0.0, -form.leave_one_out, 0.0, form.score.get(0, 0.0), form.constant, 0.0)
         loo, score = form.leave_one_out / form.exponent, form.score
         constant = form.constant - loo
         evidence = form.log_evidence / form.exponent + loo

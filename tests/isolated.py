@@ -1,0 +1,37 @@
+"""A computation in a process of its own, which may run out of time or memory."""
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from toyiwae.errors import PrecisionError
+
+SECONDS = 120  # for each part of a problem
+
+
+def isolated(part: Callable[[], Iterator[Any]]) -> list[Any] | str:
+    """The values, computed in a process of their own that may run out of time or memory; or why there are none."""
+    context = multiprocessing.get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(part, send))
+    process.start()
+    send.close()
+    try:
+        found = receive.recv() if receive.poll(SECONDS) else f"more than {SECONDS} s"
+        if isinstance(found, Exception):
+            raise found
+        return found
+    except EOFError:
+        return "the process died, probably out of memory"
+    finally:
+        process.kill()
+        process.join()
+
+
+def _send(part: Callable[[], Iterator[Any]], send: Any) -> None:
+    try:
+        send.send(list(part()))
+    except (PrecisionError, MemoryError) as error:
+        send.send(str(error) or "out of memory")
+    except Exception as error:
+        send.send(error)
