@@ -75,7 +75,10 @@ class QuadratureSource:
         row = self._row(noise, gradients=False)
         apart = row.log_w - row.log_evidence
         q = np.exp(row.log_prob - np.logaddexp.reduce(row.log_prob))
-        posterior = q * np.exp(apart)
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # a lattice that misses the posterior agrees with no other
+            posterior = q * np.exp(apart)
         # the last is as far from a polynomial as what is integrated over the Laplace variable
         bent = [np.exp(-np.exp(np.minimum(t + apart, 50.0))) for t in (-3.0, 0.0, 3.0, 8.0)]
         moments = [q @ apart, posterior @ apart, *(q @ b for b in bent), *(posterior @ b for b in bent)]
