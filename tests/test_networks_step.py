@@ -162,7 +162,8 @@ def test_the_documented_step_runs(capsys):
 
 
 HUNDRED_THOUSAND = """
-import resource, torch
+import torch
+from tests.memory import peak_gib
 from toyiwae.networks import models
 from toyiwae.networks.members import Member
 from toyiwae.networks.noise import Noise
@@ -173,7 +174,7 @@ adam, noise, x = Adam(model.parameters, [1e-3]), Noise((0,)), torch.ones(1, 4, 7
 for number in range(2):
     result = step(model, [Member("vimco_arithmetic", "dreg", 1, 100_000, 0)], x, noise.at(number))
     adam.step(result.gradients)
-print(float(result.bound), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+print(float(result.bound), peak_gib())
 """
 
 COMPILED = """

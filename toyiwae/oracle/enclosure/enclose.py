@@ -252,6 +252,7 @@ def _converged(evaluate: Callable[[float], Found], digits: int, particles: Seque
             trial, asked = False, digits + (2 + _TRIAL - worst if worst >= 1 else _GUARD)
             continue
         missing = digits + 2 - worst if np.isfinite(worst) else 1.0 * digits + 20
+        missing = min(missing, asked + problem)  # a ball far too wide does not say how many digits it lacks
         asked, extra = asked + missing, extra + missing
     raise PrecisionError(f"{max(worst, 0.0):.0f} digits were proven where {digits} were asked for")
 
