@@ -72,6 +72,9 @@ def evaluate(
     snr_replicates: Annotated[
         int, typer.Option("--snr-replicates", metavar="R", help="gradients for the encoder's SNRs")
     ] = 0,
+    snr_images: Annotated[
+        int, typer.Option("--snr-images", metavar="N", help="of which they are compared with exact ones")
+    ] = 8,
     seed: Annotated[int, typer.Option("--seed", metavar="S", help="same seed, same numbers")] = 0,
     step: Annotated[
         int | None, typer.Option("--step", metavar="S", help="of the checkpoint; the latest if not given")
@@ -94,6 +97,7 @@ def evaluate(
         annealing_images=annealing_images,
         chains=chains,
         snr_replicates=snr_replicates,
+        snr_images=snr_images,
         seed=seed,
         step=step,
         data_dir=data_dir,

@@ -25,7 +25,6 @@ from toyiwae.networks.runs.run import Run, load_run
 Tensor = torch.Tensor
 
 _SHOWN = 24  # images of a picture
-_FEW = 8  # images whose signal-to-noise ratios are compared with exact ones
 
 
 def evaluate(
@@ -37,6 +36,7 @@ def evaluate(
     annealing_images: int = 100,
     chains: int = 16,
     snr_replicates: int = 0,
+    snr_images: int = 8,
     seed: int = 0,
     step: int | None = None,
     data_dir: str | os.PathLike[str] | None = None,
@@ -53,6 +53,8 @@ def evaluate(
         chains: of each of these.
         snr_replicates: draws of the gradient of one training batch, for the signal-to-noise ratios of the encoder's
             weights; 1,000 in the studies, 0 for none.
+        snr_images: with a linear decoder, on how many test images those of the gradients by the proposal's mean are
+            compared with exact ones, which take up to seconds an image where the encoder is bad; 0 for none.
         seed: of all random numbers here. Dynamic binarisation is drawn once, the same for all members.
         step: of the checkpoint, with a folder; by default the latest.
         data_dir: where the images' IDX files lie now, with a folder.
@@ -65,7 +67,12 @@ def evaluate(
         InputError: no such run, counts out of range, annealing with binary latents.
     """
     counts = arguments.whole_numbers(K, "K")
-    whole = {"annealing_steps": annealing_steps, "snr_replicates": snr_replicates, "seed": seed}
+    whole = {
+        "annealing_steps": annealing_steps,
+        "snr_replicates": snr_replicates,
+        "snr_images": snr_images,
+        "seed": seed,
+    }
     for name, value in whole.items():
         arguments.whole_number(value, name, minimum=0)
     for name, value in {"annealing_images": annealing_images, "chains": chains}.items():
@@ -102,8 +109,9 @@ def evaluate(
     if isinstance(model, LatentModel) and model.linear_gaussian:
         note("exact values")
         found["exact"] = exact_bounds(model, x, bounds)
-        if snr_replicates:
-            found["exact_snr"] = exact_snr(model, members, x[:, :_FEW], noise, snr_replicates)
+        if snr_replicates and snr_images:
+            note(f"exact signal-to-noise ratios of {min(snr_images, len(test))} images")
+            found["exact_snr"] = exact_snr(model, members, x[:, :snr_images], noise, snr_replicates)
     return Evaluation(
         members=members,
         step=loaded.step,

@@ -55,12 +55,14 @@ class ExactSnr:
         estimated, se: over replicates.
         exact: NaN where the estimator's variance has no exact value.
         z: in standard errors.
+        detectable: the shift of each that would have been seen with probability 0.999.
     """
 
     estimated: np.ndarray
     se: np.ndarray
     exact: np.ndarray
     z: np.ndarray
+    detectable: np.ndarray
 
 
 def exact_bounds(model: LatentModel, x: Tensor, found: ImageBounds) -> ExactBounds:
@@ -99,5 +101,6 @@ def exact_snr(
         exact = answer.results[0].gradients[member.proposal].parameters["proposal_mean"].snr
         exact = np.full(snr[e].shape, np.nan) if exact is None else np.asarray(exact, dtype=np.float64)
         z = stats.z_score(snr[e], exact, se[e])
-        found.append(ExactSnr(snr[e], se[e], exact, np.asarray(z)))
+        detectable = se[e] * stats.smallest_detectable_shift(1, tests=snr.size, rate=RATE)
+        found.append(ExactSnr(snr[e], se[e], exact, np.asarray(z), detectable))
     return found

@@ -155,17 +155,24 @@ class Evaluation:
         if self.sandwich is not None:
             entry["sandwich"] = {name: value[e] for name, value in vars(self.sandwich).items()}
         if self.exact_snr is not None:
-            z = self.exact_snr[e].z
-            entry["exact_snr"] = {
-                "tests": int(np.isfinite(z).sum()),
-                "largest_z": np.nanmax(np.abs(z)) if np.isfinite(z).any() else None,
-                "threshold": stats.family_threshold(
-                    max(1, sum(int(np.isfinite(one.z).sum()) for one in self.exact_snr)), RATE
-                ),
-            }
-            if not np.isfinite(z).any():
-                entry["exact_snr"]["reason"] = "the estimator's variance has no exact value"
+            entry["exact_snr"] = self._exact_snr_of(e)
         return entry
+
+    def _exact_snr_of(self, e: int) -> dict[str, Any]:
+        """Agreement of one member's signal-to-noise ratios, and the shifts that would have been seen."""
+        assert self.exact_snr is not None
+        known = [np.isfinite(found.z) for found in self.exact_snr]
+        z, detectable = (getattr(self.exact_snr[e], name)[known[e]] for name in ("z", "detectable"))
+        if not z.size:
+            return {"tests": 0, "largest_z": None, "reason": "the estimator's variance has no exact value"}
+        return {
+            "images": len(known[e]),
+            "tests": z.size,
+            "largest_z": np.abs(z).max(),
+            "threshold": stats.family_threshold(sum(int(one.sum()) for one in known), RATE),
+            "detectable_median": np.median(detectable),
+            "detectable_max": detectable.max(),
+        }
 
     def _exact_of(self, e: int, i: int) -> dict[str, Any]:
         if self.exact is None:
