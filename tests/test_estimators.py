@@ -6,6 +6,7 @@ Nothing here lists estimators: tests run over the registry, each family at sever
 import functools
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -209,6 +210,22 @@ def test_vargrad_is_the_gradient_of_the_log_variance_loss():
     made = get("elbo_vargrad")(log_w.detach()).score
     assert float((made * (z - mean)).sum().detach()) == pytest.approx(float(expected), rel=1e-14)
     np.testing.assert_allclose(made.sum(-1), 0.0, atol=1e-15)
+
+
+@every_toy
+@pytest.mark.parametrize("name", ["elbo", "elbo_stl"])
+def test_the_reparameterised_elbo_is_that_of_closed_form_entropy_and_sticking_the_landing_is_not(name, toy):
+    """`∇φ [log p(x, z(ε)) + log σ]`: along the path of a Gaussian proposal log q is constant but for -log σ."""
+    noise, tiny = np.random.default_rng(7).normal(size=(4, 2, 3)), 1e-40
+    made, factors = get(name)(toy.log_weight(toy.mean + toy.std * noise)), toy.gradients(noise)
+    same = []
+    for parameter in PROPOSAL:
+        moved = replace(toy, **{parameter: getattr(toy, parameter) + 1j * tiny})
+        z = moved.mean + moved.std * noise
+        value = moved.log_weight(z) + moved.log_proposal(z) + np.log(moved.std)
+        drawn = (made.path * factors[parameter][0] + made.score * factors[parameter][1]).sum((-2, -1))
+        same.append(np.allclose(drawn, value.imag.mean((-2, -1)) / tiny, rtol=1e-13))
+    assert all(same) if name == "elbo" else not any(same)
 
 
 # claims -----------------------------------------------------------------------------------------------------

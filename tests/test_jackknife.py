@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from tests.members import assert_same, sample_log_weights
-from toyiwae.errors import InputError
 from toyiwae.estimators import get
 from toyiwae.forms import Bound, Coefficients
 
@@ -50,10 +49,3 @@ def test_jackknife_counts_a_subset_of_zero_weights_as_one_of_equal_weights():
     np.testing.assert_allclose(
         made, 3.0 * np.array([1, 0, 0]) - 2.0 / 3.0 * np.array([2, 0.5, 0.5]), atol=1e-15
     )
-
-
-def test_jackknife_refuses_what_would_take_too_long():
-    with pytest.raises(InputError, match="lower the order or K"):
-        get("jackknife:4")(np.zeros((1, 100)))
-    with pytest.raises(InputError, match="lower the order or K"):
-        get("jackknife:4").value_of(np.zeros((1, 100)))

@@ -12,6 +12,7 @@ from toyiwae.estimators import rws as rws
 from toyiwae.estimators import vr_iwae as vr_iwae
 from toyiwae.estimators import ovis as ovis
 from toyiwae.estimators import jackknife as jackknife
+from toyiwae.estimators import u_statistic as u_statistic
 # isort: on
 
 from toyiwae.estimators.claims import Target, both, elbo_bound, iwae_bound

@@ -20,13 +20,14 @@ def _bound(order: int) -> BoundOf:
     cite="nowozin2018jvi",
 )
 def jackknife(log_w: Array, order: int = 1) -> Coefficients:
-    """Jackknife: the gradient of the bound whose bias is of order `K^(−m−1)`, at `O(K^m)` cost.
+    """Jackknife: the gradient of the bound whose bias is of order `K^(−m−1)`.
 
     `B = Σ_{j=0..m} c_j · mean over subsets of K−j particles of log Ẑ`, `c_j = (−1)^j (K−j)^m / ((m−j)! j!)`;
-    `a = b = ∂B/∂ℓ / M`, `c = −a`; unbiased for `∇E[B]`.
+    `a = b = ∂B/∂ℓ / M`, `c = −a`; unbiased for `∇E[B]`. The subsets are not enumerated (`u_statistic`):
+    beyond m = 1 the cost is O(K m²) for each node of an integral.
 
     Raises:
-        InputError: an order too costly for this K.
+        InputError: an order whose weights exceed float64 at this K.
 
     References:
         nowozin2018jvi

@@ -1,89 +1,234 @@
-"""Averages of `log Ẑ` over all subsets of a group's particles: values and gradients.
+"""Averages of `log Ẑ` over all subsets of a group's particles, none of them enumerated: values and gradients.
 
-    U_n(ℓ) = mean over subsets A of n particles of log (1/n) Σ_{i∈A} w_i
+    U_m(ℓ) = mean over subsets A of m particles of log (1/m) Σ_{i∈A} w_i
 
-is the unbiased estimate of `L_n` that K ≥ n particles allow. Subsets are enumerated by the K−n particles they
-leave out, all but the last one by one and the last one for all particles at once, so a pass costs O(K) and
-there are C(K, K−n−1) passes.
+is the unbiased estimate of `L_m` that K ≥ m particles allow. With `log y = ∫ (e^{−t} − e^{−ty}) dt/t`,
+
+    U_m + log m = log c + ∫₀^∞ (e^{−ct} − P(t)) dt/t,     P = e_m(a_1, …, a_K) / C(K, m),   a_k = e^{−t w_k}
+
+for any c > 0. The elementary symmetric polynomial e_m of K particles follows from those of K−1 by sums of positive
+terms, in O(K min(m, K−m)) operations for each t, and its derivatives by running through the particles once more,
+backwards; the trapezoidal rule in log t converges exponentially. The cost grows with the range of the log-weights and
+not with the number of subsets.
+
+References:
+    burroni2023ustatistics, trefethen2014trapezoidal
 """
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
-import operator
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from array_api_compat import array_namespace, device
 
 from toyiwae.errors import InputError
 from toyiwae.weights import Array, log_mean_exp, log_normalise, log_sum_others, normalise
 
-MAX_PASSES = 10_000
-"""Passes over the particles that one average may take."""
+_STEP = 0.25  # of log t; the rule's relative error is 2|Γ(1+2πi/h)| < 2e-16
+_START, _STOP = 4e-9, 40.0  # t Σw where the sums start and stop: (tΣw)² and e^{-tΣw} are below 2e-17
+_GAP = 40.0  # nats between neighbours that sums of weights do not tell from more
+_OVER = 7.0  # e^{-e^7} is zero
+_HELD = 2**22  # numbers held at once
 
 
 def subset_average(log_w: Array, size: int) -> Array:
     """`U_size` of each group: `[..., K] -> [...]`.
 
     Raises:
-        InputError: size not from 1 to K, or more than `MAX_PASSES` passes.
+        InputError: size not from 1 to K.
     """
-    xp, particles = array_namespace(log_w), log_w.shape[-1]
+    xp, particles = array_namespace(log_w), _particles(log_w, size)
     if size == particles:
         return log_mean_exp(log_w)
     if size == 1:
         return xp.mean(log_w, axis=-1)
-    total, passes = xp.zeros_like(log_w[..., 0]), 0
-    for left_out, kept in _passes(log_w, size):
-        others = log_sum_others(kept)
-        total = total + xp.sum(xp.where(left_out, xp.zeros_like(others), others), axis=-1)
-        passes += 1
-    return total / (passes * (size + 1)) - math.log(size)
+    if size == particles - 1:
+        return xp.mean(log_sum_others(log_w), axis=-1) - math.log(size)
+    ranked = _Ranked.of(log_w, size)
+    found = [_average(levels, size) for levels in _blocks(ranked.levels, size)]
+    return ranked.moved + xp.reshape(xp.concat(found), log_w.shape[:-1]) - math.log(size)
 
 
 def subset_gradient(log_w: Array, size: int) -> Array:
     """`∂U_size/∂ℓ_k = mean over subsets A of [k∈A] w_k / Σ_{i∈A} w_i`: `[..., K] -> [..., K]`.
 
-    With `S_-i` the sum without what the pass leaves out and without `i`, a pass contributes `w_k Σ_{i≠k}
-    1/S_-i`: two leave-one-out sums, each accurate where one term dominates. A subset of zero weights counts
-    as one of equal weights.
+    A subset of zero weights counts as one of equal weights.
 
     Raises:
-        InputError: size not from 1 to K, or more than `MAX_PASSES` passes.
+        InputError: size not from 1 to K.
     """
-    xp, particles = array_namespace(log_w), log_w.shape[-1]
+    xp, particles = array_namespace(log_w), _particles(log_w, size)
     if size == particles:
         return normalise(log_w)
     if size == 1:
         return xp.full_like(log_w, 1.0 / particles)
-    total, passes = xp.zeros_like(log_w), 0
-    for left_out, kept in _passes(log_normalise(log_w), size):
-        others = log_sum_others(kept)
-        empty = ~left_out & (others == -math.inf)
-        inverse = xp.where(left_out | empty, xp.full_like(others, -math.inf), -others)
-        total = total + xp.where(left_out, xp.zeros_like(kept), xp.exp(kept + log_sum_others(inverse)))
-        count = xp.astype(empty, kept.dtype)
-        equal = (xp.sum(count, axis=-1, keepdims=True) - count) / size
-        total = total + xp.where(left_out, xp.zeros_like(kept), equal)
-        passes += 1
-    return total / (passes * (size + 1))
+    if size == particles - 1:
+        return _gradient_but_one(log_normalise(log_w))
+    ranked = _Ranked.of(log_w, size)
+    found = [_gradient(levels, size) for levels in _blocks(ranked.levels, size)]
+    return xp.take_along_axis(xp.reshape(xp.concat(found), log_w.shape), ranked.rank, axis=-1)
 
 
-def _passes(log_w: Array, size: int) -> Iterator[tuple[Array, Array]]:
-    """For each set of K−size−1 particles its mask `[K]`, and the log-weights with −∞ in their place."""
-    xp, particles = array_namespace(log_w), log_w.shape[-1]
+def _particles(log_w: Array, size: int) -> int:
+    particles = log_w.shape[-1]
     if not 1 <= size <= particles:
         raise InputError(f"subsets of {size} particles: expected 1 to K = {particles}")
-    passes = math.comb(particles, size + 1)
-    if passes > MAX_PASSES:
-        raise InputError(
-            f"an average over all subsets of {size} of K = {particles} particles takes {passes:.2g} passes,"
-            f" more than {MAX_PASSES}: lower the order or K"
-        )
-    position = xp.arange(particles, device=device(log_w))
-    for chosen in itertools.combinations(range(particles), particles - size - 1):
-        marks = [position == index for index in chosen]
-        left_out = functools.reduce(operator.or_, marks, position < 0)
-        yield left_out, xp.where(left_out, xp.full_like(log_w, -math.inf), log_w)
+    return particles
+
+
+def _gradient_but_one(log_w: Array) -> Array:
+    """Of subsets of K−1: `w_k Σ_{i≠k} 1/S_-i / K`, two leave-one-out sums, accurate where one term dominates."""
+    xp, particles = array_namespace(log_w), log_w.shape[-1]
+    others = log_sum_others(log_w)
+    empty = others == -math.inf
+    inverse = xp.where(empty, xp.full_like(others, -math.inf), -others)
+    count = xp.astype(empty, log_w.dtype)
+    equal = (xp.sum(count, axis=-1, keepdims=True) - count) / (particles - 1)
+    return (xp.exp(log_w + log_sum_others(inverse)) + equal) / particles
+
+
+@dataclass(frozen=True, eq=False)
+class _Ranked:
+    """Log-weights in falling order, relative to the largest, with wide gaps closed.
+
+    Where neighbours differ by more than a gap of 40 nats and log K, what lies below adds nothing to a sum that has
+    something from above, and a sum of what lies below moves with the gap. So the gap can be any other, and the
+    average moves by that of the largest weights of the subsets.
+
+    Attributes:
+        levels: `[..., K]`, from 0 downwards.
+        rank: the place of each particle among them.
+        moved: the average over all subsets of what their largest log-weight has been moved by, `[...]`.
+    """
+
+    levels: Array
+    rank: Array
+    moved: Array
+
+    @classmethod
+    def of(cls, log_w: Array, size: int) -> _Ranked:
+        """Those of log-weights `[..., K]`, for subsets of so many particles."""
+        xp, particles = array_namespace(log_w), log_w.shape[-1]
+        order = xp.argsort(log_w, axis=-1, descending=True)
+        sorted_ = xp.take_along_axis(log_w, order, axis=-1)
+        above, below = sorted_[..., :-1], sorted_[..., 1:]
+        none = xp.zeros_like(above)
+        gaps = xp.where(above == below, none, above - xp.where(above == below, none, below))
+        closed = xp.clip(gaps, max=_GAP + math.log(particles))
+        levels = xp.concat([xp.zeros_like(sorted_[..., :1]), -xp.cumulative_sum(closed, axis=-1)], axis=-1)
+        chance, chances = size / particles, []  # that the first, the second, ... is a subset's largest
+        for rank in range(particles - size + 1):
+            chances.append(chance)
+            chance *= (particles - size - rank) / max(particles - 1 - rank, 1)
+        away = (sorted_ - levels)[..., : len(chances)]
+        chances = xp.asarray(chances, dtype=log_w.dtype, device=device(log_w))
+        return cls(levels, xp.argsort(order, axis=-1), xp.sum(chances * away, axis=-1))
+
+
+def _blocks(levels: Array, size: int) -> Iterator[Array]:
+    """Groups `[G, K]` whose polynomials at all t fit into memory, but one at least."""
+    xp, particles = array_namespace(levels), levels.shape[-1]
+    flat = xp.reshape(levels, (-1, particles))
+    rows = max(1, _HELD // (particles * _states(particles, size) * len(_nodes(flat, size))))
+    for start in range(0, max(flat.shape[0], 1), rows):
+        yield flat[start : start + rows, :]
+
+
+def _states(particles: int, size: int) -> int:
+    return min(size, particles - size) + 1
+
+
+def _nodes(levels: Array, size: int) -> Array:
+    """Log t, for sums of `size` weights of these levels."""
+    xp = array_namespace(levels)
+    finite = xp.where(xp.isnan(levels), xp.zeros_like(levels), levels)
+    lowest = float(xp.min(finite)) if 0 not in levels.shape else 0.0
+    count = math.ceil((math.log(_STOP / _START) - lowest) / _STEP) + 1
+    first = math.log(_START / size)
+    return first + _STEP * xp.arange(count, dtype=levels.dtype, device=device(levels))
+
+
+def _scaled(levels: Array, log_t: Array) -> Array:
+    """`t w`, as far as `e^{-tw}` tells it."""
+    xp = array_namespace(levels)
+    return xp.exp(xp.clip(levels + log_t, max=_OVER))
+
+
+def _chunks(levels: Array, size: int) -> Iterator[Array]:
+    """The nodes in chunks, for groups of which not even one fits into memory at all nodes."""
+    nodes, particles = _nodes(levels, size), levels.shape[-1]
+    width = max(1, _HELD // (particles * _states(particles, size) * max(levels.shape[0], 1)))
+    for start in range(0, nodes.shape[0], width):
+        yield nodes[start : start + width]
+
+
+def _integrated(integrand: Array, levels: Array, log_t: Array, size: int) -> Array:
+    """The rule's sum `[G]` of `[G, n]` up to each group's own last node, so that no bit depends on other groups."""
+    xp = array_namespace(levels)
+    last = math.log(_STOP / size) + _STEP - xp.min(levels, axis=-1, keepdims=True)
+    step = xp.where(log_t <= last, xp.full_like(integrand, _STEP), xp.zeros_like(integrand))
+    return xp.cumulative_sum(step * integrand, axis=-1)[..., -1]  # one by one, so that zeros change nothing
+
+
+def _shares(count: int, states: int, like: Array) -> Array:
+    """Chance j/k, at most 1, that the last of k particles is among j chosen ones: `[states, 1, 1]`."""
+    xp = array_namespace(like)
+    chosen = xp.arange(states, dtype=like.dtype, device=device(like))
+    return xp.clip(chosen / count, max=1.0)[:, None, None]
+
+
+def _average(levels: Array, size: int) -> Array:
+    """Mean of `log Σ w` over subsets, `[G, K] -> [G]`: with `1 − P`, which keeps its digits at small t."""
+    xp, particles = array_namespace(levels), levels.shape[-1]
+    states, chosen = _states(particles, size), size <= particles - size
+    log_c = xp.log(size * xp.mean(xp.exp(levels), axis=-1))
+    total = log_c
+    for log_t in _chunks(levels, size):
+        less = xp.zeros((states, levels.shape[0], log_t.shape[0]), dtype=levels.dtype, device=device(levels))
+        for k in range(particles):
+            share, below = _shares(k + 1, states, levels), xp.concat([less[:1], less[:-1]])
+            lost = -xp.expm1(-_scaled(levels[:, k, None], log_t))
+            if chosen:
+                less = (1.0 - share) * less + share * (below + lost * (1.0 - below))
+            else:
+                less = (1.0 - share) * (less + lost * (1.0 - less)) + share * below
+        difference = less[-1] + xp.expm1(-_scaled(log_c[:, None], log_t))
+        total = total + _integrated(difference, levels, log_t, size)
+    return total
+
+
+def _gradient(levels: Array, size: int) -> Array:
+    """Mean of `[k∈A] w_k / Σ_A w` over subsets, `[G, K] -> [G, K]`: `∫ w_k a_k ∂P/∂a_k dt`, all terms positive."""
+    xp, particles = array_namespace(levels), levels.shape[-1]
+    total = 0.0
+    for log_t in _chunks(levels, size):
+        total = total + xp.stack(_weighted(levels, log_t, size), axis=-1)
+    tail = size / particles * _STEP / math.expm1(_STEP)  # of the rule's nodes below the first, where P is 1
+    return total + tail * xp.exp(levels + math.log(_START / size))
+
+
+def _weighted(levels: Array, log_t: Array, size: int) -> list[Array]:
+    """`∫ t w_k a_k ∂P/∂a_k d log t` over some nodes, for every particle: arrays `[G]`."""
+    xp, particles = array_namespace(levels), levels.shape[-1]
+    states, chosen = _states(particles, size), size <= particles - size
+    shape = (states, levels.shape[0], log_t.shape[0])
+    value = xp.ones(shape, dtype=levels.dtype, device=device(levels))
+    before, kept = [], []
+    for k in range(particles):
+        share, a = _shares(k + 1, states, levels), xp.exp(-_scaled(levels[:, k, None], log_t))
+        taken, left = share * xp.concat([value[:1], value[:-1]]), (1.0 - share) * value
+        before.append(taken if chosen else left)
+        kept.append(a)
+        value = a * taken + left if chosen else taken + a * left
+    none = xp.zeros_like(value[:1])
+    adjoint = xp.concat([xp.zeros_like(value[:-1]), xp.ones_like(value[:1])])
+    found = []
+    for k in reversed(range(particles)):
+        share, a = _shares(k + 1, states, levels), kept[k]
+        derivative = a * xp.sum(adjoint * before[k], axis=0)
+        found.append(_integrated(_scaled(levels[:, k, None], log_t) * derivative, levels, log_t, size))
+        taken, left = xp.concat([(share * adjoint)[1:], none]), (1.0 - share) * adjoint
+        adjoint = a * taken + left if chosen else taken + a * left
+    return found[::-1]
