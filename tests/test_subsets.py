@@ -51,7 +51,7 @@ def test_weights_of_two_kinds_leave_hypergeometric_sums(particles, size, apart):
     large = np.arange(particles) % 3 == 2
     log_w, many = np.where(large, 1.5, 1.5 - apart)[None], int(large.sum())
     drawn = np.arange(max(0, size - (particles - many)), min(size, many) + 1)
-    chance = hypergeom(particles, many, size).pmf(drawn)
+    chance = hypergeom.pmf(drawn, particles, many, size)
     with np.errstate(divide="ignore"):
         log_large, log_small = np.log(drawn), np.log(size - drawn) - apart
     log_sum = np.logaddexp(log_large, log_small)
