@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 import toyiwae
 from tests.problems import random_problem
-from toyiwae.oracle.enclosure import enclose
+from toyiwae.oracle.enclosure import enclose, precision
 from toyiwae.oracle.whitened.own_covariances import OwnWhitened, whiten
 from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
@@ -57,7 +57,7 @@ def test_bounds_agree_with_many_digits(*, diagonal: bool) -> None:
     found, known = bounds(whiten(problem), [2, 50]), enclose.bounds(problem, [2, 50], digits=30)
     for one, value in ((found.gap, known.gap), (found.ess, known.ess)):
         assert np.all(
-            np.abs(one.value - enclose.rounded(value).value) <= one.error + 1e-15 * np.abs(one.value)
+            np.abs(one.value - precision.rounded(value).value) <= one.error + 1e-15 * np.abs(one.value)
         )
 
 

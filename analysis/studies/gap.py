@@ -13,7 +13,7 @@ from analysis.closed_limits import ClosedLimits
 from analysis.sampling import sample
 from analysis.study import Claim, Settings, Study, Table, track
 from toyiwae import stats
-from toyiwae.oracle.enclosure import enclose
+from toyiwae.oracle.enclosure import enclose, precision
 from toyiwae.problems.linear_gaussian import Data
 
 
@@ -67,7 +67,7 @@ def _check(problem: toyiwae.Problem, settings: GapSettings) -> pd.DataFrame:
     """The gaps of the first rows beside those of the multiprecision integrals, right to thirty digits."""
     few = dataclasses.replace(problem, data=Data(problem.data.x[: settings.checked_rows]))
     truth = toyiwae.exact(few, K=settings.checked_k, estimators="elbo", parameters="prior_mean")
-    right = enclose.rounded(enclose.bounds(few, settings.checked_k, digits=30, with_ess=False).gap).value
+    right = precision.rounded(enclose.bounds(few, settings.checked_k, digits=30, with_ess=False).gap).value
     rows = []
     for column, cell in enumerate(truth.results):
         for row, gap in enumerate((cell.per_row or {})["gap"]):

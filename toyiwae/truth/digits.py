@@ -25,7 +25,8 @@ from flint import arb, ctx
 from toyiwae.forms import Bound, Form
 from toyiwae.oracle.enclosure import enclose, joint
 from toyiwae.oracle.enclosure.log_moments import log_variances
-from toyiwae.oracle.enclosure.matrices import Balls, balls
+from toyiwae.oracle.enclosure.matrices import balls
+from toyiwae.oracle.enclosure.precision import centred, rounded
 from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.problems.linear_gaussian import Data, Problem, Proposal
 
@@ -116,7 +117,7 @@ class Multiprecision:
     @cached_property
     def log_evidence(self) -> list[Any]:
         """Log p(x) of each row."""
-        return list(self._numbers(enclose.log_evidence(self.problem, self.digits))[0])
+        return list(centred(enclose.log_evidence(self.problem, self.digits))[0])
 
     def average(self, values: Iterable[Any]) -> arb:
         """Mean over rows."""
@@ -143,8 +144,8 @@ class Multiprecision:
         found = enclose.bounds(
             self.problem, particles, digits=self.digits, exponent=exponent, with_ess=with_ess
         )
-        ess = self._numbers(found.ess) if with_ess else (np.zeros(found.gap.shape), np.zeros(found.gap.shape))
-        return PreciseBounds(self._numbers(found.log_mean)[0], *self._numbers(found.gap), *ess)
+        ess = centred(found.ess) if with_ess else (np.zeros(found.gap.shape), np.zeros(found.gap.shape))
+        return PreciseBounds(centred(found.log_mean)[0], *centred(found.gap), *ess)
 
     def gradients(self, jobs: Mapping[Any, Any], particles: Sequence[int]) -> dict[Any, PreciseMoments]:
         """Limit, shift and variance of gradients."""
@@ -152,10 +153,10 @@ class Multiprecision:
         return {
             key: PreciseMoments(
                 one.coordinates,
-                self._numbers(one.limit)[0],
-                *self._numbers(one.shift),
-                *self._numbers(one.mean),
-                *self._numbers(one.var),
+                centred(one.limit)[0],
+                *centred(one.shift),
+                *centred(one.mean),
+                *centred(one.var),
             )
             for key, one in found.items()
         }
@@ -165,19 +166,12 @@ class Multiprecision:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Variances of a form with log terms at K ≥ 2, and their errors [F]."""
         job = {0: (form, parameter, coordinates)}
-        return self._numbers(log_variances(self.problem, job, [k], digits=self.digits)[0][0])
+        return centred(log_variances(self.problem, job, [k], digits=self.digits)[0][0])
 
     def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> Bounded:
         """Covariances between all entries of some parameters, rounded to float64 [nK, F, F]."""
         found = joint.covariances(self.problem, form, parameters, particles, digits=self.digits)
-        return enclose.rounded(found)
-
-    @staticmethod
-    def _numbers(values: Balls) -> tuple[np.ndarray, np.ndarray]:
-        """Balls, around 0 where that is in them, and bounds on their radii."""
-        found = [arb(0, x.abs_upper()) if x.contains(0) else x for x in values.ravel()]
-        error = [float(x.rad()) * (1 + 2 * EPS) for x in found]
-        return balls(found).reshape(values.shape), np.array(error).reshape(values.shape)
+        return rounded(found)
 
     def value(self, bound: Bound) -> Exactly:
         """A bound's value averaged over the rows; of a jackknife too, whose terms cancel, all digits are right."""
@@ -203,7 +197,7 @@ class Multiprecision:
             values = _number(bound.total) * found.limit
             for i, (_, weight) in enumerate(bound.exact):
                 values = values + _number(weight) * found.shift[i]
-        return Exactly(*self._numbers(values))
+        return Exactly(*centred(values))
 
 
 def proven(value: arb, digits: int) -> Proven:

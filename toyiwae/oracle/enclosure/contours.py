@@ -173,8 +173,7 @@ class Table:
 
         Formula: truncation.
 
-        For x = Re s > 0, |Γ(s)| ≤ √(2π) |s|^{x-1/2} e^{-π|Im s|/2 + 1/(6|s|)} (DLMF 5.6.9); else by
-        Γ(s) = Γ(s+n)/(s…(s+n-1)).
+        By `log_gamma_tail`.
         """
         request, c = self.requests[i], float(self.c[contour])
         x, y = c + request.power / self.p, step * count
@@ -183,12 +182,20 @@ class Table:
         return float(log_gamma_tail(x, y) + moment - np.log(-np.expm1(-step)) + UP)
 
 
-def log_gamma_tail(x: float, y: Floats | float) -> Floats | float:
-    """Log of the bound on |Γ(x+iy)|, which falls at least like e^{-y} from there; inf where y is too small for that."""
-    lift = max(0, int(np.ceil(0.5 - x)))
-    x = x + lift
-    found = 0.5 * np.log(2 * np.pi) + 0.5 * (x - 0.5) * np.log(x * x + y * y) - np.pi * y / 2
-    return np.where(y > max((x - 0.5) / 0.57, 1.0), found + 1 / (6 * y) - lift * np.log(y), np.inf)
+def log_gamma(x: float, y: Floats | float) -> Floats | float:
+    """Log of the bound √(2π) |z|^{x-1/2} e^{-π|y|/2 + 1/(6|z|)} on |Γ(z)|, z = x + iy, x ≥ 0 (DLMF 5.6.9).
+
+    For x < 0 by Γ(z) = Γ(z+n)/(z…(z+n-1)), y ≠ 0.
+    """
+    lift = max(0, int(np.ceil(-x)))
+    size, along = np.hypot(x + lift, y), np.abs(y)
+    found = 0.5 * np.log(2 * np.pi) + (x + lift - 0.5) * np.log(size) - np.pi * along / 2 + 1 / (6 * size)
+    return found - lift * np.log(along) if lift else found
+
+
+def log_gamma_tail(x: float, y: Floats | float) -> Floats:
+    """The same where it falls at least like e^{-y} from y on; inf where y is too small for that."""
+    return np.where(np.asarray(y) > max((x - 0.5) / 0.57, 1.0), log_gamma(x, y), np.inf)
 
 
 def outer_error(order: int, spacing: float) -> arb:

@@ -24,13 +24,19 @@ from flint import arb
 
 from toyiwae.errors import PrecisionError
 from toyiwae.forms import Form
-from toyiwae.oracle.enclosure import enclose
 from toyiwae.oracle.enclosure.contours import Request
-from toyiwae.oracle.enclosure.coordinates import Base, of_row
+from toyiwae.oracle.enclosure.coordinates import (
+    Coordinate,
+    Polynomials,
+    by_job,
+    by_law,
+    coordinates,
+)
 from toyiwae.oracle.enclosure.laws import BallLaw, Quadratic
-from toyiwae.oracle.enclosure.matrices import Balls, balls, radius
-from toyiwae.oracle.enclosure.moments import Components
-from toyiwae.oracle.enclosure.rows import Index, rows
+from toyiwae.oracle.enclosure.matrices import Balls, radius
+from toyiwae.oracle.enclosure.moments import Components, near_equal
+from toyiwae.oracle.enclosure.precision import Found, add, converged
+from toyiwae.oracle.enclosure.rows import Index
 from toyiwae.oracle.enclosure.sums import BallSums
 from toyiwae.oracle.finite_k.fourth_moments import ORDER, central, splits
 from toyiwae.problems.linear_gaussian import Problem
@@ -52,36 +58,34 @@ def covariances(
     """
     records = [problem.parameters.record(name) for name in parameters]
     entries = [(p, tuple(map(int, index))) for p in records for index in np.ndindex(p.shape)]
-    places = [i for i, (p, index) in enumerate(entries) if p.free[index]]
+    asked = [Coordinate(form, p, index, i) for i, (p, index) in enumerate(entries) if p.free[index]]
 
-    def evaluate(nats: float) -> enclose.Found:
-        found: enclose.Found = {}
-        for row in rows(problem):
-            law, kept = enclose._power(row, form.exponent), [i for i in places if of_row(row, entries[i])]
-            base = Base(row, law, form, [entries[i] for i in kept])
-            values = _base_covariances(law, base, particles, nats, digits)
-            for a, i in enumerate(kept):
-                for b, j in enumerate(kept[: a + 1]):
-                    x, y = sorted((base.which[a], base.which[b]))
-                    factor = base.factors[a] * base.factors[b] / arb(problem.n_rows) ** 2
+    def evaluate(nats: float) -> Found:
+        found: Found = {}
+        for _, base in by_law(problem, asked):
+            values = _base_covariances(base, particles, nats, digits)
+            for first, x, left in base:
+                for second, y, right in base:
+                    if second.key > first.key:
+                        continue
+                    scale = base.scales[x] * base.scales[y] * (left * right).abs_upper()
                     for n, k in enumerate(particles):
-                        old = found.get((n, i, j), (arb(0), arb(0)))
-                        scale = base.scales[x] * base.scales[y] * factor.abs_upper()
-                        found[n, i, j] = old[0] + values[x, y, k] * factor, old[1] + scale
-        return {(*key, "var"): pair for key, pair in found.items()}
+                        value = values[min(x, y), max(x, y), k] * left * right
+                        add(found, ("var", n, first.key, second.key), value, scale)
+        return found
 
-    found = enclose._converged(evaluate, digits, particles)
+    found = converged(evaluate, digits, particles)
     result = np.full((len(particles), len(entries), len(entries)), arb(0), dtype=object)
-    for (n, i, j, _), value in found.items():
+    for (_, n, i, j), value in found.items():
         result[n, i, j] = result[n, j, i] = value
     return result
 
 
 def _base_covariances(
-    law: BallLaw, base: Base, particles: Sequence[int], nats: float, digits: int
+    base: Polynomials, particles: Sequence[int], nats: float, digits: int
 ) -> dict[tuple[int, int, int], arb]:
-    many = sorted({k for k in particles if k > 1})
-    spread = enclose._near_equal(law, many, digits)
+    law, many = base.law, sorted({k for k in particles if k > 1})
+    spread = near_equal(law, many, digits)
     every = list(combinations_with_replacement(range(len(base.parts)), 2))
     found = {}
     for start in range(0, len(every), _TOGETHER):
@@ -148,7 +152,7 @@ def _equal(law: BallLaw, one: Components, two: Components, k: int, spread: arb) 
 def fourth_moments(
     problem: Problem,
     form: Form,
-    coordinates: Mapping[str, Sequence[Index]],
+    indices: Mapping[str, Sequence[Index]],
     particles: Sequence[int],
     *,
     digits: int = 30,
@@ -161,37 +165,30 @@ def fourth_moments(
         InputError: for an exponent at which E[w^e] does not exist.
         PrecisionError: if the balls do not become small enough, or weights are equal but for too little.
     """
-    entries = [
-        (problem.parameters.record(name), index) for name, every in coordinates.items() for index in every
-    ]
+    jobs = {name: (form, name, every) for name, every in indices.items()}
+    asked = coordinates(problem, jobs)
 
-    def evaluate(nats: float) -> enclose.Found:
-        found: enclose.Found = {}
-        for row in rows(problem):
-            law, kept = enclose._power(row, form.exponent), [e for e in entries if of_row(row, e)]
-            base = Base(row, law, form, kept)
-            cumulants = _base_cumulants(law, base, particles, nats, digits)
-            for (parameter, index), which, factor in zip(kept, base.which, base.factors, strict=True):
-                power = factor**4 / arb(problem.n_rows) ** 4
+    def evaluate(nats: float) -> Found:
+        found: Found = {}
+        for _, base in by_law(problem, asked):
+            cumulants = _base_cumulants(base, particles, nats, digits)
+            for one, which, factor in base:
+                scale = base.scales[which] ** 4 * factor.abs_upper() ** 4
                 for k in particles:
-                    key = ("var", parameter.name, index, k)
-                    old = found.get(key, (arb(0), arb(0)))
-                    value = cumulants[which, k]
-                    found[key] = old[0] + value * power, old[1] + base.scales[which] ** 4 * power.abs_upper()
+                    add(found, ("var", k, one.key, one.index), cumulants[which, k] * factor**4, scale)
         return found
 
-    found = enclose._converged(evaluate, digits, particles)
+    found = by_job(converged(evaluate, digits, particles), jobs, asked, "var", particles)
     return {
-        (parameter.name, index): balls(found["var", parameter.name, index, k] for k in particles)
-        for parameter, index in entries
+        (name, index): found[name][:, i] for name, every in indices.items() for i, index in enumerate(every)
     }
 
 
 def _base_cumulants(
-    law: BallLaw, base: Base, particles: Sequence[int], nats: float, digits: int
+    base: Polynomials, particles: Sequence[int], nats: float, digits: int
 ) -> dict[tuple[int, int], arb]:
-    many, found = sorted({k for k in particles if k > 1}), {}
-    if many and enclose._near_equal(law, many, digits) is not None:
+    law, found, many = base.law, {}, sorted({k for k in particles if k > 1})
+    if many and near_equal(law, many, digits) is not None:
         raise PrecisionError("the weights are too nearly equal for enclosures of fourth moments")
     for x, one in enumerate(base.parts):
         parts, sums = one.parts, None

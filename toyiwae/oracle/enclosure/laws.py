@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from flint import acb, arb, arb_mat
 
+from toyiwae.errors import InputError
 from toyiwae.oracle.enclosure.matrices import Balls, balls, radius
 from toyiwae.oracle.enclosure.wick import mean_of_product
 
@@ -70,9 +71,16 @@ class BallLaw:
         return self.tilted([s]).mean(*factors)[0].real
 
     def power(self, exponent: float) -> BallLaw:
-        """The law of w^e, normalised to mean 1 again."""
+        """The law of w^e, normalised to mean 1 again.
+
+        Raises:
+            InputError: if E[w^e] does not exist.
+        """
         e = arb(exponent)
-        return BallLaw(e * self.beta, e * self.h, abs(e) * self.remainder)
+        law = BallLaw(e * self.beta, e * self.h, abs(e) * self.remainder)
+        if any(1 + b <= 0 for b in law.beta):
+            raise InputError(f"the mean of w^{exponent:g} does not exist for this problem")
+        return law
 
     def log_moment(self, s: float) -> arb:
         """Log E[w^s], 0 at s = 0 and 1."""

@@ -12,13 +12,15 @@ all nodes on one vertical line are one discrete Fourier transform. The rule's al
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from flint import acb, arb, ctx
 
-from toyiwae.oracle.enclosure.contours import UP, Request, log_up
+from toyiwae.oracle.enclosure.contours import UP, Floats, Request, log_gamma, log_up
 from toyiwae.oracle.enclosure.laws import BallLaw
-from toyiwae.oracle.enclosure.matrices import Balls, balls, radius
+from toyiwae.oracle.enclosure.matrices import Balls, balls, exact, radius
 from toyiwae.oracle.enclosure.sums import BallSums
 
 _ALIASES = 3  # m up to this; the others together are less than m = ±1 for steps below 1/2
@@ -48,12 +50,6 @@ def geometric(log: float, slope: float, step: float, away: float | None) -> arb:
         return (found * h * arb(log + UP).exp()).abs_upper()
 
 
-def log_gamma(x: float, y: np.ndarray) -> np.ndarray:
-    """Log of the bound √(2π) |z|^{x-1/2} e^{-π|y|/2 + 1/(6|z|)} on |Γ(x + iy)|, x ≥ 0 (DLMF 5.6.9)."""
-    size = np.hypot(x, y)
-    return 0.5 * np.log(2 * np.pi) + (x - 0.5) * np.log(size) - np.pi * np.abs(y) / 2 + 1 / (6 * size)
-
-
 def digamma_bound(x: float, y: np.ndarray) -> np.ndarray:
     """A bound on |γ + ψ(x + iy)| for x > 0, |y| ≥ 1.
 
@@ -63,20 +59,40 @@ def digamma_bound(x: float, y: np.ndarray) -> np.ndarray:
     return (np.abs(x - 1) + size) / size * (2 + np.log(2 + size))
 
 
+@dataclass(frozen=True, eq=False)
 class LogGrid:
-    """Integrals of products of transforms with powers and logarithms of t.
+    """Integrals of products of transforms with powers and logarithms of t, in the working precision.
 
     Attributes:
-        sums: the transforms. bits: the working precision. step: h. log_t, t: the grid.
+        sums: the transforms. bits: the precision to work in.
     """
 
-    def __init__(self, sums: BallSums, more_bits: int):
-        self.sums, self.bits, self.step = sums, sums.bits + more_bits, sums.plan.spacing
-        self.log_t = sums.log_t
-        with ctx.workprec(self.bits):
-            self._u = balls(arb(float(u)) for u in self.log_t)
-            self.t = balls(u.exp() for u in self._u)
-            self._log_base = log_up(sums.power(1)[-1])
+    sums: BallSums
+    bits: int
+
+    @property
+    def step(self) -> float:
+        """The grid's step h."""
+        return self.sums.plan.spacing
+
+    @property
+    def log_t(self) -> Floats:
+        """The grid, in double precision exactly."""
+        return self.sums.log_t
+
+    @cached_property
+    def _u(self) -> Balls:
+        return exact(self.log_t)
+
+    @cached_property
+    def t(self) -> Balls:
+        """The grid's t."""
+        return balls(u.exp() for u in self._u)
+
+    @cached_property
+    def _log_base(self) -> float:
+        """Λ at the grid's end, its logarithm rounded up."""
+        return log_up(self.sums.power(1)[-1])
 
     def values(self, requests: Sequence[Request], n: int) -> Balls:
         """Π T · Λ^n at the grid's points."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flint import arb
@@ -9,6 +10,7 @@ from flint import arb
 from toyiwae.oracle.enclosure.contours import Request
 from toyiwae.oracle.enclosure.laws import BallLaw, Quadratic
 from toyiwae.oracle.enclosure.matrices import radius
+from toyiwae.oracle.enclosure.precision import BELOW
 from toyiwae.oracle.enclosure.sums import BallSums
 
 
@@ -76,3 +78,14 @@ class Components:
         """The bound on the root mean square of what `equal_moments` leaves out."""
         rest = sum((r * (k * law.mean(0.0, g, g)).abs_upper().sqrt() for r, g in self.parts.items()), arb(0))
         return (3 * rest * (8 * spread / k).abs_upper().sqrt().sqrt()).abs_upper()
+
+
+def near_equal(law: BallLaw, particles: Sequence[int], digits: int) -> arb | None:
+    """A bound on Var w where it is so small that every normalised weight counts as 1/K; else None."""
+    sizes = [b.abs_upper() + law.remainder for b in law.beta]
+    room = 1 - 2 * max(sizes)
+    if not room > 0.5:
+        return None  # log((1+b)²/(1+2b)) ≤ b²/(1+2b), and E[w²] - 1 ≤ 2 log E[w²] for small ones
+    shifts = sum((h.abs_upper() * h.abs_upper() for h in law.h), arb(0))
+    spread = (2 * (sum((b * b for b in sizes), arb(0)) / room + shifts / room**2)).abs_upper()
+    return spread if spread * max([1, *particles]) < arb(10) ** (-4 * (digits + BELOW + 4)) else None

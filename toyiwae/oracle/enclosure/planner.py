@@ -20,7 +20,7 @@ BLOCK = 1024  # nodes at which everything is evaluated together
 MOST_BYTES = 2.0**31
 MOST_SECONDS = 1200.0  # estimated, for the sums of one law
 _LARGEST = 2**19  # nodes of a contour; a longer one would take minutes
-_REACHES = (0.9, 0.05)
+_SHARES = (0.9, 0.05)
 _TRIED = 24  # contours that are compared for each segment
 _LOSS = 50.0  # natural logarithm of the round-off that a contour may add before the next one takes over
 
@@ -64,9 +64,9 @@ class Planner:
     """Chooses grid and contours in double precision, from a table's bounds."""
 
     def __init__(
-        self, table: Table, particles: Sequence[int], nats: float, spacing: float, reach: float = 1.0
+        self, table: Table, particles: Sequence[int], nats: float, spacing: float, upper: float = 1.0
     ):
-        self.t, self.nats, self.spacing, self.reach = table, nats, spacing, reach
+        self.t, self.nats, self.spacing, self.upper = table, nats, spacing, upper
         self.particles = np.array(sorted(set(particles)), float)
         reference = int(np.argmin(np.abs(table.c + 1.0 / table.p)))
         kinds: dict[tuple, Floats] = {}
@@ -97,7 +97,7 @@ class Planner:
             log_t = np.linspace(low, high, 1500)
             best = self.best(log_t)
             size = (best + self.demand(log_t, best)).max(axis=0)
-            low_end, high_end = (np.flatnonzero(size > -self.nats * factor) for factor in (1.0, self.reach))
+            low_end, high_end = (np.flatnonzero(size > -self.nats * factor) for factor in (1.0, self.upper))
             if len(low_end) and high_end[-1] < 1400:
                 return float(log_t[max(low_end[0] - 1, 0)]) - 1.0, float(log_t[high_end[-1]]) + 2.0
             high *= 1.6
@@ -117,7 +117,7 @@ class Planner:
         size = self.sizes[:, usable]
         loss = size[:, None, :] - np.multiply.outer(log_t, self.t.c[usable])[None] + demand[:, :, None]
         loss = loss.max(axis=0)
-        every = (self._segments(usable, points, loss, demand, first, last, share) for share in _REACHES)
+        every = (self._segments(usable, points, loss, demand, first, last, share) for share in _SHARES)
         segments = min(every, key=_cost)
         if max(max(one.count, one.size) for one in segments) > _LARGEST:
             raise PrecisionError("more than half a million nodes needed: the weight's law is too wide")
@@ -138,11 +138,11 @@ class Planner:
         while at < len(points):
             limit = max(_LOSS, float(loss[at].min()) + 0.3 * _LOSS)
             good = loss[at:] <= limit
-            reach = np.where(good.all(axis=0), len(good), np.argmin(good, axis=0))
-            options = np.flatnonzero(reach >= share * reach.max())
+            served = np.where(good.all(axis=0), len(good), np.argmin(good, axis=0))
+            options = np.flatnonzero(served >= share * served.max())
             tried = []
             for one in options[:: -(-len(options) // _TRIED)]:
-                stop = at + int(reach[one])
+                stop = at + int(served[one])
                 part = slice(at, stop)
                 ends = (
                     first if at == 0 else int(points[at]),

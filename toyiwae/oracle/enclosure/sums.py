@@ -35,7 +35,7 @@ class BallSums:
         nats: how far below the largest term of each sum its errors should be, as a logarithm.
         p: power of the weight in the exponential, 2 for the sample size.
         orders: the n of the rules for ∫ t^{n-1} e^{-tS} dt that will be used; 0 for the bound.
-        reach: by how much lower the terms at the upper end of the grid are to be, as a factor of nats.
+        upper: by how much lower the terms at the upper end of the grid are to be, as a factor of nats.
 
     Attributes:
         table: the bounds. plan: the grid and its contours. log_t: the grid. bits: the precision of what stands on it.
@@ -50,14 +50,14 @@ class BallSums:
         *,
         p: int,
         orders: Sequence[int],
-        reach: float = 1.0,
+        upper: float = 1.0,
     ):
         unique = {_key(request): request for request in (_DEVIATION, *requests)}
         self._rows = {key: i for i, key in enumerate(unique)}
         self._requests, self._law, self._p = list(unique.values()), law, p
         self.table = Table(law, p, self._requests)
         spacing = spacing_for(nats, orders)
-        self.plan = Planner(self.table, particles, nats, spacing, reach).plan()
+        self.plan = Planner(self.table, particles, nats, spacing, upper).plan()
         pairs = len(pairs_in(None, [request.factors for request in self._requests]))
         check_effort(self.plan, len(self._requests), len(law.beta), pairs, len(particles))
         self._outer = {n: outer_error(n, spacing) for n in orders}
@@ -93,8 +93,8 @@ class BallSums:
         rounded = np.log(float(step) / np.pi) - c * log_t
         for i, values in enumerate(found):
             alias = table.alias(table.bounds[i], segment.contour, log_t, size * spacing)
-            cut = table.truncation(i, segment.contour, float(step), count) + rounded
-            error = np.logaddexp(alias, cut) + 1e-5
+            beyond = table.truncation(i, segment.contour, float(step), count) + rounded
+            error = np.logaddexp(alias, beyond) + 1e-5
             with ctx.workprec(64):
                 radii = [arb(x).exp() for x in error.tolist()]
             with ctx.workprec(segment.bits):

@@ -21,14 +21,15 @@ What cancels between the terms, about K³ in the variance of Σ f(w̃) g, f = D 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from flint import acb, acb_poly, arb, ctx
 
 from toyiwae.errors import PrecisionError
-from toyiwae.oracle.enclosure.contours import Request, log_up
-from toyiwae.oracle.enclosure.laws import BallLaw, Quadratic
+from toyiwae.oracle.enclosure.contours import Floats, Request, log_up
+from toyiwae.oracle.enclosure.laws import BallLaw, Quadratic, Tilted
 from toyiwae.oracle.enclosure.log_grid import LogGrid, digamma_bound, inverse_moment
 from toyiwae.oracle.enclosure.matrices import Balls, balls, radius
 
@@ -36,38 +37,53 @@ _LARGEST = 2**18  # nodes
 Bound = Callable[[float], arb]
 
 
-class Line:
-    """The nodes s = -a + iη j, j < J, of one law and K, and what does not depend on the polynomials."""
+@dataclass(frozen=True, eq=False)
+class WeightContour:
+    """The nodes s = -a + iη j, j < J, of one law and K, and what does not depend on the polynomials.
 
-    def __init__(self, law: BallLaw, grid: LogGrid, k: int, nats: float):
-        """The strip ends where a moment or a kernel does."""
-        self.law, self.grid, self.k = law, grid, k
-        low, high = law.ends()
-        end = min(1.0, high, -low if k == 2 else -0.5 * (k - 2) * low)
-        self.a, self.sides = 0.5 * end, (0.05 * end, 0.95 * end)
-        least = nats / (0.45 * end * grid.step)
-        self.size = next(n for i in range(5, 40) for n in (2**i, 3 * 2 ** (i - 1)) if n >= least)
-        self.period = self.size * grid.step
-        self.step = 2 * np.pi / self.period
-        last = max(6.0, (nats + 10.0) / np.pi)
-        self.count = int(np.ceil(last / self.step)) + 1
-        if max(self.size, self.count) > _LARGEST or last > 2 * np.pi / grid.step - 2:
-            raise PrecisionError("the weights reach too far for the logarithms of their sums to be enclosed")
-        self.y = np.arange(self.count) * self.step
-        self.precise_step = 2 * arb.pi() / (self.size * arb(grid.step))
-        self.s = balls(acb(-self.a, j * self.precise_step) for j in range(self.count))
-        self.gamma = balls((-x).gamma() for x in self.s)  # Γ(-s)
-        pi = acb(arb.pi())
-        self.kernel = balls(-pi / (x * (pi * x).sin()) for x in self.s)  # Γ(s)Γ(-s)
-        self.psi = balls((-x).digamma() for x in self.s)
-        self.shifted_psi = self.psi + acb(arb.const_euler())
-        self._log_inverse = -np.array([float(abs(x).log().lower()) for x in self.gamma])
-        self.tilted = law.tilted(-self.s)
-        self.moment = balls(x.exp() for x in self.tilted.log_moment())
+    Attributes:
+        a: minus the abscissa. sides: two more on either side of it, for the bounds on aliases.
+        size: the period of the discrete Fourier transform. step: η.
+        s, kernel, psi, moment: the nodes, Γ(s)Γ(-s), ψ(-s), E[w^-s]. gamma: Γ(-s). tilted: the laws ∝ w^-s.
+    """
+
+    law: BallLaw
+    grid: LogGrid
+    k: int
+    a: float
+    sides: tuple[float, float]
+    size: int
+    step: arb
+    s: Balls
+    gamma: Balls
+    kernel: Balls
+    psi: Balls
+    tilted: Tilted
+    moment: Balls
+
+    @property
+    def count(self) -> int:
+        """J."""
+        return len(self.s)
+
+    @cached_property
+    def y(self) -> Floats:
+        """The nodes' imaginary parts in double precision."""
+        return np.arange(self.count) * (2 * np.pi / (self.size * self.grid.step))
+
+    @cached_property
+    def shifted_psi(self) -> Balls:
+        """ψ(-s) + γ."""
+        return self.psi + acb(arb.const_euler())
+
+    @cached_property
+    def _log_inverse(self) -> Floats:
+        """Log of the bound on |1/Γ(-s)|."""
+        return -_log_low(self.gamma)
 
     # sums of weights -------------------------------------------------------------------------------------------------
 
-    def size_of(self, b: float, *factors: Quadratic) -> arb:
+    def moment_bound(self, b: float, *factors: Quadratic) -> arb:
         """A bound on E[w^b Π |g|]."""
         found = self.law.tilted([b]).log_moment()[0].real.exp()
         for g in factors:
@@ -116,7 +132,7 @@ class Line:
         beyond = radius(self.grid.high((), n, a))
         gamma = balls((-x).gamma() for x in nodes)
         found = (found + acb(beyond, beyond) + self.grid.below(a, nodes, n)) / gamma
-        aliases = self.grid.aliases(a, -self.y) - np.array([float(abs(x).log().lower()) for x in gamma])
+        aliases = self.grid.aliases(a, -self.y) - _log_low(gamma)
         return found + self.radii(aliases, self.inverse(2, a))
 
     def with_score(self, request: Request, score: Quadratic) -> Balls:
@@ -148,8 +164,7 @@ class Line:
         beyond = grid.low((request,), self.a) + grid.high((request,), n, self.a)
         gamma = -self.s * self.gamma
         found = self.transformed(grid.values((request,), n), beyond) / gamma
-        inverse = np.array([float(abs(x).log().lower()) for x in gamma])
-        aliases = grid.aliases(1 + self.a, -self.y) - inverse
+        aliases = grid.aliases(1 + self.a, -self.y) - _log_low(gamma)
         return found + self.radii(
             aliases, self.law.mean(0.0, other, other).abs_upper().sqrt() * self.inverse(2, self.a)
         )
@@ -158,8 +173,8 @@ class Line:
 
     def integral(self, values: Balls, bound: Bound) -> arb:
         """(1/2πi) ∫ of values ds; `bound(b)` bounds E[…] y^b, of which the integrand without kernel is the mean."""
-        found = (values[0].real + 2 * values[1:].sum().real) * self.precise_step / (2 * arb.pi())
-        error = self._kernel_tail() * bound(self.a).abs_upper() * self.precise_step / arb.pi()
+        found = (values[0].real + 2 * values[1:].sum().real) * self.step / (2 * arb.pi())
+        error = self._kernel_tail() * bound(self.a).abs_upper() * self.step / arb.pi()
         for b in self.sides:
             error += self._constant(b) * bound(b).abs_upper() * self._ratio(b)
         return found + radius(error)
@@ -170,15 +185,15 @@ class Line:
 
     def _ratio(self, b: float) -> arb:
         """Σ_{m≥1} e^{-|b-a| m L}."""
-        q = (-abs(arb(b) - arb(self.a)) * arb(self.period)).exp()
+        q = (-abs(arb(b) - arb(self.a)) * arb(self.grid.step) * self.size).exp()
         return (q / (1 - q)).abs_upper()
 
     def _kernel_tail(self) -> arb:
         """A bound on Σ_{j≥J} of (2+|s|)(1+|γ+ψ(-s)|) |Γ(s)Γ(-s)|, which falls at least like e^{-2.5 Im s} there."""
-        y = arb(self.count) * self.precise_step
-        psi = arb(float(digamma_bound(self.a, np.array([self.count * self.step]))[0]) * (1 + 1e-9))
+        y = arb(self.count) * self.step
+        psi = arb(float(digamma_bound(self.a, np.array([self.count * float(self.step)]))[0]) * (1 + 1e-9))
         first = arb.pi() / (y * (arb.pi() * y).sinh()) * (2 + self.a + y) * (1 + psi)
-        return (first / (1 - (-arb("2.5") * self.precise_step).exp())).abs_upper()
+        return (first / (1 - (-arb("2.5") * self.step).exp())).abs_upper()
 
     def double(self, values: Balls, bound: Bound, inverse: Bound) -> arb:
         """P_4 from k(s) E[g w^-s]; `bound(b)` of E[|g| w^b], `inverse(b)` of E[S″^-b]."""
@@ -186,7 +201,7 @@ class Line:
         polynomial, zero = acb_poly(every), 2 * (self.count - 1)
         square = (polynomial * polynomial).coeffs()[zero:]
         square = balls([*square, *[acb(0)] * (zero + 1 - len(square))])  # polynomials drop zeros
-        unit, near = self.precise_step / (2 * arb.pi()), square[: self.count] * self.rest
+        unit, near = self.step / (2 * arb.pi()), square[: self.count] * self.rest
         found = near[0].real + 2 * near[1:].sum().real
         rest = sum((abs(x).upper() for x in square[self.count :]), arb(0))
         whole = sum((2 * abs(x).upper() for x in values), arb(0)) + 2 * (
@@ -199,3 +214,42 @@ class Line:
             for j, (c, y) in enumerate(sizes):
                 error += x * y * inverse(b + c) if i or j else 0
         return found * unit * unit + radius(error.abs_upper())
+
+
+def contour(law: BallLaw, grid: LogGrid, k: int, nats: float) -> WeightContour:
+    """In the middle of the strip that ends where a moment or a kernel does.
+
+    Raises:
+        PrecisionError: if it needs too many nodes.
+    """
+    low, high = law.ends()
+    end = min(1.0, high, -low if k == 2 else -0.5 * (k - 2) * low)
+    a, least = 0.5 * end, nats / (0.45 * end * grid.step)
+    size = next(n for i in range(5, 40) for n in (2**i, 3 * 2 ** (i - 1)) if n >= least)
+    last = max(6.0, (nats + 10.0) / np.pi)
+    count = int(np.ceil(last * size * grid.step / (2 * np.pi))) + 1
+    if max(size, count) > _LARGEST or last > 2 * np.pi / grid.step - 2:
+        raise PrecisionError("the weights' law is too wide for the logarithms of their sums to be enclosed")
+    step, pi = 2 * arb.pi() / (size * arb(grid.step)), acb(arb.pi())
+    s = balls(acb(-a, j * step) for j in range(count))
+    tilted = law.tilted(-s)
+    return WeightContour(
+        law,
+        grid,
+        k,
+        a,
+        (0.05 * end, 0.95 * end),
+        size,
+        step,
+        s,
+        gamma=balls((-x).gamma() for x in s),
+        kernel=balls(-pi / (x * (pi * x).sin()) for x in s),
+        psi=balls((-x).digamma() for x in s),
+        tilted=tilted,
+        moment=balls(x.exp() for x in tilted.log_moment()),
+    )
+
+
+def _log_low(values: Balls) -> Floats:
+    """Logarithms of the least absolute values in some balls, rounded down."""
+    return np.array([float(abs(x).log().lower()) for x in values])
