@@ -13,7 +13,7 @@ from toyiwae.oracle.laws.bounded import Bounded
 from toyiwae.oracle.laws.discrete import DiscreteLaw
 from toyiwae.oracle.series.cumulants import Factor, Means, lowest_order, taylor
 from toyiwae.oracle.series.delta_method import statistic
-from toyiwae.oracle.series.weight_moments import FloatMoments, Tag
+from toyiwae.oracle.series.weight_moments import Tag, WeightMoments
 
 SHAPE = Fraction(3, 7)  # of gamma weights of mean 1: K of them add up to a gamma variable of shape 3K/7
 EPSILON = sp.Symbol("epsilon", positive=True)
@@ -114,7 +114,7 @@ class TwoStates:
         """Coefficients of the mean and of the variance, with the orders that they start from."""
         form, factors = statistic(form, True, last)
         law = DiscreteLaw(np.log(self.prob), form.exponent * self.log_w)
-        moments = FloatMoments(law)
+        moments = WeightMoments(law)
         score = law.table(self.score)
         for r, factor in form.score.items():
             moments.tags[r] = Tag(r, law.table(factor * self.score))

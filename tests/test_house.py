@@ -34,7 +34,7 @@ ORACLE_FLOOR = {room: floor for floor, rooms in ORACLE.items() for room in rooms
 MOST_FLOORS = 8  # that a reader climbs through inside one room, at most
 TORCH = {"montecarlo", "surrogate", "networks", "cli"}  # these may import it; cli to say it is missing
 TORCH_FILES = {"toyiwae.conformance.calling.torch_surrogate"}
-LATE = {"scipy", "sympy", "mpmath", "rich", "importlib"}  # always there, but slow to import
+LATE = {"scipy", "sympy", "rich", "importlib"}  # always there, but slow to import
 TOP_LEVEL = set(
     """
     toyiwae analysis tests docs .ci pyproject.toml constraints.txt Makefile README.md CHANGELOG.md

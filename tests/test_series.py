@@ -3,9 +3,9 @@
 import re
 from dataclasses import replace
 
-import mpmath
 import numpy as np
 import pytest
+from flint import arb, ctx
 
 from tests.members import MEMBERS
 from tests.problems import random_problem, symmetric
@@ -14,12 +14,12 @@ from toyiwae.errors import InputError, MissingMomentError
 from toyiwae.forms import Form
 from toyiwae.oracle.closed_form.gaussian import condition
 from toyiwae.oracle.closed_form.renyi import ClosedForms, averaged
+from toyiwae.oracle.enclosure import enclose
 from toyiwae.oracle.series import expansions
 from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
 from toyiwae.problems.ready import paper_problem
 from toyiwae.truth.averages import bounds, gradients
-from toyiwae.truth.digits import Multiprecision
 from toyiwae.truth.request import reference
 
 IWAE = Form({1: 1.0}, {1: 1.0}, {1: -1.0})
@@ -67,16 +67,12 @@ def test_first_terms_by_hand():
 
 def local_slopes(problem, particles, last, digits):
     """Slopes on a log-log plot of what the partial sums leave of L_K, between K and 2K."""
-    expansion, context = expansions.bound(Whitened(problem), last, digits=digits), mpmath.MPContext()
-    context.dps = 2 * digits + 60
-    found = Multiprecision(problem, digits).bounds([particles, 2 * particles], 1.0, with_ess=False).gap[0]
-    gap = [context.ldexp(*map(int, x.mid().man_exp())) for x in found]
-    slopes = []
-    for n in range(1, last + 1):
-        left = [
-            -g - expansion.at(mpmath.mpf(k), n) for g, k in zip(gap, (particles, 2 * particles), strict=True)
-        ]
-        slopes.append(float(mpmath.log(abs(left[1] / left[0]), 2)))
+    expansion, counts = expansions.bound(Whitened(problem), last, digits=digits), (particles, 2 * particles)
+    gap, slopes = enclose.bounds(problem, counts, digits=digits, with_ess=False).gap[0], []
+    with ctx.workprec(7 * digits):
+        for n in range(1, last + 1):
+            left = [-g - expansion.at(k, n) for g, k in zip(gap, counts, strict=True)]
+            slopes.append(float(abs(left[1] / left[0]).log() / arb(2).log()))
     return slopes
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ class Coordinate:
     form: Form
     parameter: Parameter
     index: Index
-    key: Hashable = None
+    key: Any = None
 
     def moved_by(self, row: Row) -> bool:
         """Whether an observation moves it."""

@@ -8,11 +8,11 @@ enters as a radius: with `ρ = min_i Re(1 + sβ_i) - |s|e` and `δ = |s|e/ρ < 1
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from flint import acb, arb, arb_mat
+from flint import acb, arb, arb_mat, ctx
 
 from toyiwae.errors import InputError
 from toyiwae.oracle.enclosure.matrices import Balls, balls, radius
@@ -56,6 +56,7 @@ class BallLaw:
     beta: Balls
     h: Balls
     remainder: arb
+    _known: dict[tuple[float, int], Tilted] = field(default_factory=dict)
 
     def ends(self) -> tuple[float, float]:
         """E[w^s] exists between these powers."""
@@ -66,9 +67,16 @@ class BallLaw:
         """The laws of the noise under densities ∝ w^s at some s, all of one real part or all real."""
         return Tilted(self, balls(acb(x) for x in s))
 
+    def _at(self, s: float) -> Tilted:
+        """The noise under the density ∝ w^s at one real s, remembered at each precision."""
+        key = (s, ctx.prec)
+        if key not in self._known:
+            self._known[key] = self.tilted([s])
+        return self._known[key]
+
     def mean(self, s: float, *factors: Quadratic) -> arb:
         """E_s[Π g] at one real s."""
-        return self.tilted([s]).mean(*factors)[0].real
+        return self._at(s).mean(*factors)[0].real
 
     def power(self, exponent: float) -> BallLaw:
         """The law of w^e, normalised to mean 1 again.
@@ -84,14 +92,26 @@ class BallLaw:
 
     def log_moment(self, s: float) -> arb:
         """Log E[w^s], 0 at s = 0 and 1."""
-        return self.tilted([s]).log_moment()[0].real if s not in (0.0, 1.0) else arb(0)
+        return self._at(s).log_moment()[0].real if s not in (0.0, 1.0) else arb(0)
+
+    @property
+    def max_power(self) -> float:
+        """E[w^s] exists below this power."""
+        return self.ends()[1]
+
+    def moment_less_one(self, power: float) -> arb:
+        """E[w^power] - 1."""
+        return self.log_moment(power).expm1()
+
+    def moment(self, power: float, factors: tuple[Quadratic, ...]) -> arb:
+        """E[w^power Π g]."""
+        return self.log_moment(power).exp() * self.mean(power, *factors)
 
     def first_gap(self) -> arb:
         """-E log w, the gap at K = 1: Σ h²/(2(1+β)) - (log(1+β) - β)/2."""
-        unit = self.tilted([1.0])
         total = sum((b - (1 + b).log() for b in self.beta), arb(0)) / 2
         total += sum((h * h / (2 * (1 + b)) for b, h in zip(self.beta, self.h, strict=True)), arb(0))
-        return total + radius(unit.log_error)
+        return total + radius(self._at(1.0).log_error)
 
 
 class Tilted:

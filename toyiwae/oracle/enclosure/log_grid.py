@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 from flint import acb, arb, ctx
 
-from toyiwae.oracle.enclosure.contours import UP, Floats, Request, log_gamma, log_up
+from toyiwae.oracle.enclosure.contours import UP, Request, log_gamma, log_up
 from toyiwae.oracle.enclosure.laws import BallLaw
 from toyiwae.oracle.enclosure.matrices import Balls, balls, exact, radius
 from toyiwae.oracle.enclosure.sums import BallSums
@@ -76,7 +76,7 @@ class LogGrid:
         return self.sums.plan.spacing
 
     @property
-    def log_t(self) -> Floats:
+    def log_t(self) -> np.ndarray:
         """The grid, in double precision exactly."""
         return self.sums.log_t
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from flint import arb, ctx
@@ -18,11 +19,11 @@ BELOW = (
 # for a variance, which is of the order of a square: that of DReG near the posterior falls like K⁻³
 _ROUNDS = 7
 _TRIAL = 14  # digits of a first round, of numbers that are asked for with at least twice as many
-Found = dict[tuple[Hashable, ...], tuple[arb, arb]]
+Found = dict[tuple[Any, ...], tuple[arb, arb]]
 """Values, and the scales beside which they may count as 0; the names of variances have a part "var"."""
 
 
-def add(found: Found, name: tuple[Hashable, ...], value: arb, scale: arb) -> None:
+def add(found: Found, name: tuple[Any, ...], value: arb, scale: arb) -> None:
     """Add an observation's part to a number and to its scale."""
     old = found.get(name, (arb(0), arb(0)))
     found[name] = old[0] + value, old[1] + scale
@@ -30,7 +31,7 @@ def add(found: Found, name: tuple[Hashable, ...], value: arb, scale: arb) -> Non
 
 def converged(
     evaluate: Callable[[float], Found], digits: int, particles: Sequence[int] = (1,)
-) -> dict[tuple[Hashable, ...], arb]:
+) -> dict[tuple[Any, ...], arb]:
     """Balls of which `digits` digits are proven, by raising the precision.
 
     Args:
@@ -83,7 +84,7 @@ def _digits(value: arb, scale: arb, floor: float) -> float:
 
 def centred(values: Balls) -> tuple[Balls, np.ndarray]:
     """Balls, those that hold 0 around it, and float64 bounds on their radii."""
-    found = [arb(0, x.abs_upper()) if x.contains(0) else x for x in values.ravel()]
+    found = [arb(0, x.abs_upper()) if x.is_finite() and x.contains(0) else x for x in values.ravel()]
     error = [float(x.rad()) * (1 + 2 * EPS) for x in found]
     return balls(found).reshape(values.shape), np.array(error).reshape(values.shape)
 

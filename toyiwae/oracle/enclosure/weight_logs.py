@@ -67,7 +67,7 @@ class WeightContour:
         return len(self.s)
 
     @cached_property
-    def y(self) -> Floats:
+    def y(self) -> np.ndarray:
         """The nodes' imaginary parts in double precision."""
         return np.arange(self.count) * (2 * np.pi / (self.size * self.grid.step))
 

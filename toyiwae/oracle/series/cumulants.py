@@ -11,7 +11,7 @@ cumulants of n means are K^{1-n} times those of one particle, so with ε = 1/K a
 
 and the same identities at K = 1 give the cumulants of one particle from its moments. `E[x^p]` starts at order ⌈p/2⌉,
 so that an expansion in powers of x (the delta method) becomes one in ε. Nothing here knows what its numbers are:
-floats with error bounds, mpmath numbers and SymPy expressions all pass through the same recursions.
+floats with error bounds, balls and SymPy expressions all pass through the same recursions.
 """
 
 from __future__ import annotations

@@ -11,14 +11,15 @@ exponent e everything is that of the weights w^e, and logarithms have a factor 1
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 from toyiwae.errors import InputError, MissingMomentError, PrecisionError
 from toyiwae.forms import Form
-from toyiwae.oracle.series.cumulants import LOG, Factor
+from toyiwae.oracle.series.cumulants import LOG, Factor, Means
+from toyiwae.oracle.series.weight_moments import Tag, WeightMoments
 
 Factors = dict[Hashable, list[Factor]]
 
@@ -64,6 +65,56 @@ def statistic(form: Form, proposal: bool, order: int) -> tuple[Form, Factors]:
     if both:
         factors["scaled"] = [Factor(both, -1, 0)]
     return form, factors
+
+
+@dataclass(frozen=True, eq=False)
+class GradientSeries:
+    """A gradient as a statistic of means, in numbers of any kind.
+
+    Attributes:
+        factors: as of `statistic`. moments: of one particle. means: of K.
+        limit: what the mean of one normalised weight's polynomials adds to the gradient's at order 0.
+    """
+
+    factors: Factors
+    moments: WeightMoments
+    means: Means
+    limit: Any
+
+    @classmethod
+    def of(
+        cls,
+        moments: WeightMoments,
+        factors: Factors,
+        parts: Mapping[int, Any],
+        limit: Any,
+        score: Any = None,
+        log_evidence: Any = None,
+    ) -> GradientSeries:
+        """From polynomials by power of the normalised weight, those of the powers 0 and 1 centred.
+
+        Args:
+            moments: of one particle; gets the variables.
+            factors: as of `statistic`.
+            parts: the polynomials.
+            limit: what centring took out.
+            score: ∇φ log q, of mean 0, if the form has log terms.
+            log_evidence: log p(x).
+        """
+        moments.tags |= {r: Tag(r, g, centred=r < 2) for r, g in parts.items()}
+        if score is not None:
+            moments.tags |= {
+                "score": Tag(0, score, centred=True),
+                "scaled": Tag(0, score, log_evidence, centred=True),
+            }
+        return cls(factors, moments, Means(moments.central, moments.joint), limit)
+
+    def coefficient(self, parameter: str, kind: str, order: int) -> Any:
+        """That of K^-order in the "mean" or the "var" of a parameter's gradient, or the int 0."""
+        what = f"the {'mean' if kind == 'mean' else 'variance'} of the gradient of {parameter}"
+        compute = self.means.mean if kind == "mean" else self.means.variance
+        found = named(what, order, lambda: compute(self.factors, order))
+        return found + self.limit if kind == "mean" and order == 0 else found
 
 
 def named(what: str, order: int, compute: Callable[[], Any]) -> Any:

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from flint import arb, ctx
 
 from toyiwae.errors import InputError, MissingMomentError, PrecisionError
 from toyiwae.forms import Form
 from toyiwae.oracle.laws.bounded import EPS, Bounded, stack, where
-from toyiwae.oracle.series import multiprecision
+from toyiwae.oracle.series import enclosed
 from toyiwae.oracle.series.cumulants import Means, lowest_order
-from toyiwae.oracle.series.delta_method import checked, named, statistic
-from toyiwae.oracle.series.weight_moments import FloatMoments, Tag
+from toyiwae.oracle.series.delta_method import GradientSeries, checked, named, statistic
+from toyiwae.oracle.series.weight_moments import WeightMoments
 from toyiwae.oracle.whitened.evidence import log_evidence
 from toyiwae.oracle.whitened.gradient_polynomials import GradientComponents, Gradients, row_batches
 from toyiwae.oracle.whitened.whitening import Whitened
@@ -39,8 +40,8 @@ class Expansion:
 
     Attributes:
         first: the lowest order.
-        value: coefficients `[orders, ...]`; multiprecision numbers where digits were asked for.
-        error: bounds on their absolute errors.
+        value: coefficients `[orders, ...]`; where digits were asked for, balls that contain them.
+        error: bounds on their absolute errors; of balls, their radii.
     """
 
     first: int
@@ -63,12 +64,18 @@ class Expansion:
         at = order - self.first
         return Bounded(np.asarray(self.value[at]), np.asarray(self.error[at]))
 
+    def leading(self, orders: np.ndarray) -> np.ndarray:
+        """The coefficient of each entry's own order."""
+        return np.take_along_axis(self.value, (orders - self.first)[None], axis=0)[0]
+
     def at(self, particles: Any, order: int | None = None) -> Any:
-        """The sum of the terms up to an order (all of them by default) at K = `particles`."""
+        """The sum of the terms up to an order (all of them by default) at K = `particles`; a ball if they are balls."""
         stop = len(self.value) if order is None else max(order - self.first + 1, 0)
-        total = 0 * self.value[0]
-        for n in reversed(range(stop)):  # from the smallest term on
-            total = total + self.value[n] / particles ** float(self.first + n)
+        total, bits = 0 * self.value[0], [x.bits() for x in np.ravel(self.value) if isinstance(x, arb)]
+        with ctx.workprec(max(bits, default=0) + 64):
+            k = arb(particles) if bits else particles
+            for n in reversed(range(self.first, self.first + stop)):  # from the smallest term on
+                total = total + self.value[n - self.first] / k ** (n if bits else float(n))
         return total
 
 
@@ -110,8 +117,8 @@ def bound(
         problem: the problem, whitened or not.
         order: the last n.
         exponent: e, 1 for IWAE and 1 - α for VR-IWAE; not 0.
-        digits: significant decimal digits, computed with mpmath; None for float64 (and mpmath where its round-off
-            would exceed 1e-8).
+        digits: significant decimal digits, each proven, in ball arithmetic; None for float64 (and balls where its
+            round-off would exceed 1e-8).
 
     Raises:
         MissingMomentError: if a moment does not exist; it names the moment, the term and the condition.
@@ -126,10 +133,10 @@ def bound(
                 return found
         except PrecisionError:
             pass
-        value, _ = multiprecision.bound(whitened.problem, order, exponent, 17)
+        value, _ = enclosed.bound(whitened.problem, order, exponent, 17)
         value = value.astype(float)
         return Expansion(0, value, EPS * np.abs(value))
-    return Expansion(0, *multiprecision.bound(whitened.problem, order, exponent, digits))
+    return Expansion(0, *enclosed.bound(whitened.problem, order, exponent, digits))
 
 
 def gradient_mean(
@@ -155,24 +162,35 @@ def gradient_var(
     return _gradient(_whitened(problem), form, parameter, "var", order, digits)
 
 
-def snr_constant(problem: Problem | Whitened, form: Form, parameter: str) -> SnrLimit:
+def snr_constant(
+    problem: Problem | Whitened, form: Form, parameter: str, *, digits: int | None = None
+) -> SnrLimit:
     """The law `SNR → constant · √M · K^exponent` of any form, by the leading terms of its mean and variance.
 
     Formula: snr-constant. For the reparameterised IWAE gradient `√K · SNR(φ) → √M |∂φ Var w| / (2Z √E[(∂φ w)²])` and
     `SNR(θ)/√K → √M |∂θ log Z| / √E[(w/Z)² (∂θ log p - ∂θ log Z)²]`; DReG's φ-SNR grows as √(MK), where the fourth
-    moment exists.
+    moment exists. With `digits` the constants are balls; which terms lead is what double precision tells.
 
     Raises:
         MissingMomentError: if a moment that a leading term needs does not exist.
         PrecisionError, InputError: as `gradient_mean`.
     """
-    series = _Series(_whitened(problem), form, parameter, 8)
+    whitened = _whitened(problem)
+    series = _Series(whitened, form, parameter, 8)
     var_order, var = series.leading("var", 2 * series.lowest + 1, series.parameter.free)
     mean_order, mean = series.leading("mean", series.lowest, var.value > 0.0)
-    constant = abs(mean) / var.sqrt()
+    if digits is None:
+        ratio = abs(mean) / var.sqrt()
+        constant, error = ratio.value, ratio.error
+    else:
+        top, bottom = (
+            _gradient(whitened, form, parameter, kind, int(orders.max()), digits).leading(orders)
+            for kind, orders in (("mean", mean_order), ("var", var_order))
+        )
+        constant, error = enclosed.ratio(top, bottom, var.value > 0.0, digits)
     exponent = np.where(var.value > 0.0, 0.5 * var_order - mean_order, np.nan)
     pooled = ("model" if series.parameter.part == "model" else "path") in form.pooled
-    return SnrLimit(constant.value, exponent, constant.error, pooled, series.max_power)
+    return SnrLimit(constant, exponent, error, pooled, series.max_power)
 
 
 def _whitened(problem: Problem | Whitened) -> Whitened:
@@ -181,7 +199,7 @@ def _whitened(problem: Problem | Whitened) -> Whitened:
 
 def _float_bound(whitened: Whitened, order: int, exponent: float) -> Expansion:
     law, one = whitened.law(exponent), whitened.law()
-    means, nothing = Means(FloatMoments(law, exponent).central), Bounded.zeros((len(law), 1))
+    means, nothing = Means(WeightMoments(law, exponent).central), Bounded.zeros((len(law), 1))
     terms = [
         Bounded(one.log_moment(exponent), one.log_moment_error(exponent)) if exponent != 1.0 else nothing
     ]
@@ -195,7 +213,7 @@ def _gradient(
 ) -> Expansion:
     if digits is not None:
         checked(form, whitened.problem.parameters.record(parameter).part == "proposal")
-        return Expansion(*multiprecision.gradient(whitened.problem, form, parameter, kind, order, digits))
+        return Expansion(*enclosed.gradient(whitened.problem, form, parameter, kind, order, digits))
     return _Series(whitened, form, parameter, order).expansion(kind, order)
 
 
@@ -207,19 +225,18 @@ class _Series:
         checked(form, self.parameter.part == "proposal")
         self.shape = self.parameter.shape
         law, width = whitened.law(form.exponent), self.parameter.size
-        self._parts: list[tuple[slice | np.ndarray, _Batch]] = []
+        self._parts: list[tuple[slice | np.ndarray, int, GradientSeries]] = []
         evidence = log_evidence(whitened)
         for rows in row_batches(law, min(width, 2 * law.beta.size**2)):
             gradients = whitened.gradients(law, rows, form.exponent)
-            self._parts.append(
-                (rows, _Batch(gradients, form, self.parameter, evidence[rows][:, None], order))
-            )
-        self.lowest = min(part.lowest for _, part in self._parts)
+            batch = _batch(gradients, form, self.parameter, evidence[rows][:, None], order)
+            self._parts.append((rows, *batch))
+        self.lowest = min(lowest_order(series.factors) for _, _, series in self._parts)
 
     @property
     def max_power(self) -> float:
         """The highest moment of the weight used so far."""
-        return max((part.moments.max_power for _, part in self._parts), key=abs)
+        return max((series.moments.max_power for _, _, series in self._parts), key=abs)
 
     def expansion(self, kind: str, order: int) -> Expansion:
         """The terms up to an order."""
@@ -250,48 +267,32 @@ class _Series:
 
     def coefficient(self, kind: str, order: int) -> Bounded:
         """The coefficient of K^-order in the mean or the variance."""
-        what = f"the {'mean' if kind == 'mean' else 'variance'} of the gradient of {self.parameter.name}"
         power, total = 1 if kind == "mean" else 2, Bounded.zeros(self.shape)
-        for rows, part in self._parts:
+        for rows, width, series in self._parts:
             x = self._whitened.x[rows] ** power
-            term = named(what, order, lambda part=part: getattr(part, kind)(order))
-            term = term + Bounded.zeros((len(x), part.width))
+            term = series.coefficient(self.parameter.name, kind, order) + Bounded.zeros((len(x), width))
             value = self.parameter.summed(term.value, x, rows)
             total = total + Bounded(value, self.parameter.summed(term.error, np.abs(x), rows))
         return total / float(len(self._whitened.x) ** power)
 
 
-class _Batch:
-    """A batch of observations: one form's gradient as a statistic of means, and the moments that it needs."""
-
-    def __init__(
-        self, gradients: Gradients, form: Form, parameter: Parameter, log_evidence: Bounded, order: int
-    ):
-        law, proposal = gradients.law, parameter.part == "proposal"
-        self.moments = moments = FloatMoments(law, form.exponent)
-        form, self._statistic = statistic(form, proposal, order)
-        score = gradients.score[parameter.moves if proposal else "mean"]
-        self._limit: Bounded | int = 0
-        self.width = (score if proposal else gradients.model[parameter.name]).base.shape[-1]
-        for r, g in GradientComponents(gradients).of(form, parameter).items():
-            if r < 2:  # Σ w̃ = 1: a constant in g moves the mean alone
-                mean = moments.raw(r, (g,))
-                limit = g.base if r == 1 else mean.value
-                self._limit = Bounded(limit, np.where(limit == 0.0, 0.0, mean.error)) + self._limit
-                g = g.less(limit)
-            moments.tags[r] = Tag(r, g, centred=r < 2)
-        if "score" in self._statistic or "scaled" in self._statistic:
-            score = score.less(law.moment(0, (score,)).value)
-            moments.tags["score"] = Tag(0, score, centred=True)
-            moments.tags["scaled"] = Tag(0, score, log_evidence, centred=True)
-        self._means = Means(moments.central, moments.joint)
-        self.lowest = lowest_order(self._statistic)
-
-    def mean(self, order: int) -> Any:
-        """The coefficient of K^-order in the mean: [N, F], or the int 0."""
-        found = self._means.mean(self._statistic, order)
-        return found + self._limit if order == 0 else found
-
-    def var(self, order: int) -> Any:
-        """The coefficient of K^-order in the variance."""
-        return self._means.variance(self._statistic, order)
+def _batch(
+    gradients: Gradients, form: Form, parameter: Parameter, log_evidence: Bounded, order: int
+) -> tuple[int, GradientSeries]:
+    """The number of base coordinates F, and the series [N, F], of a batch of observations."""
+    law, proposal = gradients.law, parameter.part == "proposal"
+    moments = WeightMoments(law, form.exponent)
+    form, factors = statistic(form, proposal, order)
+    score = gradients.score[parameter.moves if proposal else "mean"]
+    limit, parts = Bounded.zeros((1, 1)), {}
+    for r, g in GradientComponents(gradients).of(form, parameter).items():
+        if r < 2:
+            mean = moments.raw(r, (g,))
+            taken = g.base if r == 1 else mean.value
+            limit = Bounded(taken, np.where(taken == 0.0, 0.0, mean.error)) + limit
+            g = g.less(taken)
+        parts[r] = g
+    logs = "score" in factors or "scaled" in factors
+    centred = score.less(law.moment(0, (score,)).value) if logs else None
+    width = (score if proposal else gradients.model[parameter.name]).base.shape[-1]
+    return width, GradientSeries.of(moments, factors, parts, limit, centred, log_evidence)
