@@ -5,10 +5,10 @@
 draws problems by seed, computes bounds, sample sizes and gradient moments in double precision, and encloses the same
 to 30 digits on an independent path (`toyiwae.oracle.enclosure`), and compares each error with the stated one; on every
 tenth problem also what `tests.certify_joint` has. Every line of the output can be reproduced from its seed. What is
-done stands in results/certification.jsonl, so that a second call goes on where the first one ended; the table by
-quantity is written to docs/certification.txt. The exit status is 1 if a single value is worse than it says, or if more
-than one problem in a hundred is refused. Values that float64 does not know to 1e-8 are counted, not failed: `exact`
-recomputes or masks them.
+done stands in results/certification.jsonl, a line for each part of a problem, so that a second call goes on where the
+first one ended, and makes up for a part that is new; the table by quantity is written to docs/certification.txt. The
+exit status is 1 if a single value is worse than it says, or if more than one problem in a hundred is refused. Values
+that float64 does not know to 1e-8 are counted, not failed: `exact` recomputes or masks them.
 """
 
 from __future__ import annotations
@@ -209,6 +209,8 @@ def parts(one: Case, digits: int = DIGITS) -> dict[str, Callable[[], Iterator[Co
             continue  # closed form, without an enclosure; finite states check it
         job = (problem, name, parameter, pair[1:], LOG_DIGITS)
         dearer[f"log {name}"] = partial(certify_joint.logarithms, *job)
+    if problem.dim_z > 1:
+        dearer["optimum"] = partial(certify_joint.optimum, problem, pair[1:], LOG_DIGITS)
     dearer["quadrature"] = partial(certify_joint.quadrature, line, pair, digits)
     dearer["states"] = partial(certify_joint.states, one.seed, (2, 3))
     return found | {key: partial(_named, key, part) for key, part in dearer.items()}
@@ -256,36 +258,35 @@ def main(arguments: Sequence[str]) -> int:
     """Certify, print what failed, and write the table."""
     number, first = (int(a) for a in (*arguments, *("1000", "0")[len(arguments) :]))
     certify_table.KEPT.parent.mkdir(exist_ok=True)
-    done = {line["seed"] for line in certify_table.kept()}
+    done = {(line["seed"], line["part"]) for line in certify_table.kept()}
     for seed in range(first, first + number):
-        if seed in done:
-            continue
-        one, start = case(seed), time.perf_counter()
-        line = certify(one)
-        with certify_table.KEPT.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        count = sum(map(len, line["values"].values()))
-        print(f"{one}: {count} values, {time.perf_counter() - start:.1f} s", flush=True)
+        one, start, count = case(seed), time.perf_counter(), 0
+        missing = {name: part for name, part in parts(one).items() if (seed, name) not in done}
+        for name, part in missing.items():
+            line = certify(one, name, part)
+            with certify_table.KEPT.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            count += sum(map(len, line["values"].values()))
+        if missing:
+            print(f"{one}: {count} values, {time.perf_counter() - start:.1f} s", flush=True)
     text, beyond, refused = certify_table.table(certify_table.kept())
     certify_table.TABLE.write_text(text, encoding="utf-8")
     print(text)
     return int(beyond > 0 or refused > 0.01)
 
 
-def certify(one: Case) -> dict[str, Any]:
-    """One line of the file: by quantity [value, stated error, true error], and the parts that were refused."""
-    line: dict[str, Any] = {"seed": one.seed, "values": {}, "refused": {}}
-    for name, part in parts(one).items():
-        values = isolated(part)
-        if isinstance(values, str):
-            line["refused"][name] = values
-            print(f"{one}: {name} refused: {values}", flush=True)
-            continue
-        for value in values:
-            quantity = value.name.split()[0] if name in ("bounds", "gradients") else name
-            line["values"].setdefault(quantity, []).append([value.value, value.stated, value.true])
-            if not value.honest or value.relative > 1e-8:
-                print(f"{one}: {'imprecise' if value.honest else 'DISHONEST'} {value}", flush=True)
+def certify(one: Case, name: str, part: Callable[[], Iterator[Comparison]]) -> dict[str, Any]:
+    """One line of the file: by quantity [value, stated error, true error], and why the part was refused, if it was."""
+    line: dict[str, Any] = {"seed": one.seed, "part": name, "values": {}, "refused": None}
+    values = isolated(part)
+    if isinstance(values, str):
+        print(f"{one}: {name} refused: {values}", flush=True)
+        return line | {"refused": values}
+    for value in values:
+        quantity = value.name.split()[0] if name in ("bounds", "gradients") else name
+        line["values"].setdefault(quantity, []).append([value.value, value.stated, value.true])
+        if not value.honest or value.relative > 1e-8:
+            print(f"{one}: {'imprecise' if value.honest else 'DISHONEST'} {value}", flush=True)
     return line
 
 

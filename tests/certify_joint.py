@@ -1,7 +1,7 @@
 """The dearer quantities in double precision against enclosures, for `tests.certify`: a name, a value, what it states.
 
-Covariances and fourth cumulants, observations with covariances of their own, variances with logarithms, densities in
-one dimension by quadrature, and finite states by direct sums on balls.
+Covariances and fourth cumulants, observations with covariances of their own, variances with logarithms, the gradient at
+optimal proposals, densities in one dimension by quadrature, and finite states by direct sums on balls.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from flint import arb, ctx
 
-from tests.test_quadrature_law import as_functions
+from tests.problems import as_functions
 from toyiwae import estimators, exact
 from toyiwae.errors import PrecisionError
 from toyiwae.forms import Form
@@ -28,6 +28,7 @@ from toyiwae.problems.linear_gaussian import Data, Problem, Proposal
 from toyiwae.truth import averages, fourth_moments
 from toyiwae.truth.covariance import covariance
 from toyiwae.truth.linear_gaussian import GaussianSource
+from toyiwae.truth.optimal_proposal import CONVERGED, optimal_proposals
 
 Value = tuple[str, float, float, arb]
 """Name, value, stated error and enclosure."""
@@ -110,6 +111,29 @@ def logarithms(
             found.error[(n, *index)],
             truth[n, 0],
         )
+
+
+def optimum(problem: Problem, particles: Sequence[int], digits: int) -> Iterator[Value]:
+    """The best diagonal proposal: its gap, and 1 + the slope of log(gap) in each coordinate, which is to be 1.
+
+    Coordinates are in standard deviations of the best proposal at K = 1, as in `optimal_proposals`.
+    """
+    try:
+        first, *found = optimal_proposals(problem, [1, *particles])
+    except PrecisionError:
+        return  # no optimum was found
+    unit = np.sqrt(np.diag(first.problem.proposal.cov))
+    form = Form({}, {1: 1.0}, {1: -1.0})
+    for k, one in zip(particles, found, strict=True):
+        gap = enclose.bounds(one.problem, [k], digits=digits, with_ess=False).gap[0, 0]
+        yield f"gap K={k}", one.gap, CONVERGED * one.gap, gap
+        diagonal = [(i, i) for i in range(problem.dim_z)]
+        jobs = {"mean": (form, "proposal_mean", None), "chol": (form, "proposal_chol", diagonal)}
+        slopes = enclose.gradients(one.problem, jobs, [k], digits=digits)
+        std = np.sqrt(np.diag(one.problem.proposal.cov))
+        for name, size in (("mean", unit), ("chol", std)):
+            for i, slope in enumerate(slopes[name].mean[0]):
+                yield f"slope {name}[{i}] K={k}", 1.0, CONVERGED, 1 - arb(float(size[i])) * slope / gap
 
 
 def quadrature(problem: Problem, particles: Sequence[int], digits: int) -> Iterator[Value]:

@@ -17,7 +17,7 @@ _HEAD = ("quantity", "problems", "values", "beyond", "refused", "above 1e-8", "l
 
 
 def kept() -> Iterator[dict[str, Any]]:
-    """The lines that are there, one for each seed."""
+    """The lines that are there, one for each part of a seed's problem."""
     if KEPT.exists():
         with KEPT.open(encoding="utf-8") as file:
             yield from map(json.loads, file)
@@ -26,6 +26,7 @@ def kept() -> Iterator[dict[str, Any]]:
 def table(lines: Iterator[dict[str, Any]] | Sequence[dict[str, Any]]) -> tuple[str, int, float]:
     """The text, the number of values beyond their stated error, and the share of problems refused."""
     lines = list(lines)
+    seeds = len({line["seed"] for line in lines})
     values: dict[str, list] = {}
     problems: dict[str, int] = {}
     refused: dict[str, int] = {}
@@ -33,8 +34,8 @@ def table(lines: Iterator[dict[str, Any]] | Sequence[dict[str, Any]]) -> tuple[s
         for name, some in line["values"].items():
             values.setdefault(name, []).extend(some)
             problems[name] = problems.get(name, 0) + 1
-        for name in line["refused"]:
-            refused[name] = refused.get(name, 0) + 1
+        if line["refused"]:
+            refused[line["part"]] = refused.get(line["part"], 0) + 1
     rows: list[tuple[str, ...]] = [_HEAD]
     beyond = 0
     for name in [*values, *(name for name in refused if name not in values)]:
@@ -47,12 +48,12 @@ def table(lines: Iterator[dict[str, Any]] | Sequence[dict[str, Any]]) -> tuple[s
         beyond += worse
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     text = [
-        f"Certification of {len(lines)} random problems, {datetime.now(UTC):%Y-%m-%d}, by `make certify`.",
+        f"Certification of {seeds} random problems, {datetime.now(UTC):%Y-%m-%d}, by `make certify`.",
         "Stated over true error by quantity; a value is beyond if its true error exceeds the stated one. Refused:",
         "parts of a problem for which the enclosure or double precision raised an error, or over two minutes passed.",
         "",
     ]
     for row in rows:
         text.append("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip())
-    share = sum(bool(line["refused"]) for line in lines) / max(len(lines), 1)
+    share = len({line["seed"] for line in lines if line["refused"]}) / max(seeds, 1)
     return "\n".join(text) + "\n", beyond, share

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from toyiwae.problems.density import QuadratureProblem
 from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
 
 
@@ -52,3 +53,31 @@ def random_problem(
         mean = gain @ np.mean(np.atleast_2d(x), axis=0) + intercept
         proposal = Proposal(cov=proposal_cov, mean=mean)
     return Problem(model, proposal, Data(x))
+
+
+def log_normal(x: np.ndarray, cov: np.ndarray) -> np.ndarray:
+    """Log N(x; 0, cov) of rows."""
+    solved = np.linalg.solve(cov, x.T).T
+    return -0.5 * (x * solved).sum(axis=1) - 0.5 * np.linalg.slogdet(2 * np.pi * cov)[1]
+
+
+def as_functions(problem: Problem) -> QuadratureProblem:
+    """A linear-Gaussian problem of one row as a density and its gradients."""
+    model, x = problem.model, problem.data.x
+
+    def misfit(z):
+        return x - model.offset - z @ model.loading.T
+
+    def log_joint(z):
+        return log_normal(z - model.prior_mean, model.prior_cov) + log_normal(misfit(z), model.noise_cov)
+
+    def prior_mean(z):
+        return np.linalg.solve(model.prior_cov, (z - model.prior_mean).T).T
+
+    def offset(z):
+        return np.linalg.solve(model.noise_cov, misfit(z).T).T
+
+    gradients = {"prior_mean": prior_mean, "offset": offset}
+    return QuadratureProblem(
+        log_joint, problem.proposal.mean, problem.proposal.cov, model_gradients=gradients
+    )

@@ -27,10 +27,44 @@ def test_the_dearer_quantities_of_one_problem_are_honest() -> None:
     assert not [value for value in found if not value.honest]
 
 
+@pytest.mark.slow
+def test_the_slopes_at_optimal_proposals_vanish() -> None:
+    """Seed 30 is among the quickest, and of all seen the one whose slopes come nearest to what is stated."""
+    found = list(certify.parts(certify.case(30))["optimum"]())
+    assert len(found) == 10  # a gap and four slopes at two K
+    assert not [value for value in found if not value.honest]
+
+
+def test_a_second_call_makes_up_for_the_parts_that_are_missing(tmp_path, monkeypatch, capsys) -> None:
+    for name in ("KEPT", "TABLE"):
+        monkeypatch.setattr(certify_table, name, tmp_path / name)
+    made = []
+
+    def part(name):
+        return lambda: made.append(name) or iter([certify.Comparison(f"{name} K=2", 1.0, 1e-9, 1e-12)])
+
+    known = {"bounds": part("gap")}
+    monkeypatch.setattr(certify, "parts", lambda one: known)
+    monkeypatch.setattr(certify, "isolated", lambda part: list(part()))
+    assert certify.main(["2", "5"]) == 0
+    known["optimum"] = part("optimum")
+    assert certify.main(["2", "5"]) == 0
+    assert made == ["gap", "gap", "optimum", "optimum"]
+    assert [(line["seed"], line["part"]) for line in certify_table.kept()] == [
+        (5, "bounds"),
+        (6, "bounds"),
+        (5, "optimum"),
+        (6, "optimum"),
+    ]
+    assert "Certification of 2 random problems" in capsys.readouterr().out
+
+
 def test_the_table_counts_what_is_beyond_and_refused() -> None:
+    values = {"gap": [[1.0, 1e-10, 1e-12], [1.0, 1e-12, 1e-7]]}
     lines = [
-        {"seed": 0, "values": {"gap": [[1.0, 1e-10, 1e-12], [1.0, 1e-12, 1e-7]]}, "refused": {}},
-        {"seed": 1, "values": {}, "refused": {"bounds": "too long"}},
+        {"seed": 0, "part": "bounds", "values": values, "refused": None},
+        {"seed": 1, "part": "bounds", "values": {}, "refused": "too long"},
+        {"seed": 1, "part": "own total", "values": {}, "refused": "too long"},
     ]
     text, beyond, share = certify_table.table(lines)
     row = next(line.split() for line in text.splitlines() if line.startswith("gap"))

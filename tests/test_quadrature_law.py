@@ -8,39 +8,11 @@ import numpy as np
 import pytest
 
 import toyiwae
-from tests.problems import random_problem
+from tests.problems import as_functions, log_normal, random_problem
 from toyiwae import InputError, estimators
 from toyiwae.problems.density import QuadratureProblem
 
 MEANS, SCALES, SHARES = np.array([-1.1, 0.9]), np.array([0.55, 0.8]), np.array([0.35, 0.65])
-
-
-def log_normal(x: np.ndarray, cov: np.ndarray) -> np.ndarray:
-    """Log N(x; 0, cov) of rows."""
-    solved = np.linalg.solve(cov, x.T).T
-    return -0.5 * (x * solved).sum(axis=1) - 0.5 * np.linalg.slogdet(2 * np.pi * cov)[1]
-
-
-def as_functions(problem: toyiwae.Problem) -> QuadratureProblem:
-    """A linear-Gaussian problem of one row as a density and its gradients."""
-    model, x = problem.model, problem.data.x
-
-    def misfit(z):
-        return x - model.offset - z @ model.loading.T
-
-    def log_joint(z):
-        return log_normal(z - model.prior_mean, model.prior_cov) + log_normal(misfit(z), model.noise_cov)
-
-    def prior_mean(z):
-        return np.linalg.solve(model.prior_cov, (z - model.prior_mean).T).T
-
-    def offset(z):
-        return np.linalg.solve(model.noise_cov, misfit(z).T).T
-
-    gradients = {"prior_mean": prior_mean, "offset": offset}
-    return QuadratureProblem(
-        log_joint, problem.proposal.mean, problem.proposal.cov, model_gradients=gradients
-    )
 
 
 @pytest.mark.parametrize("dim_z", [1, pytest.param(2, marks=pytest.mark.slow)])

@@ -26,7 +26,9 @@ from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.problems.linear_gaussian import Problem, Proposal
 from toyiwae.problems.parameter import Parameter
 
-_CONVERGED = 1e-6  # slope of log(gap) in whitened coordinates below which an optimum counts as one
+CONVERGED = 1e-6
+"""Slope of log(gap), in coordinates in units of standard deviations, below which an optimum counts as one."""
+
 _TOTAL = Form({}, {1: 1.0}, {1: -1.0})  # w̃ times the whole derivative of log w through the noise
 _ATTEMPTS = 5  # round-off can spoil the curvature that BFGS collects, and a search that begins anew goes on
 
@@ -238,8 +240,8 @@ def _maximised(objective: _Gap, start: np.ndarray, k: float, at: _Coordinates) -
     for _ in range(_ATTEMPTS):
         result = minimize(objective, point, jac=True, method="BFGS", options={"gtol": 1e-8, "maxiter": 500})
         point, slope = result.x, float(np.abs(result.jac).max())
-        if slope <= _CONVERGED:
+        if slope <= CONVERGED:
             break
-    if not slope <= _CONVERGED:
+    if not slope <= CONVERGED:
         raise PrecisionError(f"the optimal proposal at K = {k:g}: a slope of {slope:.1e} is left in log(gap)")
     return point, Optimum(k, at.problem(point), objective.value(float(result.fun)), slope)
