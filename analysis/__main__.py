@@ -1,4 +1,4 @@
-"""The command line of the studies: `python -m analysis list | run NAME | report | audit | bench`."""
+"""The command line of the studies: `python -m analysis list | run NAME | report | audit | mnist | bench`."""
 
 from __future__ import annotations
 
@@ -132,6 +132,41 @@ def audit_(
     for key in run["changed"]:
         console.print(f"✗ {key}: not as recorded in subjects.toml")
     raise typer.Exit(1 if run["changed"] else 0)
+
+
+@app.command("mnist")
+def mnist_(
+    quick: Annotated[
+        bool, typer.Option("--quick/--full", help="A few minutes, or two hours and more.")
+    ] = True,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", metavar="DIR", help="MNIST's files; the user's cache if not given."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of runs, figures and page.")] = Path(
+        "results/mnist"
+    ),
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", min=0.0, help="Of training in this call; 110 if not given.")
+    ] = None,
+    docs: Annotated[
+        Path | None, typer.Option("--docs", help="Where the page goes, with its figures.")
+    ] = None,
+) -> None:
+    """Real MNIST: a linear decoder's exact gaps, five methods of training; goes on where it stopped."""
+    command = importlib.import_module(
+        "analysis.mnist.command"
+    )  # torch takes a second that `list` need not wait for
+    written = command.mnist(
+        quick=quick,
+        data_dir=data_dir,
+        out=out,
+        minutes=command.MINUTES if minutes is None else minutes,
+        docs=docs,
+        note=lambda line: console.print(line, soft_wrap=True),
+    )
+    if written is not None:
+        console.print(f"{written}", soft_wrap=True)
 
 
 @app.command("bench")

@@ -80,37 +80,34 @@ def _jackknife(without: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def encoder_snr(
-    run: Run, member: int, rules: Sequence[str], *, K: int, images: int, replicates: int, seed: int = 0
+    run: Run, member: int, rules: Sequence[Member], *, images: int, replicates: int, seed: int = 0
 ) -> SnrEstimate:
-    """SNR of the encoder's weights `[estimators]`, of the gradient of one batch, at the parameters of one member.
+    """SNR of the encoder's weights `[rules]`, of the gradient of one batch, at the parameters of one member.
 
     Args:
         run: a trained model.
         member: whose parameters.
-        rules: estimators, each with the same parameters and images.
-        K: particles.
+        rules: estimators with their M and K, equal M·K; each has the same parameters and images.
         images: of the batch, the first of the training images, binarised once.
         replicates: draws of the particles, rounded up to whole groups.
-        seed: of the draws; all estimators have the same.
+        seed: of the draws; all rules have the same.
     """
-    own = run.model.at(member)
-    model = replace(
-        own, parameters={name: v.expand(len(rules), *v.shape[1:]) for name, v in own.parameters.items()}
-    )
-    noise = Noise((_SEEDS + seed,) * len(rules), device=run.noise.device, dtype=run.noise.dtype)
-    x = seen(run, run.images.train[:images]).expand(len(rules), -1, -1)
-    stack = [Member(rule, rule, 1, K, seed) for rule in rules]
+    own, count = run.model.at(member), len(rules)
+    repeated = {name: value.expand(count, *value.shape[1:]) for name, value in own.parameters.items()}
+    model = replace(own, parameters=repeated)
+    noise = Noise((_SEEDS + seed,) * count, device=run.noise.device, dtype=run.noise.dtype)
+    x = seen(run, run.images.train[:images]).expand(count, -1, -1)
     names = [name for name in model.parameters if model.part(name) == "proposal"]
-    count, sums, squares = -(-replicates // GROUPS), [], []
+    size, sums, squares = -(-replicates // GROUPS), [], []
     for group in range(GROUPS):
-        total = square = 0.0
-        for r in range(count):
-            found = step(model, stack, x, noise.at(group * count + r)).gradients
+        total = square = torch.zeros(())
+        for r in range(size):
+            found = step(model, rules, x, noise.at(group * size + r)).gradients
             gradient = torch.cat([found[name].flatten(1) for name in names], 1).to(torch.float64)
             total, square = total + gradient, square + gradient.square()
         sums.append(total)
         squares.append(square)
-    return snr_of(torch.stack(sums), torch.stack(squares), count)
+    return snr_of(torch.stack(sums), torch.stack(squares), size)
 
 
 def seen(run: Run, images: np.ndarray) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from cycler import cycler
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from tueplots import axes, figsizes, fontsizes
 
 if TYPE_CHECKING:
@@ -94,3 +95,16 @@ def log_ticks(axes: Axes, low: int, high: int) -> None:
     axes.set_yticks(range(low, high + 1), [f"$10^{{{power}}}$" for power in range(low, high + 1)])
     minor = [power + np.log10(digit) for power in range(low, high) for digit in range(2, 10)]
     axes.set_yticks(minor, minor=True)
+
+
+def count_ticks(axes: Axes, counts: Iterable[int]) -> None:
+    """Labels a logarithmic horizontal axis at these counts and nowhere else."""
+    values = sorted(set(counts))
+    axes.set_xticks(values, [f"{value:g}" for value in values])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def round_counts(largest: float) -> list[int]:
+    """1, 3, 10, 30, … up to `largest`, for `count_ticks`."""
+    every = [lead * 10**power for power in range(10) for lead in (1, 3)]
+    return [count for count in every if count <= largest]

@@ -29,6 +29,20 @@ def test_what_is_resumed_is_the_uninterrupted_run(whole, broken_off):
     assert crashes.content(broken_off) == crashes.content(whole)
 
 
+def test_a_run_that_is_out_of_time_goes_on_as_if_it_had_not_been(whole, tmp_path):
+    """However little time there is, a step is made, so that each resumption comes nearer to the end."""
+    notes = []
+    for _ in range(3):
+        short(tmp_path, minutes=1e-9, resume=True, note=notes.append)
+    assert notes[::2] == [f"stops after step {step} of 21: resume it to go on" for step in (1, 2, 3)]
+    short(tmp_path, resume=True)
+    before, after = crashes.content(whole), crashes.content(tmp_path)
+    assert set(before) < set(after)  # and the checkpoints of its stops
+    assert {name: after[name] for name in before} == before
+    with pytest.raises(InputError, match="minutes is 0: expected a number greater than 0"):
+        short(None, minutes=0)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_wait_for_a_checkpoint(number, whole, tmp_path, monkeypatch):
     """One comes during the tenth step. Its own effect is replaced, since SIGTERM's would end the tests."""

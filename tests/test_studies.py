@@ -29,7 +29,15 @@ def quick_table(name):
     return study.compute(settings_of(study, quick=True))
 
 
-@pytest.mark.parametrize("name", STUDIES)
+TRAINED = {"training", "encoder_snr", "likelihood", "transfer"}
+
+
+def marked(name):
+    """A study that trains networks takes seconds even at its quick settings."""
+    return pytest.param(name, marks=[pytest.mark.slow] if name in TRAINED else [])
+
+
+@pytest.mark.parametrize("name", [marked(name) for name in STUDIES])
 def test_quick_studies_hold_their_claims(name):
     study = dataclasses.replace(STUDIES[name], compute=lambda _: quick_table(name))
     outcome = runner.run(study, settings_of(study, quick=True))
@@ -78,6 +86,35 @@ def test_a_number_that_multiprecision_contradicts_fails_its_claim(name):
     assert study.verdicts(table)[-1].passed
     table["check"] = limits.assign(relative_error=np.where(limits.index == 1, 1e-11, 0.0))
     assert [claim.passed for claim in study.verdicts(table)][-1] is False
+
+
+def replaced(study, table, frame, **columns):
+    """Whether each claim holds when columns of one data frame are others."""
+    changed = {**table, frame: table[frame].assign(**columns)}
+    return [claim.passed for claim in STUDIES[study].verdicts(changed)]
+
+
+@pytest.mark.slow
+def test_the_studies_of_training_fail_where_the_numbers_are_others():
+    table = quick_table("training")
+    assert replaced("training", table, "images", ess=-table["images"].ess) == [False, True]
+    images = table["images"]
+    assert replaced("training", table, "images", log_p=2 * images.bound_64 - images.log_p) == [True, False]
+    table = quick_table("likelihood")
+    below = table["likelihood"].below
+    assert replaced("likelihood", table, "likelihood", below=below + 0.1) == [False, True, True]
+    assert replaced("likelihood", table, "likelihood", below=-below) == [False, False, False]
+    table = quick_table("encoder_snr")
+    level = table["against_k"].groupby("K").log_snr.transform("mean")
+    assert replaced("encoder_snr", table, "against_k", log_snr=level) == [False, False]
+    table, kept = quick_table("transfer"), [True] * 5
+    squared = table["squares"].squared
+    rows = table["squares"].network.eq("linear decoder") & table["squares"].image.eq(0)
+    assert replaced("transfer", table, "squares", squared=squared.where(~rows, 30 * squared))[0] is False
+    flat = table["squares"].groupby(["network", "image", "estimator"]).squared.transform("mean")
+    assert replaced("transfer", table, "squares", squared=flat)[1:4] == [False, False, False]
+    assert replaced("transfer", table, "squares", squared=flat * table["squares"].K)[4] is False
+    assert replaced("transfer", table, "images", least_var=0.8) == [*kept, False]
 
 
 def test_the_gap_of_weights_without_variance_follows_the_law_of_their_tail():

@@ -35,6 +35,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="go on from DIR's latest checkpoint, if there is one")
     ] = False,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", metavar="N", help="stop after so long, to be resumed")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="strict JSON instead of a table")] = False,
 ) -> str:
     """Train a stack of models, one for each estimator, seed and learning rate."""
@@ -43,7 +46,13 @@ def train(
     import_extra("torch", extra="networks", purpose="toyiwae train")
     import_extra("pydantic", extra="networks", purpose="toyiwae train")
     run = toyiwae.train(
-        settings, out, resume=resume, assignments=assignments or (), data_dir=data_dir, note=console.note
+        settings,
+        out,
+        resume=resume,
+        assignments=assignments or (),
+        data_dir=data_dir,
+        minutes=minutes,
+        note=console.note,
     )
     document = {"folder": out.name, **run.to_dict()}
     return records.dumps(document) + "\n" if json else console.text(_show, document)

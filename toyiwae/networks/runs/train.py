@@ -8,6 +8,7 @@ is resumed from it is the uninterrupted run, bit for bit on one device.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,7 +17,8 @@ from typing import Any
 
 import torch
 
-from toyiwae.errors import DivergenceError
+from toyiwae.checks import shown
+from toyiwae.errors import DivergenceError, InputError
 from toyiwae.extras import import_extra
 from toyiwae.networks.averages import ImageAverage
 from toyiwae.networks.compiled import compiled
@@ -43,6 +45,7 @@ def train(
     assignments: Iterable[str] = (),
     data_dir: str | os.PathLike[str] | None = None,
     images: Images | None = None,
+    minutes: float | None = None,
     show_progress: bool | None = None,
     note: Callable[[str], Any] = lambda line: None,
 ) -> Run:
@@ -55,8 +58,9 @@ def train(
         assignments: `"table.key=value"`, as `--set` takes them.
         data_dir: where the IDX files of the images lie, in place of the settings' `data.folder`.
         images: images of your own, in place of those that the settings name, binarised as they say.
+        minutes: when to stop, after one step at least, with a checkpoint to go on from; by default only at the end.
         show_progress: whether there is a progress bar; by default if standard error is a terminal.
-        note: told in one line where a resumed run goes on.
+        note: told in one line where a resumed run goes on, and where one stops before its end.
 
     Returns:
         The run, with its model at the last step.
@@ -68,6 +72,9 @@ def train(
         MissingExtraError: TensorBoard is asked for and not installed.
         ToyiwaeError: no room for a checkpoint; the last one stays.
     """
+    if minutes is not None and not 0.0 < minutes < math.inf:
+        raise InputError(f"minutes is {shown(minutes)}: expected a number greater than 0")
+    until = None if minutes is None else time.monotonic() + 60.0 * minutes
     chosen = read(settings, assignments)
     data = images_of(chosen, data_dir, images)
     if data_dir is not None:
@@ -79,7 +86,7 @@ def train(
     work = _Training(fresh(chosen, data))
     if out is None:
         lines: list[Mapping[str, Any]] = []
-        work.loop(None, lambda metrics, times: lines.append(metrics), show_progress)
+        work.loop(None, lambda metrics, times: lines.append(metrics), show_progress, until)
         return replace(work.run, step=work.done, metrics=tuple(lines))
     with opened(out, chosen, resume=resume) as folder:
         checkpoint = folder.last()
@@ -88,7 +95,9 @@ def train(
             note(f"goes on after step {work.done} of {work.total}")
         folder.begin(checkpoint)
         with _tensorboard(folder, work) as also:
-            work.loop(folder, also, show_progress)
+            work.loop(folder, also, show_progress, until)
+        if work.done < work.total:
+            note(f"stops after step {work.done} of {work.total}: resume it to go on")
         return replace(work.run, step=work.done, metrics=read_metrics(folder.path), folder=folder.path)
 
 
@@ -147,8 +156,9 @@ class _Training:
         folder: RunFolder | None,
         also: Callable[[Mapping[str, Any], Mapping[str, Any]], Any],
         show_progress: bool | None,
+        until: float | None = None,
     ) -> None:
-        """Makes the steps that are left; `also` is told every line of metrics and times."""
+        """Makes the steps that are left, before a time on the clock; `also` is told every line of metrics and times."""
         output, began, first = self.run.settings.output, time.monotonic(), self.done
         if not self.done:
             self._save(folder)
@@ -166,7 +176,11 @@ class _Training:
                     also(metrics, times)
                 if self.done % output.checkpoint_every == 0:
                     self._save(folder)
-            if self.done % output.checkpoint_every and self.done > first:  # the last step, or a signal came
+                if until is not None and time.monotonic() >= until:
+                    break
+            if (
+                self.done % output.checkpoint_every and self.done > first
+            ):  # the last step, a signal, or no time
                 self._save(folder)
 
     def _save(self, folder: RunFolder | None) -> None:
