@@ -136,7 +136,14 @@ def verdicts(table: Table) -> list[Claim]:
         ),
         (LINEAR, "dreg", 0.0, 1, "DReG's grows there, as in the toy problem.", r"\sqrt{K}"),
         (DEEP, "iwae", 0.0, -1, "IWAE's ratio falls on the deep network, too.", "K^{-1/2}"),
-        (DEEP, "dreg", 0.5, -1, "DReG's does not grow like that on the deep network.", r"\sqrt{K}"),
+        (
+            DEEP,
+            "dreg",
+            0.5,
+            -1,
+            "DReG's does not yet grow like that on the deep network, at the $K$ of training.",
+            r"\sqrt{K}",
+        ),
     ]
     for network, rule, against, sign, text, law in what:
         slope, se, count = growth(squares, network, rule)
@@ -155,7 +162,7 @@ def verdicts(table: Table) -> list[Claim]:
     deep = images[images.network == DEEP]
     claims.append(
         Claim(
-            "On the deep network the fourth moment of the weight, which DReG's law needs, is infinite for every image.",
+            "DReG's law needs a fourth moment of the weight, which on the deep network is infinite for every image.",
             r"\mathrm{E}\,w^m=\infty\;\text{if}\;\min_i\sigma_i^2\le 1-\frac{1}{m}",
             float(deep.least_var.max()),
             high=0.75,
