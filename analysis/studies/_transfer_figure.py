@@ -36,7 +36,7 @@ def caption(table: Table) -> str:
         f"particles). Solid: exact; (a) is over the {table['exact'].image.nunique()} images whose exact ratios were "
         "computed. (c) IWAE's ratio over its limit law, image by image, against $K$ in units of "
         f"$(\\mathrm{{E}}\\,w^2/Z^2)^2$; within a factor of 2 of 1 the median is {_at_one(table):.2f}. For "
-        f"log-normal weights this is $\\exp(2\\,\\mathrm{Var}\\log w)$; but $\\log w$ is skewed, and the latter is "
+        "log-normal weights this is $\\exp(2\\,\\mathrm{Var}\\log w)$; but $\\log w$ is skewed, and the latter is "
         f"larger by a factor of {report.in_prose(float(late))} (median over images). (d) Pareto $\\hat k$ of the "
         f"images' weights: above 1/4, where DReG's law does not apply, are {above[LINEAR]:.0%} of them with the "
         f"linear decoder, {above[DEEP]:.0%} on the deep network. (e) All registered estimators on the deep network, "
