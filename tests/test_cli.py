@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,23 @@ def test_tables_show_the_numbers_and_say_why_one_is_missing(run, answer, problem
 
 
 # estimate --------------------------------------------------------------------------------------------------
+
+
+def test_tables_have_the_digits_that_were_asked_for(run, answer, problem):
+    """A line for each number that is not 0 by a theorem, the text of the JSON, and a bound that its ends are within."""
+    options = ("exact", problem, "-K", "3", "-e", "iwae", "-p", "proposal_mean", "--digits", "24")
+    moments = answer(*options)["results"][0]["gradients"]["iwae"]["proposal_mean"]
+    _, out, _ = run(*options)
+    lines = out[out.index("proven digits") :].splitlines()
+    assert not [line for line in lines if "bias" in line]
+    shown = dict(line.strip().split("  ") for line in lines if " ± " in line and "truth" not in line)
+    assert {"log_evidence", "bound", "gap", "ess", "target_bound", "snr[0]", "rmse[1]"} <= shown.keys()
+    for name in ("mean", "var", "snr", "rmse", "rmse_evidence"):
+        for i, text in enumerate(moments["decimals"][name]):
+            number, radius = shown[f"{name}[{i}]"].split(" ± ")
+            ends = [Fraction(moments["enclosures"][name][side][i]) for side in ("lower", "upper")]
+            assert number == text
+            assert max(abs(Fraction(text) - end) for end in ends) <= Fraction(radius) < Fraction(1, 10**22)
 
 
 def test_estimate_json_has_the_agreed_shape(answer, problem):

@@ -6,6 +6,7 @@
 import copy
 import json
 import math
+from decimal import Decimal, localcontext
 from fractions import Fraction
 
 import numpy as np
@@ -55,7 +56,7 @@ def test_a_variance_without_a_formula_has_no_digits() -> None:
     found = toyiwae.exact(TWO, K=3, estimators="vimco_geometric", parameters="proposal_mean", digits=12)
     decimals = found.cell(3).gradients["vimco_geometric"].parameters["proposal_mean"].decimals
     assert decimals is not None
-    assert {*decimals} == {"mean"}
+    assert {*decimals} == {"mean", "bias"}
 
 
 def _leaves(found):
@@ -70,18 +71,31 @@ def _leaves(found):
         assert {*found["enclosures"]} == {"proven", *found["decimals"]}
         for name, texts in found["decimals"].items():
             ends = found["enclosures"][name]
-            columns = (np.ravel(x) for x in (texts, ends["lower"], ends["upper"]))
-            leaves += [tuple(map(Fraction, map(str, row))) for row in zip(*columns, strict=True)]
+            columns = (_entries(x) for x in (texts, ends["lower"], ends["upper"]))
+            rows = zip(*columns, strict=True)
+            leaves += [tuple(map(Fraction, row)) for row in rows if row != (None, None, None)]
     return leaves
 
 
-CASES = [(TWO, "iwae"), (random_problem(5, 1, 2, rows=2), "ciwae:0.3"), (SHIFTED, "jackknife")]
+def _entries(found):
+    """The texts in lists, or in a list for each part."""
+    if isinstance(found, dict):
+        return [text for one in found.values() for text in _entries(one)]
+    return [text for one in found for text in _entries(one)] if isinstance(found, list) else [found]
 
 
-@pytest.mark.parametrize(("problem", "names"), CASES, ids=["two", "observations", "jackknife"])
-def test_ends_in_the_json_contain_what_more_digits_find(problem, names) -> None:
+CASES = [
+    (TWO, {"estimators": "iwae"}),
+    (random_problem(5, 1, 2, rows=2), {"estimators": "ciwae:0.3"}),
+    (SHIFTED, {"estimators": "jackknife"}),
+    (SHIFTED, {"estimators": "iwae_stl", "parameters": ["proposal_chol", "prior_mean"], "covariance": True}),
+]
+
+
+@pytest.mark.parametrize(("problem", "asked"), CASES, ids=["two", "observations", "jackknife", "biased"])
+def test_ends_in_the_json_contain_what_more_digits_find(problem, asked) -> None:
     """Sixty digits lie between the ends that thirty give; every text is within one unit of its last place."""
-    options = {"K": [3, 10**6], "M": 2, "estimators": names, "parameters": "proposal_mean"}
+    options = {"K": [3, 10**6], "M": 2, "parameters": "proposal_mean", **asked}
     few, many = (
         _leaves(json.loads(records.dumps(toyiwae.exact(problem, digits=digits, **options).to_dict())))
         for digits in (30, 60)
@@ -91,6 +105,46 @@ def test_ends_in_the_json_contain_what_more_digits_find(problem, names) -> None:
         assert lower <= low <= high <= upper, (lower, low, high, upper)
         assert upper - lower <= max(abs(text) / 10**28, Fraction(1, 10**40))
         assert abs(text - low) <= max(abs(text) / 10**29, Fraction(1, 10**40))
+
+
+def test_what_follows_from_mean_and_variance_has_digits_too() -> None:
+    """SNR, bias and RMSE anew from the decimals of mean and variance, each within a unit of its thirtieth place."""
+    options = {"K": 1000, "M": 2, "parameters": ["prior_mean", "proposal_chol"]}
+    found = toyiwae.exact(TWO, digits=30, estimators="iwae_stl,iwae,elbo", **options)
+    pull = np.linalg.solve(TWO.model.prior_cov, found.posterior["mean"] - TWO.model.prior_mean)  # ∇ log p(x)
+    truths = found.cell(1000, 2).gradients
+    for name in truths:
+        for parameter, slope in (("prior_mean", pull), ("proposal_chol", np.zeros((2, 2)))):
+            made, target = (truths[e].parameters[parameter].decimals for e in (name, "iwae"))
+            biased = name == "iwae_stl" and parameter == "proposal_chol"
+            for index in np.ndindex(slope.shape):
+                if made["snr"][index] is None:
+                    assert index == (0, 1)
+                    continue
+                exact = {key: Decimal(text[index]) for key, text in made.items()}
+                with localcontext(prec=40):
+                    bias = exact["mean"] - Decimal(target["mean"][index]) if biased else Decimal(0)
+                    expected = {"bias": bias, "rmse": (bias**2 + exact["var"]).sqrt()}
+                    expected["snr"] = abs(exact["mean"]) / exact["var"].sqrt()
+                    for key, value in expected.items():
+                        assert abs(exact[key] - value) <= abs(value) * Decimal("1e-27"), (key, name)
+                distance = float(exact["mean"]) - slope[index]
+                whole = math.sqrt(distance**2 + float(exact["var"]))
+                assert float(exact["rmse_evidence"]) == pytest.approx(whole, rel=1e-12)
+                for key in ("snr", "bias", "rmse", "rmse_evidence"):
+                    value = getattr(truths[name].parameters[parameter], key)[index]
+                    assert value == float(exact[key])
+
+
+def test_covariances_have_digits_of_which_variances_are_the_diagonal() -> None:
+    options = {"K": 5, "M": 3, "parameters": ["proposal_mean", "proposal_chol"], "covariance": True}
+    truth = toyiwae.exact(TWO, digits=25, estimators="dreg", **options).cell(5, 3).gradients["dreg"]
+    cov, parameters = truth.decimals["cov"]["proposal"], truth.parameters
+    var = np.concatenate([parameters[name].decimals["var"].ravel() for name in options["parameters"]])
+    assert cov.shape == (6, 6)
+    assert (np.diag(cov) == var).all()
+    assert (np.abs(cov.astype(float) - truth.cov["proposal"]) <= truth.cov_error["proposal"]).all()
+    assert (cov == cov.T).all()
 
 
 @pytest.mark.parametrize(

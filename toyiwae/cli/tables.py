@@ -17,6 +17,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from toyiwae.cli import decimals
+
 Cell = Mapping[str, Any]
 POSTERIOR_SHOWN = 3
 
@@ -73,6 +75,7 @@ def exact(console: Console, document: Mapping[str, Any]) -> None:
             _print(console, _exact_gradients(cells, name, parameter, notes))
         if any("directional_snr" in cell["gradients"][name] for cell in cells):
             _print(console, _directions(cells, name, notes))
+    decimals.show(console, document)
     notes.show(console)
 
 
@@ -109,8 +112,8 @@ def _exact_gradients(cells: Iterable[Cell], name: str, parameter: str, notes: Fo
     ]
     biased = any(any(_flat(moments["bias"])) for moments in found)
     summaries: list[tuple[str, str, str, Any]] = [
-        ("norm", "norm", "mean", _norm),
-        ("bias", "bias norm", "bias", _norm),
+        ("norm", "norm", "mean", lambda values: math.hypot(*values)),
+        ("bias", "bias norm", "bias", lambda values: math.hypot(*values)),
         ("std", "rms std", "var", _rms_std),
         ("SNR", "median SNR", "snr", statistics.median),
     ]
@@ -270,10 +273,6 @@ def _summary(
     return notes.number(function(there), digits) + (
         notes.mark(reason or "no value") if len(there) < len(flat) else ""
     )
-
-
-def _norm(values: list[float]) -> float:
-    return math.hypot(*values)
 
 
 def _rms_std(variances: list[float]) -> float:

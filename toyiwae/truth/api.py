@@ -47,9 +47,9 @@ def exact(
         parameters: whose gradients; by default the parameters of the prior's and the proposal's mean; "all" for all, []
             or "none" for none: bounds, gaps and sample sizes alone.
         covariance: also the covariance between coordinates, and from it the directional SNR.
-        digits: significant decimal digits, in ball arithmetic, of bounds, gaps, sample sizes, means, and variances
-            (with logarithms where all K ≥ 2 and balls have a formula); as text in `decimals`, and rounded to float64 in
-            their own places. None for float64.
+        digits: significant decimal digits, in ball arithmetic, of bounds, gaps, sample sizes, means, variances (with
+            logarithms where all K ≥ 2 and balls have a formula), what follows from these, and covariances; as text in
+            `decimals`, and rounded to float64 in their own places. None for float64.
 
     Raises:
         InputError: for a K or M that is not a whole number of at least 1, an unknown estimator or parameter, a K

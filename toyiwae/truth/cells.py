@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from flint import arb
 
 from toyiwae.estimators import Estimator
 from toyiwae.oracle.finite_k.directional import directional_snr
 from toyiwae.oracle.laws.bounded import Bounded, concatenate, where
+from toyiwae.truth import derived
 from toyiwae.truth.accuracy import masked, zero_scale
 from toyiwae.truth.averages import Averaged
 from toyiwae.truth.bounds import Combined, deviation
@@ -86,7 +88,7 @@ def truth(
             parameters[name] = _moments(*known, k, m, finer)
         else:
             target = pair[part]
-            parameters[name] = _by_target(estimator, target and numbers.means[target, name])
+            parameters[name] = _by_target(estimator, target and numbers.means[target, name], finer)
     bound = pair["proposal"] or pair["model"]
     value = error = reason = decimals = None
     if bound is not None:
@@ -95,6 +97,9 @@ def truth(
         value, error = _number(kept.value), _number(kept.error)
         decimals = None if found.text is None else {"target_bound": found.text}
     joint, missing = _directions(numbers, request, estimator, parameters, k, m)
+    if finer is not None:
+        covariances = _proven_covariances(numbers, request, estimator, k, m, finer)
+        decimals = {**(decimals or {}), **({"cov": covariances} if covariances else {})} or None
     return GradientTruth(
         value, error, parameters, **joint, reason=_joined([reason, *missing]), decimals=decimals
     )
@@ -151,23 +156,24 @@ def _moments(
         rmse, from_evidence = ((error * error + var).sqrt() for error in (bias, distance))
         fields |= {"var": var, "snr": _snr(mean, var), "rmse": rmse, "rmse_evidence": from_evidence}
         missing = _joined([missing, _no_ratio(mean, var, request.free[name])])
-    decimals = None
-    if finer is not None and job in numbers.precise:
-        divided = {"mean": 1, "var": repeats}
-        decimals = {field: finer.texts(x[index], divided[field]) for field, x in numbers.precise[job].items()}
+    decimals, balls = None, finer and derived.enclosed(numbers, request, estimator, name, k, m, finer.bits)
+    if finer and balls:
+        fields, decimals = derived.rounded(balls, fields), {key: finer.texts(x) for key, x in balls.items()}
     plain = {field: found and found.value for field, found in fields.items()}
     plain |= {f"{field}_error": found and found.error for field, found in fields.items()}
     return Moments(**plain, reason=_joined([reason, missing]), decimals=decimals)
 
 
-def _by_target(estimator: Estimator, found: Combined | None) -> Moments:
+def _by_target(estimator: Estimator, found: Combined | None, finer: Multiprecision | None) -> Moments:
     """What is known of an estimator without a Form: its mean, by its target."""
     if found is None:
         return Moments(None, None, None, None, None, reason=_NO_FORM)
     kept, reason = masked(f"the mean of {estimator.name}", found.number, found.scale, found.why)
     zero = np.zeros_like(kept.value)
     reason = _joined([reason, _NO_VARIANCE.format(name=estimator.name)])
-    decimals = None if found.text is None else {"mean": found.text}
+    decimals = None
+    if finer is not None:
+        decimals = {"mean": found.text, "bias": finer.texts(np.full(zero.shape, arb(0), dtype=object))}
     return Moments(
         kept.value, None, None, kept.error, None, zero, bias_error=zero, reason=reason, decimals=decimals
     )
@@ -246,6 +252,19 @@ def _covariance(numbers: Numbers, request: Request, form: Any, part: str, k: int
         np.where(one, d, f) for d, f in ((diagonal.value, found.value), (diagonal.error, found.error))
     )
     return Bounded(value, error) / float(repeats)
+
+
+def _proven_covariances(
+    numbers: Numbers, request: Request, estimator: Estimator, k: int, m: int, finer: Multiprecision
+) -> dict[str, np.ndarray]:
+    """Part -> covariances of one replicate with the digits that were asked for."""
+    found, form = {}, estimator.form
+    for part in request.parts:
+        balls = numbers.precise.get(("cov", form, part))
+        if form is not None and balls is not None:
+            total, repeats = pooling(form, part, k, m)
+            found[part] = finer.texts(finer.divided(balls[request.particles.index(total)], repeats))
+    return found
 
 
 def _along(

@@ -25,10 +25,11 @@ from flint import arb, ctx
 from toyiwae.forms import Bound, Form
 from toyiwae.oracle.enclosure import enclose, joint
 from toyiwae.oracle.enclosure.log_moments import log_variances
-from toyiwae.oracle.enclosure.matrices import balls
-from toyiwae.oracle.enclosure.precision import centred, rounded
+from toyiwae.oracle.enclosure.matrices import Balls, balls
+from toyiwae.oracle.enclosure.precision import centred
 from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.problems.linear_gaussian import Data, Problem, Proposal
+from toyiwae.problems.parameter import Parameter
 
 _EXACTLY = Context(prec=MAX_PREC, Emin=MIN_EMIN, Emax=MAX_EMAX)
 
@@ -125,19 +126,24 @@ class Multiprecision:
             numbers = [arb(value) for value in values]
             return sum(numbers, arb(0)) / len(numbers)
 
+    def divided(self, values: np.ndarray, divisor: int) -> np.ndarray:
+        """Numbers divided by a whole one."""
+        with ctx.workprec(self.bits):
+            return values / divisor
+
     def less(self, a: arb, b: arb) -> arb:
         """The difference of two numbers."""
         with ctx.workprec(self.bits):
             return a - b
 
-    def text(self, value: Any, divisor: int = 1) -> Proven:
-        """A number, or a part of it, with the digits to be shown."""
+    def text(self, value: Any) -> Proven | None:
+        """A number with the digits to be shown; None of None."""
         with ctx.workprec(self.bits):
-            return proven(arb(value) / divisor, self._shown)
+            return None if value is None else proven(arb(value), self._shown)
 
-    def texts(self, values: np.ndarray, divisor: int = 1) -> np.ndarray:
+    def texts(self, values: np.ndarray) -> np.ndarray:
         """The same of an array."""
-        return balls(self.text(value, divisor) for value in values.ravel()).reshape(values.shape)
+        return balls(self.text(value) for value in values.ravel()).reshape(values.shape)
 
     def bounds(self, particles: Sequence[int], exponent: float, *, with_ess: bool) -> PreciseBounds:
         """Gaps and sample sizes, per row and number of particles; of the latter none without `with_ess`."""
@@ -168,10 +174,19 @@ class Multiprecision:
         job = {0: (form, parameter, coordinates)}
         return centred(log_variances(self.problem, job, [k], digits=self.digits)[0][0])
 
-    def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> Bounded:
-        """Covariances between all entries of some parameters, rounded to float64 [nK, F, F]."""
-        found = joint.covariances(self.problem, form, parameters, particles, digits=self.digits)
-        return rounded(found)
+    def evidence_gradient(self, parameter: Parameter) -> np.ndarray:
+        """∇ log p(x), averaged over the rows, in the parameter's shape: what no K changes of IWAE's mean gradient."""
+        result = np.full(parameter.shape, arb(0), dtype=object)
+        if parameter.part == "model":
+            jobs = {0: (Form({1: 1.0}), parameter.name, None)}
+            found = enclose.gradients(self.problem, jobs, [1], digits=self.digits)[0]
+            for index, value in zip(found.coordinates, centred(found.limit)[0], strict=True):
+                result[index] = value
+        return result
+
+    def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> Balls:
+        """Covariances between all entries of some parameters [nK, F, F]."""
+        return joint.covariances(self.problem, form, parameters, particles, digits=self.digits)
 
     def value(self, bound: Bound) -> Exactly:
         """A bound's value averaged over the rows; of a jackknife too, whose terms cancel, all digits are right."""

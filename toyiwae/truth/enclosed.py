@@ -2,29 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
+from flint import arb
 
 from toyiwae.errors import PrecisionError
+from toyiwae.oracle.enclosure.precision import rounded
 from toyiwae.oracle.finite_k.score_function import refusal
 from toyiwae.oracle.laws.bounded import EPS, Bounded
-from toyiwae.truth.digits import Multiprecision
-from toyiwae.truth.request import Request, at_particles, has_logarithms
+from toyiwae.truth.derived import evidence_key
+from toyiwae.truth.digits import Multiprecision, PreciseMoments
+from toyiwae.truth.request import Job, Request, at_particles, has_logarithms, reference, targets
 from toyiwae.truth.source import LogVariance, Numbers
+
+
+def wanted(request: Request) -> dict[Job, tuple[Sequence[tuple[int, ...]], tuple[int, ...]]]:
+    """Job -> coordinates and columns of gradients: of every estimator, and of L_K where a bias is that against it."""
+    found: dict[Job, set[int]] = {}
+    for estimator, parameter in product(request.estimators, request.parameters):
+        if estimator.form is not None:
+            asked = found.setdefault((estimator.form, parameter.name), set())
+            asked.update(request.uses(estimator, parameter.name))
+            if any(targets(estimator, *cell)[parameter.part] is None for cell in request.cells):
+                found.setdefault((reference(1.0), parameter.name), set()).update(request.counts)
+    indices = {parameter.name: parameter.indices() for parameter in request.parameters}
+    places = {job: sorted(map(request.particles.index, counts)) for job, counts in found.items()}
+    return {job: (indices[job[1]], tuple(columns)) for job, columns in places.items()}
+
+
+def placed(
+    found: PreciseMoments, at: tuple, shape: tuple[int, ...], names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """By name the balls `[nK, *shape]`, 0 where they were not asked for, and the limit's `[*shape]`."""
+    balls = {name: np.full(shape, arb(0), dtype=object) for name in names}
+    for name in names:
+        balls[name][at] = getattr(found, name)
+    balls["limit"] = np.full(shape[1:], arb(0), dtype=object)
+    balls["limit"][tuple(np.array(found.coordinates).T)] = found.limit
+    return balls
 
 
 def refined(numbers: Numbers, request: Request, finer: Multiprecision) -> Numbers:
     """The numbers, with these computed anew; what the balls do not reach keeps its float64 number, and has no text."""
     numbers = _log_variances(numbers, request, finer)
-    found = dict(numbers.covariances)
+    found, precise = dict(numbers.covariances), dict(numbers.precise)
     for form, part in request.covariances:
         try:
-            found[form, part] = finer.covariance(form, request.parts[part], request.particles)
+            balls = finer.covariance(form, request.parts[part], request.particles)
         except PrecisionError:
             continue
-    return replace(numbers, covariances=found)
+        found[form, part], precise["cov", form, part] = rounded(balls), balls
+    precise |= {evidence_key(one.name): finer.evidence_gradient(one) for one in request.parameters}
+    return replace(numbers, covariances=found, precise=precise)
 
 
 def _log_variances(numbers: Numbers, request: Request, finer: Multiprecision) -> Numbers:

@@ -13,6 +13,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+from flint import arb
 
 from toyiwae.errors import PrecisionError
 from toyiwae.forms import Bound, form_of_mean
@@ -128,23 +129,20 @@ def _gradients(numbers: Numbers, request: Request, source: Source, left: float) 
             at = _index(coordinates, columns)
             gradients[job] = _moments(gradients[job], found[job], at, coordinates, names)
             if request.digits is not None:
-                precise[job] = {name: np.zeros(gradients[job].mean.shape, dtype=object) for name in names}
-                for name in names:
-                    precise[job][name][at] = getattr(found[job], name)
+                precise[job] = enclosed.placed(found[job], at, gradients[job].mean.shape, (*names, "shift"))
     return replace(numbers, gradients=gradients, why=why, precise=precise), left
 
 
 def _inaccurate(numbers: Numbers, request: Request) -> dict[Job, tuple[Coordinates, tuple[int, ...]]]:
     """Job -> coordinates and columns to be recomputed; of estimators that were asked for."""
+    if request.digits is not None:
+        return enclosed.wanted(request)
     wanted: dict[Job, tuple[Coordinates, tuple[int, ...]]] = {}
     forms = [(estimator, estimator.form) for estimator in request.estimators if estimator.form is not None]
     for (estimator, form), parameter in product(forms, request.parameters):
         job = (form, parameter.name)
         known = numbers.gradients[job]
         columns = np.array([request.particles.index(k) for k in request.uses(estimator, parameter.name)])
-        if request.digits is not None:
-            wanted[job] = (parameter.indices(), tuple(map(int, columns)))
-            continue
         scale = deviation(numbers.gradients, job)
         bad = above_tolerance(known.mean, scale) | unresolved(known.mean)
         if not has_logarithms(form, parameter.part):
@@ -212,7 +210,7 @@ def _means(numbers: Numbers, request: Request, source: Source, left: float) -> S
         at, text = tuple(np.argwhere(bad).T), None
         if request.digits is not None:
             finer = Multiprecision(source.problem, asked_digits(request), request.digits)
-            text = np.full(bad.shape, finer.text(0), dtype=object)
+            text = finer.texts(np.full(bad.shape, arb(0), dtype=object))
             text[at] = finer.texts(found.value)
         number = _replaced(known.number, at, found.value, found.error)
         means[bound, name] = replace(known, number=number, text=text)

@@ -30,7 +30,8 @@ class Moments:
         best_constant: with logarithms in the coefficients of the score, what makes a coordinate vary least
             when it is added to all of them (the mean stays); None elsewhere, NaN for a coordinate that is always 0.
         reason: why something is None or NaN.
-        decimals: where digits were asked for, {"mean", "var"} as arrays of text with as many digits.
+        decimals: where digits were asked for, {"mean", "var", "snr", "bias", "rmse", "rmse_evidence"} as arrays of text
+            with as many digits; None where mean and variance are 0.
     """
 
     mean: Numbers
@@ -65,7 +66,7 @@ class GradientTruth:
         directional_snr: on request, for the same two, √(E‖Δ∥‖² / E‖Δ⊥‖²) along and across the mean.
         cov_error, directional_snr_error: bounds on absolute errors.
         reason: why one of these is None or NaN.
-        decimals: where digits were asked for, {"target_bound"} as text.
+        decimals: where digits were asked for, {"target_bound"} as text, and {"cov"}, of either part, as arrays of text.
     """
 
     target_bound: float | None
@@ -195,4 +196,8 @@ def enclosures(decimals: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _end(text: Any, side: str) -> Any:
-    return [_end(one, side) for one in text] if isinstance(text, np.ndarray) else getattr(text, side)
+    if isinstance(text, dict):
+        return {name: _end(one, side) for name, one in text.items()}
+    if isinstance(text, np.ndarray):
+        return [_end(one, side) for one in text]
+    return None if text is None else getattr(text, side)
