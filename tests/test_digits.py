@@ -85,7 +85,7 @@ def _entries(found):
 
 
 CASES = [
-    (TWO, {"estimators": "iwae"}),
+    (TWO, {"estimators": "ciwae:0.3"}),
     (random_problem(5, 1, 2, rows=2), {"estimators": "ciwae:0.3"}),
     (SHIFTED, {"estimators": "jackknife"}),
     (SHIFTED, {"estimators": "iwae_stl", "parameters": ["proposal_chol", "prior_mean"], "covariance": True}),
