@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from toyiwae.checks import shown
 from toyiwae.errors import InputError
+from toyiwae.estimators import usercode
 from toyiwae.networks.members import Member
 from toyiwae.networks.noise import Noise
 from toyiwae.surrogate import Densities, Surrogate, gradients
@@ -86,6 +89,27 @@ class ModuleModel:
         size = None if chunk is None else -(-chunk // BLOCK) * BLOCK
         return gradients(densities, own, own, lambda where: where, chunk=size, **rules)
 
+    @torch.no_grad()
+    def log_weights(self, x: Tensor, noise: Noise, particles: int) -> Tensor:
+        """Log-weights `[T]` of one image `[…]`, in float64.
+
+        Args:
+            x: the image.
+            noise: of this image.
+            particles: T, drawn in blocks.
+        """
+        own, image, found = {name: value[0] for name, value in self.parameters.items()}, x[None], []
+        q = self._encoded(own, image)
+        for first in range(0, particles, BLOCK):
+            z = _drawn(q, noise, first // BLOCK, min(BLOCK, particles - first))
+            found.append((self._call(own, "log_joint", image, z) - q.log_prob(z))[:, 0].to(torch.float64))
+        return torch.cat(found)
+
+    @torch.no_grad()
+    def proposal_means(self, x: Tensor) -> Tensor:
+        """`E_q[z]` of images `[B, …]`, flat `[B, D]`."""
+        return self._encoded({name: value[0] for name, value in self.parameters.items()}, x).mean.flatten(1)
+
     def _encoded(self, phi: Any, x: Tensor) -> torch.distributions.Distribution:
         q = self._call(phi, "encode", x)
         if not isinstance(q, torch.distributions.Distribution) or q.batch_shape != x.shape[:1]:
@@ -98,6 +122,46 @@ class ModuleModel:
     def _call(self, parameters: Any, method: str, *args: Tensor) -> Any:
         named = {f"module.{name}": value for name, value in parameters.items()}
         return torch.func.functional_call(self._caller, named, (method, *args))
+
+
+def module_of(
+    spec: str,
+    data_mean: Any,
+    seed: int,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> ModuleModel:
+    """The module that a function in a user's file makes.
+
+    Args:
+        spec: "FILE.py:NAME"; NAME takes the training images' mean `[D_x]`.
+        data_mean: that mean.
+        seed: of torch's generator while it runs, so that it begins with the same weights each time.
+        device: where the parameters go.
+        dtype: of the parameters.
+
+    Raises:
+        InputError: no such file or function, an error in it, or an answer that is no module or one that is refused.
+    """
+    path, _, name = spec.partition(".py:")
+    file, wanted = (
+        Path(f"{path}.py"),
+        "expected FILE.py:NAME, a function of the training mean that returns a module",
+    )
+    if not name or not file.is_file():
+        raise InputError(f"file is {shown(spec)}: {wanted}")
+    try:
+        make = getattr(usercode.execute(file), name, None)
+        if not callable(make):
+            raise InputError(f"{str(file)!r} defines no function {name!r}: {wanted}")
+        with torch.random.fork_rng([]):
+            torch.default_generator.manual_seed(seed)
+            made = usercode.run(lambda: make(torch.as_tensor(data_mean, dtype=dtype)))
+    except usercode.UserCodeError as error:
+        raise InputError(f"running {spec} failed: {error}") from error.__cause__
+    if not isinstance(made, torch.nn.Module):
+        raise InputError(f"{spec} returned a {type(made).__name__}: expected a torch.nn.Module")
+    return ModuleModel(made.to(device=device, dtype=dtype))
 
 
 class _Caller(torch.nn.Module):

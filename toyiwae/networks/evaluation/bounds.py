@@ -20,6 +20,7 @@ from toyiwae import weights
 from toyiwae.errors import InputError
 from toyiwae.networks.noise import Noise, block
 from toyiwae.networks.step import TOGETHER
+from toyiwae.networks.users import ModuleModel
 
 Tensor = torch.Tensor
 
@@ -74,6 +75,10 @@ def image_bounds(model: Any, x: Tensor, noise: Noise, particles: Sequence[int]) 
 def log_weights(model: Any, x: Tensor, noise: Noise, particles: int) -> Iterator[Tensor]:
     """Log-weights in float64 of some images after another, `[E, images, T]`."""
     members, images = x.shape[:2]
+    if isinstance(model, ModuleModel):
+        for n in range(images):
+            yield model.log_weights(x[0, n], noise.at(n), particles)[None, None]
+        return
     size = min(block((1, model.dim_z)), particles)
     bytes_each = model.row_numbers * members * x.element_size()
     most = max(1, TOGETHER.get(x.device.type, TOGETHER["cpu"]) // bytes_each)

@@ -16,6 +16,7 @@ from toyiwae.networks.members import Member
 from toyiwae.networks.noise import Noise
 from toyiwae.networks.step import plan_of, step
 from toyiwae.networks.two_layers import TwoLayerModel
+from toyiwae.networks.users import ModuleModel
 
 Tensor = torch.Tensor
 
@@ -38,6 +39,8 @@ def unit_variances(model: Any, x: Tensor, noise: Noise) -> Tensor:
     References:
         burda2016iwae
     """
+    if isinstance(model, ModuleModel):
+        return model.proposal_means(x[0]).var(0, correction=0)[None]
     found = model.encode(x).stats
     outer = model.outer if isinstance(model, TwoLayerModel) else model
     first = found[..., : outer.dim_z] if model.reparameterised else torch.sigmoid(found)

@@ -21,6 +21,7 @@ from toyiwae.networks.evaluation.simulated import refuse_binary
 from toyiwae.networks.latent import LatentModel
 from toyiwae.networks.noise import Noise
 from toyiwae.networks.runs.run import Run, load_run
+from toyiwae.networks.users import ModuleModel
 
 Tensor = torch.Tensor
 
@@ -64,7 +65,7 @@ def evaluate(
         The evaluation, with exact values beside the estimates where the decoder is linear and its pixels Gaussian.
 
     Raises:
-        InputError: no such run, counts out of range, annealing with binary latents.
+        InputError: no such run, counts out of range, annealing with binary latents, or what a user's module cannot.
     """
     counts = arguments.whole_numbers(K, "K")
     whole = {
@@ -87,6 +88,11 @@ def evaluate(
     test = loaded.images.test
     test = test if images is None else test[: arguments.whole_number(images, "images", maximum=len(test))]
     model, members = loaded.model, loaded.members
+    module = isinstance(model, ModuleModel)
+    if module and (annealing_steps or snr_replicates):
+        raise InputError(
+            "annealing_steps and snr_replicates need a model of toyiwae: expected 0 of both for a module of yours"
+        )
     if annealing_steps:
         refuse_binary(model, "annealing")
     noise = _noise(loaded, seed)
@@ -117,7 +123,7 @@ def evaluate(
         step=loaded.step,
         data=loaded.images.description,
         bounds=bounds,
-        pictures=_pictures(loaded, x[:, :_SHOWN], noise),
+        pictures={} if module else _pictures(loaded, x[:, :_SHOWN], noise),
         provenance=records.provenance(
             {"K": list(counts), "images": len(test), "chains": chains, **whole, **loaded.settings.plain()}
         ),

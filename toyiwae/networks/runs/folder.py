@@ -84,7 +84,7 @@ class RunFolder:
         checkpoint = checkpoints.load(found[-1])
         if checkpoint.settings != self.settings.content_hash:
             raise InputError(
-                f"{str(found[-1])!r} belongs to a run with other settings: take it away to go on"
+                f"{str(found[-1])!r} belongs to a run with other settings, or with other code: take it away to go on"
             )
         size = self.metrics.stat().st_size if self.metrics.is_file() else 0
         if size < checkpoint.metrics_bytes:
@@ -95,8 +95,8 @@ class RunFolder:
     def begin(self, checkpoint: Checkpoint | None) -> None:
         """Writes the settings, cuts the metrics to what they were at a checkpoint, clears what was half written."""
         with self._writing(self.path):
-            for part in self.path.rglob(".*.part"):
-                part.unlink()
+            for part in (*self.path.glob(f".{SETTINGS}.*.part"), *self.checkpoints.glob(".step-*.part")):
+                part.unlink()  # other files of the folder may be another process's
             write_atomic(self.path / SETTINGS, self.settings.toml())
             if self.metrics.is_file():
                 os.truncate(self.metrics, checkpoint.metrics_bytes if checkpoint else 0)

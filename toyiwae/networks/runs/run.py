@@ -20,6 +20,8 @@ from toyiwae.networks.members import Member
 from toyiwae.networks.noise import Noise
 from toyiwae.networks.runs import checkpoints
 from toyiwae.networks.runs.settings import Settings, read
+from toyiwae.networks.runs.tables import Module
+from toyiwae.networks.users import module_of
 
 Tensor = torch.Tensor
 
@@ -128,15 +130,23 @@ def fresh(settings: Settings, data: Images) -> Run:
             f"training.batch is {training.batch}: expected at most {len(data.train)}, all images"
         )
     noise = noise_of(settings, members)
-    options = settings.model.model_dump(exclude={"kind"})
     ink = data.train.mean(axis=0, dtype="float64") / (255 if data.train.dtype == "uint8" else 1)
     try:
-        model = getattr(models, settings.model.kind)(
-            noise.seeds, ink, **options, device=noise.device, dtype=noise.dtype
-        )
+        model = _model(settings, noise, ink)
     except InputError as error:
         raise InputError(f"model: {error}") from None
     return Run(settings, members, model, data, 0)
+
+
+def _model(settings: Settings, noise: Noise, ink: Any) -> Any:
+    """The model before its first step."""
+    where: dict[str, Any] = {"device": noise.device, "dtype": noise.dtype}
+    if isinstance(settings.model, Module):
+        if settings.training.compile:
+            raise InputError("a module of yours is not compiled here: expected training.compile = false")
+        return module_of(settings.model.file, ink, noise.seeds[0], **where)
+    options = settings.model.model_dump(exclude={"kind"})
+    return getattr(models, settings.model.kind)(noise.seeds, ink, **options, **where)
 
 
 def images_of(

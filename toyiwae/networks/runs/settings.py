@@ -9,91 +9,20 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from toyiwae import files
 from toyiwae.checks import nearest, shown
 from toyiwae.errors import InputError
-from toyiwae.networks.data.images import Binarisation
 from toyiwae.networks.members import Member, particles_of
-from toyiwae.networks.products import Products
-
-Count = Annotated[int, Field(ge=1, le=10**15)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Positive = Annotated[float, Field(gt=0)]
+from toyiwae.networks.runs.tables import MODELS, AnyModel, Count, DataSettings, Positive, Seed, Table
 
 
-class _Table(BaseModel):
-    """A table of the file: strict, closed, finite and frozen."""
-
-    model_config = ConfigDict(
-        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
-    )
-
-
-class DataSettings(_Table):
-    """Images.
-
-    Attributes:
-        name: "digits", "mnist", or "idx" for any IDX files.
-        folder: of the IDX files; where they lie is not part of what a run is, what they hold is.
-        binarisation: "dynamic", "fixed" or "grey".
-        binarisation_seed: of a fixed one.
-        train, test: the first so many images; all if not given.
-    """
-
-    name: Literal["digits", "mnist", "idx"] = "digits"
-    folder: str = ""
-    binarisation: Binarisation = "dynamic"
-    binarisation_seed: Seed = 0
-    train: Count | None = None
-    test: Count | None = None
-
-
-class _Model(_Table):
-    """What all models take: the precision of their products."""
-
-    products: Products = "float32"
-
-
-class BernoulliVae(_Model):
-    """`toyiwae.networks.models.bernoulli_vae` and its arguments."""
-
-    kind: Literal["bernoulli_vae"]
-    latents: Count = 50
-    hidden: tuple[Count, ...] = (200, 200)
-    proposal: Literal["mean_field", "full", "bernoulli"] = "mean_field"
-
-
-class LinearGaussian(_Model):
-    """`toyiwae.networks.models.linear_gaussian` and its arguments."""
-
-    kind: Literal["linear_gaussian"]
-    latents: Count = 10
-    hidden: tuple[Count, ...] = ()
-    proposal: Literal["mean_field", "full"] = "mean_field"
-    per_pixel: bool = False
-    floor_var: Annotated[float, Field(ge=0)] = 1e-3
-    noise_var: Positive = 0.1
-
-
-class TwoLayerVae(_Model):
-    """`toyiwae.networks.models.two_layer_vae` and its arguments."""
-
-    kind: Literal["two_layer_vae"]
-    latents: tuple[Count, Count] = (100, 50)
-    hidden: tuple[Count, ...] = (200, 200)
-    inner_hidden: tuple[Count, ...] = (100, 100)
-
-
-MODELS = {"bernoulli_vae": BernoulliVae, "linear_gaussian": LinearGaussian, "two_layer_vae": TwoLayerVae}
-"""Kind of model -> its settings; both are called as the function of `toyiwae.networks.models` is."""
-
-
-class RuleSettings(_Table):
+class RuleSettings(Table):
     """Estimators, groups and particles of some members.
 
     Attributes:
@@ -109,7 +38,7 @@ class RuleSettings(_Table):
     K: Count
 
 
-class TrainingSettings(_Table):
+class TrainingSettings(Table):
     """How long and with what steps.
 
     Attributes:
@@ -134,7 +63,7 @@ class TrainingSettings(_Table):
     compile: bool = False
 
 
-class OutputSettings(_Table):
+class OutputSettings(Table):
     """What is written when.
 
     Attributes:
@@ -150,11 +79,11 @@ class OutputSettings(_Table):
     tensorboard: bool = False
 
 
-class Settings(_Table):
+class Settings(Table):
     """All settings of a training."""
 
     data: DataSettings = DataSettings()
-    model: Annotated[BernoulliVae | LinearGaussian | TwoLayerVae, Field(discriminator="kind")]
+    model: AnyModel
     members: Annotated[tuple[RuleSettings, ...], Field(min_length=1)]
     training: TrainingSettings
     output: OutputSettings = OutputSettings()
@@ -172,6 +101,10 @@ class Settings(_Table):
             for seed in self.training.seeds
         ]
         particles_of(members)
+        if self.model.kind == "module" and len(members) > 1:
+            raise InputError(
+                f"model.kind is 'module', trained alone: expected one member, not {len(members)}"
+            )
         twice = next((member for member in members if members.count(member) > 1), None)
         if twice is not None:
             raise InputError(f"two members are the same: {twice}: expected each once")
@@ -201,15 +134,33 @@ class Settings(_Table):
         return tomli_w.dumps(self.plain())
 
     def numbers(self) -> dict[str, Any]:
-        """What decides the run's numbers, flat: "training.batch" -> 20. Not the folder, nor when what is written."""
+        """What decides the run's numbers, flat: "training.batch" -> 20. Not the folder, nor when what is written.
+
+        Of the user's own Python files it is their content, by its SHA-256.
+
+        Raises:
+            InputError: such a file is no longer there.
+        """
         own = flat(self.plain())
         without = {"data.folder", "output.checkpoint_every", "output.keep", "output.tensorboard"}
+        if self.model.kind == "module":
+            path, _, name = self.model.file.partition(".py:")
+            own |= {"model.file": f"{Path(path).name}.py:{name}", "model.code": _content(Path(f"{path}.py"))}
+        specs = {name for pair in self._rules() for name in pair if ".py:" in name}
+        code = {spec: _content(Path(f"{spec.partition('.py:')[0]}.py")) for spec in sorted(specs)}
+        own |= {f"members.code.{spec}": content for spec, content in code.items()}
         return {key: value for key, value in own.items() if key not in without}
 
     @property
     def content_hash(self) -> str:
         """The SHA-256 of `numbers`."""
         return hashlib.sha256(json.dumps(self.numbers(), sort_keys=True).encode()).hexdigest()
+
+
+def _content(file: Path) -> str:
+    """The SHA-256 of a user's file."""
+    with files.reading(file, "a Python file") as stream:
+        return hashlib.sha256(stream.read()).hexdigest()
 
 
 def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -227,7 +178,8 @@ def read(
     """The checked settings.
 
     Args:
-        source: a TOML file, or the tables it would hold, or settings.
+        source: a TOML file, or the tables it would hold, or settings. Paths in a file (`data.folder`, `model.file`) are
+            relative to its folder.
         assignments: `"table.key=value"`, the value in TOML (`[1, 8]`, `0.5`, `true`) or else text; later ones win.
 
     Raises:
@@ -235,7 +187,10 @@ def read(
     """
     if isinstance(source, Settings):
         source = source.plain()
-    tables = dict(source) if isinstance(source, Mapping) else files.read_toml(source)
+    if isinstance(source, Mapping):
+        tables = dict(source)
+    else:
+        tables = _beside(files.read_toml(source), os.path.dirname(os.path.abspath(source)))
     for assignment in assignments:
         tables = _assigned(tables, assignment)
 
@@ -248,6 +203,15 @@ def read(
         raise InputError(_in_words(error)) from None
     settings.stack()
     return settings
+
+
+def _beside(tables: dict[str, Any], folder: str) -> dict[str, Any]:
+    """The tables of a file in a folder, with the paths in them as absolute ones."""
+    for name, key in (("data", "folder"), ("model", "file")):
+        table = tables.get(name)
+        if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
+            table[key] = os.path.join(folder, table[key])
+    return tables
 
 
 def _assigned(tables: Mapping[str, Any], assignment: str) -> dict[str, Any]:

@@ -1,0 +1,174 @@
+"""Runs of users' own code: modules named in a settings file, estimators whose file is part of what a run is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import toyiwae
+from tests import crashes
+from tests.short_runs import IMAGES
+from toyiwae import InputError, stats
+from toyiwae.networks.runs.settings import read
+from toyiwae.oracle.closed_form.gaussian import condition
+from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
+
+pytest.importorskip("safetensors")
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+MODULE = """
+import torch
+from torch.distributions import Independent, Normal
+
+class Linear(torch.nn.Module):
+    def __init__(self, mean):
+        super().__init__()
+        self.encoder, self.decoder = torch.nn.Linear(len(mean), 4), torch.nn.Linear(2, len(mean))
+        self.decoder.bias.data = mean
+
+    def encode(self, x):
+        mean, log_std = self.encoder(x).chunk(2, -1)
+        return Independent(Normal(mean, log_std.exp()), 1)
+
+    def log_joint(self, x, z):
+        return Normal(self.decoder(z), 0.4).log_prob(x).sum(-1) + Normal(0.0, 1.0).log_prob(z).sum(-1)
+
+def make(mean):
+    return Linear(mean)
+
+def nothing(mean):
+    return None
+
+def fails(mean):
+    raise ValueError("no weights")
+"""
+
+SETTINGS = """
+[data]
+binarisation = "grey"
+[model]
+kind = "module"
+file = "linear.py:make"
+[[members]]
+model = "iwae"
+proposal = "dreg"
+K = 6
+[training]
+epochs = 2
+batch = 8
+seeds = [3]
+dtype = "float64"
+[output]
+checkpoint_every = 4
+keep = 0
+metrics_every = 3
+"""
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A folder with a module and settings that name it."""
+    (tmp_path / "linear.py").write_text(MODULE, encoding="utf-8")
+    (tmp_path / "settings.toml").write_text(SETTINGS, encoding="utf-8")
+    return tmp_path
+
+
+def test_a_module_of_the_users_trains_from_a_settings_file_and_resumes_bit_for_bit(home, monkeypatch):
+    """Paths in the file are relative to its folder, wherever one works."""
+    monkeypatch.chdir("/")
+    whole = toyiwae.train(home / "settings.toml", home / "whole", images=IMAGES)
+    state = torch.get_rng_state()
+    assert whole.step > 8
+    for _ in range(3):
+        toyiwae.train(home / "settings.toml", home / "broken", images=IMAGES, minutes=1e-9, resume=True)
+    toyiwae.train(home / "settings.toml", home / "broken", images=IMAGES, resume=True)
+    before, after = crashes.content(home / "whole"), crashes.content(home / "broken")
+    assert {name: after[name] for name in before} == before
+    loaded = toyiwae.load_run(home / "whole", images=IMAGES)
+    for name, value in whole.model.parameters.items():
+        assert torch.equal(loaded.model.parameters[name], value)
+    assert torch.equal(torch.get_rng_state(), state)
+    first = toyiwae.load_run(home / "whole", images=IMAGES, step=0)
+    assert not torch.equal(first.model.parameters["decoder.weight"], whole.model.parameters["decoder.weight"])
+
+
+def test_its_evaluation_agrees_with_the_exact_likelihood(home):
+    run = toyiwae.train(home / "settings.toml", images=IMAGES)
+    p = {name: value[0].numpy() for name, value in run.model.parameters.items()}
+    x = run.images.test.astype(np.float64)
+    stat = x @ p["encoder.weight"].T + p["encoder.bias"]
+    model = Model(np.zeros(2), 1.0, p["decoder.weight"], p["decoder.bias"], 0.4**2)
+    problem = Problem(model, Proposal(mean=stat[:, :2], var=np.exp(2 * stat[:, 2:])), Data(x))
+    exact = toyiwae.exact(problem, K=[1, 8], parameters=[])
+    found = toyiwae.evaluate(run, K=(1, 8, 1600))
+    bounds = found.bounds
+    se = np.sqrt((bounds.bound_se[0] ** 2).sum(-1)) / len(x)
+    z = [(bounds.bound[0, i].mean() - exact.cell(K).bound) / se[i] for i, K in enumerate((1, 8))]
+    assert np.abs(z).max() < stats.family_threshold(2, 1e-6)
+    assert se.max() < 0.05
+    log_p = condition(model, x).log_evidence.mean()
+    assert bounds.bound[0, 2].mean() == pytest.approx(log_p, abs=6 * max(se[2], 1e-3))
+    assert found.unit_variances[0] == pytest.approx(stat[:, :2].var(0), rel=1e-9)
+    assert found.to_dict()["members"][0]["units"] == 2
+    with pytest.raises(InputError, match="need a model of toyiwae"):
+        toyiwae.evaluate(run, snr_replicates=5)
+
+
+def test_other_code_is_another_run(home):
+    toyiwae.train(home / "settings.toml", home / "run", images=IMAGES)
+    (home / "linear.py").write_text(MODULE.replace("0.4", "0.5"), encoding="utf-8")
+    with pytest.raises(InputError, match="other settings, or with other code"):
+        toyiwae.train(home / "settings.toml", home / "run", images=IMAGES, resume=True)
+    with pytest.raises(InputError, match="other settings"):
+        toyiwae.load_run(home / "run", images=IMAGES)
+
+
+def test_the_code_of_an_estimator_is_part_of_what_a_run_is(tmp_path):
+    file, source = tmp_path / "mine.py", (DOCS / "my_estimator.py").read_text(encoding="utf-8")
+    hashes = []
+    for comment in ("", "# another day\n", ""):
+        file.write_text(source + comment, encoding="utf-8")
+        settings = read({
+            "model": {"kind": "linear_gaussian"},
+            "members": [{"estimator": f"{file}:halfway", "K": 4}],
+            "training": {"epochs": 1},
+        })  # fmt: skip
+        hashes.append(settings.content_hash)
+    assert hashes[0] == hashes[2] != hashes[1]
+
+
+def test_what_another_process_is_writing_in_the_folder_stays(home):
+    toyiwae.train(home / "settings.toml", home / "run", images=IMAGES)
+    own = home / "run" / "checkpoints" / ".step-0000000004.safetensors.0a.part"
+    others = home / "run" / ".evaluation-10.json.0b.part"
+    for part in (own, others):
+        part.write_bytes(b"half")
+    toyiwae.train(home / "settings.toml", home / "run", images=IMAGES, resume=True)
+    assert not own.exists()
+    assert others.exists()
+
+
+REFUSED = {
+    "linear.py": "expected FILE.py:NAME, a function of the training mean that returns a module",
+    "gone.py:make": "expected FILE.py:NAME",
+    "linear.py:other": "defines no function 'other'",
+    "linear.py:nothing": "linear.py:nothing returned a NoneType: expected a torch.nn.Module",
+    "linear.py:fails": "linear.py:fails failed: ValueError: no weights",
+}
+
+
+@pytest.mark.parametrize("file", REFUSED)
+def test_what_cannot_be_a_module_is_refused_in_one_line(home, file):
+    with pytest.raises(InputError) as caught:
+        toyiwae.train(home / "settings.toml", images=IMAGES, assignments=[f"model.file={home / file}"])
+    assert REFUSED[file] in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_module_is_trained_alone_and_not_compiled(home):
+    with pytest.raises(InputError, match="trained alone: expected one member, not 2"):
+        toyiwae.train(home / "settings.toml", images=IMAGES, assignments=["training.seeds=[1, 2]"])
+    with pytest.raises(InputError, match="not compiled here"):
+        toyiwae.train(home / "settings.toml", images=IMAGES, assignments=["training.compile=true"])
