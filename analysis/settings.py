@@ -6,13 +6,15 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from analysis.study import Settings, Study
 from toyiwae import files
 from toyiwae.errors import InputError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_toml(path: Path) -> dict[str, dict[str, Any]]:
@@ -67,27 +69,42 @@ def settings_of(study: Study, *overrides: Mapping[str, Mapping[str, Any]], quick
     for override in overrides:
         values |= override.get(study.name, {})
 
+    return validated(study.settings, values, f"settings of {study.name}")
+
+
+def validated(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
+    """A record of settings, checked.
+
+    Args:
+        model: what they must be.
+        values: what was given.
+        where: how messages call them.
+
+    Raises:
+        InputError: one line that names the key, the value and what would be right.
+    """
+
     def refuse(value: object) -> object:
         kind = type(value).__name__
-        raise InputError(
-            f"settings of {study.name}: a value is a {kind}: expected numbers, texts, lists and booleans"
-        )
+        raise InputError(f"{where}: a value is a {kind}: expected numbers, texts, lists and booleans")
 
     try:  # as JSON, where a list may stand for a tuple and nothing else is converted
-        return study.settings.model_validate_json(json.dumps(values, default=refuse))
+        return model.model_validate_json(json.dumps(values, default=refuse))
     except ValidationError as error:
-        raise InputError(_explain(study, error)) from None
+        raise InputError(_explain(model, error, where)) from None
 
 
-def _explain(study: Study, error: ValidationError) -> str:
+def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        known = list(study.settings.model_fields)
+        known = list(model.model_fields)
         near = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-        return f"settings of {study.name}: no setting {key}; {hint}"
-    return f"settings of {study.name}: {key} = {first['input']!r}: {first['msg']}"
+        return f"{where}: no setting {key}; {hint}"
+    if first["type"] == "missing":
+        return f"{where}: {key} is not given"
+    return f"{where}: {key} = {first['input']!r}: {first['msg']}"
 
 
 def check_names(studies: Iterable[Study], *overrides: Mapping[str, Any]) -> None:

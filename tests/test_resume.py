@@ -13,7 +13,7 @@ import torch
 
 from tests import crashes
 from tests.short_runs import IMAGES, short
-from toyiwae import InputError, ToyiwaeError, load_run
+from toyiwae import InputError, ToyiwaeError, load_run, locks
 from toyiwae.networks.data.images import of_arrays
 from toyiwae.networks.runs import checkpoints
 
@@ -233,10 +233,9 @@ def test_a_disk_that_is_really_full(whole, tmp_path):
 
 
 def test_a_second_process_is_refused(broken_off):
-    fcntl = pytest.importorskip("fcntl")
-    with open(broken_off / ".lock", "r+", encoding="ascii") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match=rf"run' is in use by process {os.getpid()}$"):
+    pytest.importorskip("fcntl")
+    with locks.only_process(broken_off / ".lock", "the run"):
+        with pytest.raises(InputError, match=rf"run' is in use by process {os.getpid()} on \S+ since .* UTC$"):
             short(broken_off, resume=True)
     short(broken_off, resume=True)
 

@@ -19,14 +19,10 @@ from typing import Any
 from toyiwae.checks import shown
 from toyiwae.errors import InputError, ToyiwaeError
 from toyiwae.files import write_atomic
+from toyiwae.locks import only_process
 from toyiwae.networks.runs import checkpoints
 from toyiwae.networks.runs.checkpoints import Checkpoint
 from toyiwae.networks.runs.settings import Settings, read
-
-try:
-    import fcntl
-except ImportError:  # Windows: nothing keeps two processes apart
-    fcntl = None
 
 LOCK, SETTINGS = ".lock", "settings.toml"
 
@@ -138,7 +134,7 @@ def opened(path: str | os.PathLike[str], settings: Settings, *, resume: bool) ->
         if not own.is_file():
             raise InputError(f"{str(home)!r} holds something else than a run: choose another folder")
     home.mkdir(parents=True, exist_ok=True)
-    with _locked(home):
+    with only_process(home / LOCK, repr(str(home))):
         if own.is_file():
             _compare(own, settings, resume)
         yield RunFolder(home, settings)
@@ -157,21 +153,3 @@ def _compare(own: Path, settings: Settings, resume: bool) -> None:
                 f"{key} is {shown(now.get(key))}, but the run in {str(own.parent)!r} began with "
                 f"{shown(before.get(key))}: expected the same, or another folder"
             )
-
-
-@contextlib.contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    """Keeps other processes out; the system takes the lock away when this one ends, however it does."""
-    with open(home / LOCK, "a+", encoding="ascii") as stream:
-        if fcntl is not None:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                stream.seek(0)
-                raise InputError(
-                    f"{str(home)!r} is in use by process {stream.read().strip() or '(unknown)'}"
-                ) from None
-        stream.truncate(0)
-        stream.write(f"{os.getpid()}\n")
-        stream.flush()
-        yield
