@@ -1,4 +1,4 @@
-"""The command line of the studies: `python -m analysis list | run NAME | report | audit | mnist | bench`."""
+"""The command line of the studies: `python -m analysis list | run NAME | report | sweep | audit | mnist | bench`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,20 @@ from analysis.audit import page
 from analysis.audit.run import Outcome, audit, chosen
 from analysis.settings import check_names, read_assignments, read_toml, settings_of, unknown_study
 from analysis.study import discover
+from analysis.sweep import cli as sweep_cli
 from toyiwae.errors import InputError, ToyiwaeError
 from toyiwae.records import provenance
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(sweep_cli.app, name="sweep")
 console = Console(highlight=False, markup=False)
 
 Quick = Annotated[bool, typer.Option("--quick", help="Small settings: seconds instead of minutes.")]
+Full = Annotated[bool, typer.Option("--full", help="Full settings: hours; best with --sweeps.")]
+Sweeps = Annotated[
+    Path | None,
+    typer.Option("--sweeps", help="Folder of stores in which cells are kept, so that a run can be resumed."),
+]
 File = Annotated[Path | None, typer.Option("--settings", help="TOML file with one table per study.")]
 Folder = Annotated[Path, typer.Option("--out", help="Folder for figures, data and report.")]
 Picture = Annotated[Path | None, typer.Option("--figure", help="Write the figure to this PNG file only.")]
@@ -47,12 +54,16 @@ def list_() -> None:
 def run(
     name: Annotated[str, typer.Argument(help="The study; `list` shows them.")],
     quick: Quick = False,
+    full: Full = False,
     settings: File = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)
     ] = None,
     out: Folder = Path("results"),
     figure: Picture = None,
+    sweeps: Sweeps = None,
+    processes: sweep_cli.Processes = None,
+    scheduler: sweep_cli.Scheduler = None,
 ) -> None:
     """Run one study: figure, data and verdicts. Exit code 1 if a claim fails."""
     studies = {study.name: study for study in discover()}
@@ -62,8 +73,9 @@ def run(
     check_names(studies.values(), *overrides)
     if unused := [other for other in overrides[1] if other != name]:
         raise InputError(f"--set {unused[0]}...: only {name} runs; use report, or run {unused[0]}")
-    chosen = settings_of(studies[name], *overrides, quick=quick)
-    (outcome,) = runner.run_all([(studies[name], chosen)], console)
+    chosen = settings_of(studies[name], *overrides, quick=quick, full=full)
+    with sweep_cli.keeping(sweeps, processes, scheduler):
+        (outcome,) = runner.run_all([(studies[name], chosen)], console)
     _show_claims([outcome])
     if outcome.files and figure is not None:
         output.write_all(figure.parent, {figure.name: outcome.files[f"{name}.png"]})

@@ -54,18 +54,23 @@ def read_assignments(
     return found
 
 
-def settings_of(study: Study, *overrides: Mapping[str, Mapping[str, Any]], quick: bool = False) -> Settings:
+def settings_of(
+    study: Study, *overrides: Mapping[str, Mapping[str, Any]], quick: bool = False, full: bool = False
+) -> Settings:
     """The checked settings of a study.
 
     Args:
         study: whose settings.
         overrides: {study: {key: value}}, later ones win.
         quick: whether to start from the study's quick settings.
+        full: whether to start from its full ones.
 
     Raises:
-        InputError: one line that names the study, the key, the value and what would be right.
+        InputError: both of them; one line that names the study, the key, the value and what would be right.
     """
-    values: dict[str, Any] = dict(study.quick) if quick else {}
+    if quick and full:
+        raise InputError("--quick and --full are given: expected one of them")
+    values: dict[str, Any] = dict(study.quick) if quick else dict(study.full) if full else {}
     for override in overrides:
         values |= override.get(study.name, {})
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from analysis.sweep.experiment import Experiment
+
 Item = TypeVar("Item")
 Table = Mapping[str, "pd.DataFrame"]
 """What a study computes: named data frames. The name becomes part of the CSV's name."""
@@ -87,6 +89,8 @@ class Study:
         question: what is asked, one sentence.
         settings: the model of its settings; its defaults are those of the report.
         quick: overrides for `--quick`.
+        full: overrides for `--full`: hours rather than minutes, to be run as a sweep.
+        experiments: what of it runs in cells (see `analysis.sweep.cells`).
         compute: settings -> table.
         draw: table -> figure, within the house style.
         verdicts: table -> claims.
@@ -104,6 +108,8 @@ class Study:
     verdicts: Callable[[Table], list[Claim]]
     caption: Callable[[Table], str]
     quick: Mapping[str, Any] = field(default_factory=dict)
+    full: Mapping[str, Any] = field(default_factory=dict)
+    experiments: tuple[Experiment, ...] = ()
     method: str = ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,14 +12,47 @@ import toyiwae
 from analysis import measures, report, style
 from analysis.closed_limits import ClosedLimits
 from analysis.sampling import sample
-from analysis.study import Claim, Settings, Study, Table, track
+from analysis.study import Claim, Settings, Study, Table
+from analysis.sweep import cells, moments
+from analysis.sweep.experiment import Experiment, Row, seed_of
 from toyiwae import stats
 from toyiwae.oracle.enclosure import enclose, precision
 from toyiwae.problems.linear_gaussian import Data
 
 
+class SampleSettings(Settings):
+    """The sampled bound at one K."""
+
+    dimension: int
+    rows: int
+    perturbation_std: float
+    seed: int
+    replicates: int
+    sample_seed: int
+    K: int
+
+
+def sampled_bound(settings: SampleSettings, block: int) -> Row:
+    """Moments of log Ẑ over a block of replicates."""
+    problem = toyiwae.paper_problem(
+        settings.dimension, settings.rows, settings.perturbation_std, settings.seed
+    )
+    seed = seed_of(settings.sample_seed, block)
+    found = sample(problem, K=settings.K, replicates=settings.replicates, seed=seed)
+    return moments.sums({"bound": found.bound})
+
+
+def mean_bound(rows: Sequence[Row]) -> Row:
+    """The mean of log Ẑ over all replicates, and its standard error."""
+    found = moments.together(rows)["bound"]
+    return {"mean": float(found.mean), "mean_se": float(found.mean_se), "replicates": found.count}
+
+
+SAMPLES = Experiment("gap_samples", 1, SampleSettings, sampled_bound, merge=mean_bound)
+
+
 class GapSettings(Settings):
-    """The toy problem, the range of K, and the size of the sample."""
+    """The toy problem, the range of K, and the size of the sample: so many blocks of replicates."""
 
     dimension: int = 20
     rows: int = 1024
@@ -28,6 +62,7 @@ class GapSettings(Settings):
     per_decade: int = 8
     sampled_k: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     replicates: int = 200
+    blocks: int = 1
     sample_seed: int = 1
     checked_rows: int = 3
     checked_k: tuple[int, ...] = (1, 8, 1000, 1_000_000)
@@ -49,11 +84,12 @@ def compute(settings: GapSettings) -> Table:
     curve["departure"] = curve.K * curve.gap / constants["limit"] - 1
     curve["drawn"] = curve.K.isin(grid)
     samples = []
-    for k in track(settings.sampled_k, lambda k: f"sampling K = {k}"):
-        found = sample(problem, K=k, replicates=settings.replicates, seed=settings.sample_seed).bound
-        z = stats.z_score(found.mean, truth.cell(k).bound, found.mean_se)
-        gap = truth.log_evidence - float(found.mean)
-        samples.append((k, gap, float(found.mean_se), float(z), found.count))
+    sampled = _cells(settings)
+    rows = cells.rows(SAMPLES, sampled, lambda cell: f"sampling K = {cell.K}", blocks=settings.blocks)
+    for cell, found in zip(sampled, rows, strict=True):
+        z = stats.z_score(found["mean"], truth.cell(cell.K).bound, found["mean_se"])
+        gap = truth.log_evidence - found["mean"]
+        samples.append((cell.K, gap, found["mean_se"], float(z), found["replicates"]))
     columns = ["K", "gap", "se", "z", "replicates"]
     return {
         "curve": curve,
@@ -61,6 +97,12 @@ def compute(settings: GapSettings) -> Table:
         "constants": pd.DataFrame([constants]),
         "check": _check(problem, settings),
     }
+
+
+def _cells(settings: GapSettings) -> list[SampleSettings]:
+    """The values of K that are sampled."""
+    shared = {name: getattr(settings, name) for name in SampleSettings.model_fields if name != "K"}
+    return [SampleSettings(**shared, K=k) for k in settings.sampled_k]
 
 
 def _check(problem: toyiwae.Problem, settings: GapSettings) -> pd.DataFrame:
@@ -187,6 +229,8 @@ STUDY = Study(
     question="How fast does the bound $L_K$ approach the log-evidence as $K$ grows?",
     settings=GapSettings,
     quick={"dimension": 5, "rows": 4, "per_decade": 2, "sampled_k": (1, 4, 16), "replicates": 500},
+    full={"sampled_k": tuple(2**power for power in range(10)), "replicates": 100, "blocks": 20},
+    experiments=(SAMPLES,),
     compute=compute,
     draw=draw,
     verdicts=verdicts,

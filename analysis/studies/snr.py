@@ -10,10 +10,10 @@ import pandas as pd
 import toyiwae
 from analysis import measures
 from analysis.closed_limits import ClosedLimits
-from analysis.sampling import sample
-from analysis.studies._snr_figure import COMPARED, GENERATIVE, INFERENCE, SAMPLED, along, caption, draw
-from analysis.study import Claim, Settings, Study, Table, track
-from toyiwae import estimators, stats
+from analysis.studies._snr_figure import COMPARED, GENERATIVE, INFERENCE, along, caption, draw
+from analysis.studies._snr_samples import SAMPLES, samples
+from analysis.study import Claim, Settings, Study, Table
+from toyiwae import estimators
 from toyiwae.problems.linear_gaussian import Data
 
 TERMS = ("iwae", "iwae_stl", "rws_wake_phi")
@@ -34,6 +34,7 @@ class SnrSettings(Settings):
     sampled_k: tuple[int, ...] = (1, 4, 16)
     sampled_m: tuple[int, ...] = (2, 8)
     replicates: int = 400
+    blocks: int = 1
     sample_seed: int = 2
     compared_rows: int = 8
     compared_k: int = 1_000_000
@@ -62,42 +63,13 @@ def compute(settings: SnrSettings) -> Table:
     curves, missing = _estimators(few, settings)
     return {
         "iwae": iwae,
-        "samples": _samples(problem, settings, iwae),
+        "samples": samples(settings, iwae),
         "estimators": curves,
         "missing": missing,
         "compared": pd.DataFrame({"rows": [few.n_rows]}),
         "limits": _limits(problem),
         "identity": _identity(frame[frame.parameter.isin(INFERENCE)]),
     }
-
-
-def _samples(problem: toyiwae.Problem, settings: SnrSettings, iwae: pd.DataFrame) -> pd.DataFrame:
-    """Sampled moments of every coordinate of the vector parameters, each beside its exact mean and variance."""
-    cells = [("K", k, 1) for k in settings.sampled_k] + [
-        ("M", settings.fixed_k, m) for m in settings.sampled_m
-    ]
-    parts = []
-    for axis, k, m in track(cells, lambda cell: f"sampling K = {cell[1]}, M = {cell[2]}"):
-        found = sample(
-            problem, K=k, M=m, estimators="iwae", parameters=SAMPLED,
-            replicates=settings.replicates, seed=settings.sample_seed,
-        ).gradients["iwae"]  # fmt: skip
-        for name in SAMPLED:
-            truth = iwae[(iwae.axis == axis) & (iwae.K == k) & (iwae.M == m) & (iwae.parameter == name)]
-            moments, var = found[name], truth["var"].to_numpy()
-            columns = {
-                "index": truth["index"].to_numpy(),
-                "mean": moments.mean,
-                "mean_se": moments.mean_se,
-                "z": stats.z_score(moments.mean, truth["mean"].to_numpy(), moments.mean_se),
-                "z_var": stats.z_score(np.log(moments.var / var), 0.0, moments.var_se / moments.var),
-                "snr": moments.snr,
-                "snr_se": moments.snr_se,
-                "std": moments.std,
-            }
-            labels = {"axis": axis, "K": k, "M": m, "parameter": name, "replicates": moments.count}
-            parts.append(pd.DataFrame(labels | columns))
-    return pd.concat(parts, ignore_index=True)
 
 
 def _estimators(problem: toyiwae.Problem, settings: SnrSettings) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -296,6 +268,8 @@ STUDY = Study(
         "compared_rows": 2,
         "compared_k": 1_000,
     },
+    full={"sampled_k": (1, 4, 16, 64, 256), "sampled_m": (2, 8, 32), "replicates": 100, "blocks": 20},
+    experiments=(SAMPLES,),
     compute=compute,
     draw=draw,
     verdicts=verdicts,

@@ -63,30 +63,31 @@ class Experiment:
 
 
 def seed_of(seed: int, block: int) -> int:
-    """The seed of a block of replicates: `seed` itself for the first, unrelated ones for the others, below 2⁶³."""
+    """The seed of a block of replicates: `seed` itself for the first, unrelated ones below 2⁴⁹ for the others."""
     if block == 0:
         return seed
     digest = hashlib.sha256(f"{seed} {block}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+    return int.from_bytes(digest[:8], "big") >> 15
 
 
-def known() -> dict[str, Experiment]:
-    """All experiments by name: those of `analysis.sweep.experiments`, and those of studies.
+def ready() -> tuple[str, ...]:
+    """The names of the experiments in `analysis.sweep.experiments`, each that of its module."""
+    home = importlib.import_module("analysis.sweep.experiments")
+    return tuple(found.name for found in pkgutil.iter_modules(home.__path__) if found.name[0] != "_")
+
+
+def of_studies() -> dict[str, Experiment]:
+    """The experiments of studies by name.
 
     Raises:
-        InputError: two have the same name.
+        InputError: two have the same name, or one that of a ready experiment.
     """
-    home = importlib.import_module("analysis.sweep.experiments")
-    found = [
-        importlib.import_module(f"{home.__name__}.{module.name}").EXPERIMENT
-        for module in pkgutil.iter_modules(home.__path__)
-    ]
-    found += [experiment for study in discover() for experiment in study.experiments]
-    names = [experiment.name for experiment in found]
+    found = [experiment for study in discover() for experiment in study.experiments]
+    names = [*ready(), *(experiment.name for experiment in found)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"two experiments are called {twice[0]!r}")
-    return dict(zip(names, found, strict=True))
+    return {experiment.name: experiment for experiment in found}
 
 
 def find(spec: Any, folder: Path = Path()) -> Experiment:
@@ -103,10 +104,12 @@ def find(spec: Any, folder: Path = Path()) -> Experiment:
         raise InputError(f"experiment is {shown(spec)}: expected a name such as 'exact', or 'FILE.py:NAME'")
     path, colon, name = spec.partition(".py:")
     if not colon:
-        experiments = known()
-        if spec not in experiments:
-            raise InputError(f"unknown experiment {spec!r}: {nearest(spec, experiments)}")
-        return experiments[spec]
+        if spec in ready():  # no others are imported, some of which take seconds
+            return importlib.import_module(f"analysis.sweep.experiments.{spec}").EXPERIMENT
+        others = of_studies()
+        if spec not in others:
+            raise InputError(f"unknown experiment {spec!r}: {nearest(spec, [*ready(), *others])}")
+        return others[spec]
     file = folder / f"{path}.py"
     if not file.is_file():
         raise InputError(f"experiment {spec!r}: there is no file {str(file)!r}")

@@ -1,0 +1,81 @@
+"""Sampled moments of gradients for the study of signal-to-noise ratios, a cell for each (K, M)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import toyiwae
+from analysis.sampling import sample
+from analysis.studies._snr_figure import SAMPLED
+from analysis.study import Settings
+from analysis.sweep import cells, moments
+from analysis.sweep.experiment import Experiment, Row, seed_of
+from toyiwae import stats
+
+
+class SampleSettings(Settings):
+    """The sampled gradients at one K and M."""
+
+    dimension: int
+    rows: int
+    perturbation_std: float
+    seed: int
+    replicates: int
+    sample_seed: int
+    K: int
+    M: int
+
+
+def sampled_gradients(settings: SampleSettings, block: int) -> Row:
+    """Moments of IWAE's gradients over a block of replicates."""
+    problem = toyiwae.paper_problem(
+        settings.dimension, settings.rows, settings.perturbation_std, settings.seed
+    )
+    found = sample(
+        problem, K=settings.K, M=settings.M, estimators="iwae", parameters=SAMPLED,
+        replicates=settings.replicates, seed=seed_of(settings.sample_seed, block),
+    )  # fmt: skip
+    return moments.sums(found.gradients["iwae"])
+
+
+def of_all(rows: Sequence[Row]) -> Row:
+    """Moments over all replicates, coordinate by coordinate."""
+    names = ("mean", "mean_se", "var", "var_se", "snr", "snr_se", "std", "count")
+    found = moments.together(rows)
+    return {f"{name}.{key}": getattr(one, name) for key, one in found.items() for name in names}
+
+
+SAMPLES = Experiment("snr_samples", 1, SampleSettings, sampled_gradients, merge=of_all)
+
+
+def samples(settings: Any, iwae: pd.DataFrame) -> pd.DataFrame:
+    """Sampled moments of every coordinate of the vector parameters, each beside its exact mean and variance."""
+    places = [("K", k, 1) for k in settings.sampled_k] + [
+        ("M", settings.fixed_k, m) for m in settings.sampled_m
+    ]
+    shared = {name: getattr(settings, name) for name in SampleSettings.model_fields if name not in ("K", "M")}
+    chosen = [SampleSettings(**shared, K=k, M=m) for _, k, m in places]
+    rows = cells.rows(
+        SAMPLES, chosen, lambda cell: f"sampling K = {cell.K}, M = {cell.M}", blocks=settings.blocks
+    )
+    parts = []
+    for (axis, k, m), row in zip(places, rows, strict=True):
+        for name in SAMPLED:
+            truth = iwae[(iwae.axis == axis) & (iwae.K == k) & (iwae.M == m) & (iwae.parameter == name)]
+            found = {key: np.array(row[f"{key}.{name}"]) for key in ("mean", "mean_se", "var", "var_se")}
+            var = truth["var"].to_numpy()
+            columns = {
+                "index": truth["index"].to_numpy(),
+                "mean": found["mean"],
+                "mean_se": found["mean_se"],
+                "z": stats.z_score(found["mean"], truth["mean"].to_numpy(), found["mean_se"]),
+                "z_var": stats.z_score(np.log(found["var"] / var), 0.0, found["var_se"] / found["var"]),
+                **{key: row[f"{key}.{name}"] for key in ("snr", "snr_se", "std")},
+            }
+            labels = {"axis": axis, "K": k, "M": m, "parameter": name, "replicates": row[f"count.{name}"]}
+            parts.append(pd.DataFrame(labels | columns))
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,76 @@
+"""The problem of a cell: the paper's at a dimension, a number of rows, a mismatch and a seed, or one from a file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field
+
+import toyiwae
+from analysis.study import Settings
+from toyiwae import estimators, files
+from toyiwae.errors import InputError
+
+Count = Annotated[int, Field(ge=1, le=10**15)]
+Seed = Annotated[int, Field(ge=0, le=10**15)]
+
+PAPER = ("D", "N", "mismatch", "problem_seed")
+
+
+class ProblemSettings(Settings):
+    """Problem, estimator, K and M of a cell.
+
+    Attributes:
+        problem: "paper", or a problem's TOML file, which becomes part of the settings.
+        D, N, mismatch, problem_seed: dimension, observations, standard deviation of the perturbation and seed of
+            `toyiwae.paper_problem`; not with a file.
+        tables: of the file; not to be set.
+        estimator: a registered one.
+        K, M: particles and groups.
+        parameters: whose gradients; by default those of prior's and proposal's mean.
+    """
+
+    problem: str = "paper"
+    D: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    N: Count | None = None
+    mismatch: Annotated[float, Field(ge=0)] | None = None
+    problem_seed: Seed | None = None
+    tables: dict[str, Any] | None = None
+    estimator: str = "iwae"
+    K: Count
+    M: Count = 1
+    parameters: tuple[str, ...] | None = None
+
+
+Found = TypeVar("Found", bound=ProblemSettings)
+
+DEFAULTS = {"D": 20, "N": 1024, "mismatch": 0.01, "problem_seed": 0}
+
+
+def check(settings: Found) -> Found:
+    """Settings with the problem's defaults, or its tables.
+
+    Raises:
+        InputError: an unknown estimator, K below its minimum, one of a file (its content would not be part of what
+            identifies the cell), a bad problem.
+    """
+    if ".py:" in settings.estimator:
+        raise InputError(
+            f"estimator is {settings.estimator!r}: expected a registered one; for your own, write an experiment"
+        )
+    estimators.get(settings.estimator).check_particles(settings.K)
+    given = [name for name in PAPER if getattr(settings, name) is not None]
+    if settings.problem == "paper":
+        return settings.model_copy(update={key: DEFAULTS[key] for key in PAPER if key not in given})
+    if given:
+        raise InputError(f"{given[0]} belongs to problem 'paper', not to a file: expected one of them")
+    tables = files.read_toml(settings.problem)
+    toyiwae.Problem.from_dict(tables)
+    return settings.model_copy(update={"tables": tables})
+
+
+def problem_of(settings: Any) -> toyiwae.Problem:
+    """The problem of a cell under way."""
+    if settings.tables is not None:
+        return toyiwae.Problem.from_dict(settings.tables)
+    return toyiwae.paper_problem(settings.D, settings.N, settings.mismatch, settings.problem_seed)
