@@ -100,7 +100,10 @@ def validated(model: type[Model], values: Mapping[str, Any], where: str) -> Mode
 
 
 def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
-    first = error.errors(include_url=False)[0]
+    found = error.errors(include_url=False)
+    first = next(
+        (one for one in found if one["type"] == "extra_forbidden"), found[0]
+    )  # it explains what is missing
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = list(model.model_fields)

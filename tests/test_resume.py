@@ -235,7 +235,9 @@ def test_a_disk_that_is_really_full(whole, tmp_path):
 def test_a_second_process_is_refused(broken_off):
     pytest.importorskip("fcntl")
     with locks.only_process(broken_off / ".lock", "the run"):
-        with pytest.raises(InputError, match=rf"run' is in use by process {os.getpid()} on \S+ since .* UTC$"):
+        with pytest.raises(
+            InputError, match=rf"run' is in use by process {os.getpid()} on \S+ since .* UTC$"
+        ):
             short(broken_off, resume=True)
     short(broken_off, resume=True)
 

@@ -12,8 +12,9 @@ import toyiwae
 from analysis.sampling import sample
 from analysis.studies._snr_figure import SAMPLED
 from analysis.study import Settings
-from analysis.sweep import cells, moments
+from analysis.sweep import cells
 from analysis.sweep.experiment import Experiment, Row, seed_of
+from analysis.sweep.moments import sums, together
 from toyiwae import stats
 
 
@@ -39,13 +40,13 @@ def sampled_gradients(settings: SampleSettings, block: int) -> Row:
         problem, K=settings.K, M=settings.M, estimators="iwae", parameters=SAMPLED,
         replicates=settings.replicates, seed=seed_of(settings.sample_seed, block),
     )  # fmt: skip
-    return moments.sums(found.gradients["iwae"])
+    return sums(found.gradients["iwae"])
 
 
 def of_all(rows: Sequence[Row]) -> Row:
     """Moments over all replicates, coordinate by coordinate."""
     names = ("mean", "mean_se", "var", "var_se", "snr", "snr_se", "std", "count")
-    found = moments.together(rows)
+    found = together(rows)
     return {f"{name}.{key}": getattr(one, name) for key, one in found.items() for name in names}
 
 

@@ -13,8 +13,9 @@ from analysis import measures, report, style
 from analysis.closed_limits import ClosedLimits
 from analysis.sampling import sample
 from analysis.study import Claim, Settings, Study, Table
-from analysis.sweep import cells, moments
+from analysis.sweep import cells
 from analysis.sweep.experiment import Experiment, Row, seed_of
+from analysis.sweep.moments import sums, together
 from toyiwae import stats
 from toyiwae.oracle.enclosure import enclose, precision
 from toyiwae.problems.linear_gaussian import Data
@@ -39,12 +40,12 @@ def sampled_bound(settings: SampleSettings, block: int) -> Row:
     )
     seed = seed_of(settings.sample_seed, block)
     found = sample(problem, K=settings.K, replicates=settings.replicates, seed=seed)
-    return moments.sums({"bound": found.bound})
+    return sums({"bound": found.bound})
 
 
 def mean_bound(rows: Sequence[Row]) -> Row:
     """The mean of log Ẑ over all replicates, and its standard error."""
-    found = moments.together(rows)["bound"]
+    found = together(rows)["bound"]
     return {"mean": float(found.mean), "mean_se": float(found.mean_se), "replicates": found.count}
 
 

@@ -130,7 +130,7 @@ class Engine:
     def _loop(self) -> None:
         while True:
             self._submit()
-            if not self.flying:
+            if not self.flying and not self._fill(1):
                 return
             ended, _ = wait(self.flying, timeout=0.25, return_when=FIRST_COMPLETED)
             for future in ended:

@@ -45,7 +45,8 @@ class Job(NamedTuple):
 class ByValue:
     """A function that pickle sends by value, so that workers need not be able to import it.
 
-    Functions and classes of its module, and of `analysis`, go with it; other modules are imported there.
+    Functions and classes of its module, and of `analysis`, go with it; modules are imported there, so a function that
+    runs where `analysis` is not installed imports names from it, not modules.
 
     Attributes:
         function: what is called.
@@ -74,10 +75,18 @@ def _by_value(function: Any, names: Iterable[str]) -> bytes:
     try:
         for module in modules:
             cloudpickle.register_pickle_by_value(module)
-        return cloudpickle.dumps(function)
+        return cloudpickle.dumps(functools.partial(_call, cloudpickle.dumps(function)))
     finally:
         for module in modules:
             cloudpickle.unregister_pickle_by_value(module)
+
+
+def _call(pickled: bytes, *arguments: Any) -> Any:
+    """Calls a pickled function. What it lacks on a worker is missed here, where it is an exception of this call.
+
+    Dask unpickles what it is sent while it reads messages, and a worker that cannot do that is lost.
+    """
+    return pickle.loads(pickled)(*arguments)
 
 
 def task(run: Callable[[Any, int], Any]) -> ByValue:
