@@ -1,7 +1,10 @@
 """Sweeps on a Dask cluster: the same rows, also while Dask's fault injector kills workers; only the package needed."""
 
 import contextlib
-import warnings
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -25,20 +28,47 @@ GRID = grid(
     replicates=Replicates(quantity="draw", target_se=0.08, at_most=20),
 )
 
+ROOT = Path(__file__).resolve().parents[1]
 DEATHS = 2
 """Workers that must have been killed at least."""
 
 
 @contextlib.contextmanager
-def cluster(*, workers=2):
-    """A cluster of worker processes that are started again when they die."""
-    with (
-        warnings.catch_warnings(),
-        distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=50
-        ) as found,
-    ):
-        yield found
+def cluster():
+    """The address of a scheduler with two workers, which are started again when they end, as a batch system does."""
+    command = [
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_worker",
+        "--no-nanny",
+        "--nthreads",
+        "1",
+        "--no-dashboard",
+    ]
+    over = threading.Event()
+
+    def supervise(address):
+        def started():
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            return subprocess.Popen([*command, address], cwd=ROOT, **quiet)
+
+        workers = [started(), started()]
+        while not over.wait(0.1):
+            workers = [worker if worker.poll() is None else started() for worker in workers]
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+
+    with distributed.LocalCluster(n_workers=0, dashboard_address=None, silence_logs=50) as found:
+        thread = threading.Thread(target=supervise, args=(found.scheduler_address,))
+        thread.start()
+        try:
+            with distributed.Client(found) as client:
+                client.wait_for_workers(2, timeout=60)
+            yield found.scheduler_address
+        finally:
+            over.set()
+            thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -58,24 +88,22 @@ def hide_the_studies():
 
 
 def test_workers_need_nothing_but_the_package(tmp_path, expected):
-    with cluster() as found:
-        with distributed.Client(found) as client:
+    with cluster() as address:
+        with distributed.Client(address) as client:
             client.run(hide_the_studies)
-        sweep(GRID, tmp_path / "a.sqlite", workers=executors.dask(found.scheduler_address))
+        sweep(GRID, tmp_path / "a.sqlite", workers=executors.dask(address))
     assert exported(tmp_path / "a.sqlite") == expected
 
 
 @pytest.mark.parametrize("mode", ["sys.exit", "graceful", "segfault"])
 def test_workers_that_die_change_nothing(mode, tmp_path, expected):
-    with cluster() as found, distributed.Client(found) as client:
+    with cluster() as address, distributed.Client(address) as client:
         seen = set(client.scheduler_info(n_workers=-1)["workers"])
         client.register_plugin(chaos.KillWorker(delay="2 s", mode=mode))
         for turn in range(20):
             path = tmp_path / f"{turn}.sqlite"
             with pausing(0.005):
-                summary = sweep(
-                    GRID, path, workers=executors.dask(found.scheduler_address), batch_seconds=0.1
-                )
+                summary = sweep(GRID, path, workers=executors.dask(address), batch_seconds=0.1)
             assert summary.failed == summary.to_do == 0
             assert exported(path) == expected
             seen |= set(client.scheduler_info(n_workers=-1)["workers"])

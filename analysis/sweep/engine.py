@@ -92,7 +92,7 @@ class Engine:
         self.lost, self.heard = 0, False
         self.batch_seconds, self.batch = batch_seconds, 1.0
         self.flushed, self.flush_seconds = time.monotonic(), 0.0
-        self.asked, self.count = -1e9, 1
+        self.asked, self.count, self.there = -1e9, 1, True
 
     def run(self, show_progress: bool | None) -> Summary:
         """Runs until there is nothing left to run.
@@ -171,9 +171,14 @@ class Engine:
         """How many blocks run at a time; asked again now and then, since workers come and go."""
         if time.monotonic() - self.asked > 2:
             try:
-                self.count = max(1, self.workers.count(self.executor))
+                count = self.workers.count(self.executor)
             except Exception as error:
-                raise ToyiwaeError(f"the scheduler is gone ({error}): start it and run this again") from None
+                raise ToyiwaeError(
+                    f"the scheduler is gone ({_line(error)}): start it and run this again"
+                ) from None
+            if count == 0 and self.there:
+                self.note("there is no worker now: waiting for one")
+            self.count, self.there = max(1, count), count > 0
             self.asked = time.monotonic()
         return self.count
 

@@ -65,6 +65,36 @@ class Serial(Executor):
         return future
 
 
+class Dask(Executor):
+    """A Dask cluster as an executor.
+
+    Dask's own (`Client.get_executor`) mistakes the result of a task for an exception when the worker that holds it dies
+    while it is fetched (distributed 2026.8).
+    """
+
+    def __init__(self, client: Any):
+        """Takes a client, which is closed with the executor."""
+        self.client = client
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        """Sends a call; it may run more than once."""
+        there = self.client.submit(fn, *args, **kwargs, pure=False)
+        here: Future = Future()
+
+        async def follow() -> None:
+            try:
+                here.set_result(await there._result())
+            except BaseException as error:
+                here.set_exception(error)
+
+        self.client.loop.add_callback(follow)
+        return here
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Leaves the cluster, which forgets what has not been fetched."""
+        self.client.close(timeout=10 if wait else 1)
+
+
 def serial() -> Workers:
     """One cell after the other, in this process."""
     return Workers(Serial, lambda executor: 1, lambda executor: None, local=True)
@@ -99,21 +129,15 @@ def dask(address: str) -> Workers:
 
     def start() -> Executor:
         try:
-            client = distributed.Client(address, timeout=10, set_as_default=False)
+            return Dask(distributed.Client(address, timeout=10, set_as_default=False))
         except (OSError, ValueError) as error:
             raise InputError(f"no Dask scheduler answers at {address!r}: {error}") from None
-        executor = client.get_executor(pure=False)
-        executor.client = client
-        return executor
 
-    def count(executor: Any) -> int:
-        return sum(executor.client.nthreads().values())
-
-    def stop(executor: Any) -> None:
-        executor.shutdown(wait=False)
-        executor.client.close(timeout=1)
-
-    return Workers(start, count, stop)
+    return Workers(
+        start,
+        lambda executor: sum(executor.client.nthreads().values()),  # pyright: ignore[reportAttributeAccessIssue]
+        lambda executor: executor.shutdown(wait=False),
+    )
 
 
 def of_executor(executor: Executor, count: int) -> Workers:
