@@ -5,7 +5,7 @@
 SHELL  := /bin/bash
 VENV   ?= .venv
 JOBS   ?= 2
-EXTRAS := torch,networks,tensorboard,analysis,dev
+EXTRAS := torch,networks,tensorboard,analysis,cluster,dev
 PY     := $(VENV)/bin/python
 KEY    := $(shell { pwd; cat pyproject.toml constraints.txt; } | cksum | tr ' ' -)
 READY  := $(VENV)/.ready-$(KEY)
@@ -51,11 +51,12 @@ test-slow: $(READY)  ## the long tests alone
 test-all: $(READY)  ## all tests, the long ones too
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -m 'slow or not slow'
 
-certify: $(READY)  ## hours: 1,000 random problems against 30 digits, 200 enclosures, 300 runs of the suite, 50 kills
+certify: $(READY)  ## hours: 1,000 random problems against 30 digits, 200 enclosures, 300 runs of the suite, 250 kills
 	$(PY) -m tests.certify
 	$(PY) -m tests.test_enclosure
 	$(PY) -m tests.calibrate
 	$(PY) -m tests.crashes 50
+	$(PY) -m tests.sweep_crashes 200
 
 lint: $(READY)  ## ruff and pyright
 	$(PY) -m ruff check .
