@@ -49,8 +49,8 @@ def cluster():
 
     def supervise(address):
         def started():
-            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            return subprocess.Popen([*command, address], cwd=ROOT, **quiet)
+            nowhere = subprocess.DEVNULL
+            return subprocess.Popen([*command, address], cwd=ROOT, stdout=nowhere, stderr=nowhere)
 
         workers = [started(), started()]
         while not over.wait(0.1):

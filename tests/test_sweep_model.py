@@ -18,7 +18,7 @@ from analysis.sweep.adaptive import Replicates
 from analysis.sweep.export import cells
 from analysis.sweep.run import sweep
 from analysis.sweep.store import Store, reading, writing
-from tests.sweep_cells import TOY, forked, grid, of_all, toy
+from tests.sweep_cells import TOY, ToySettings, forked, grid, of_all, toy
 from toyiwae import InputError
 
 VALUES = [0.25, 0.5, 1.0, 1.5, 2.0]
@@ -50,7 +50,7 @@ class Sweeping(RuleBasedStateMachine):
 
     def row(self, own):
         """What a cell's row must be."""
-        chosen = TOY.settings(n=self.n, **own)
+        chosen = ToySettings(n=self.n, **own)
         rows = [json.loads(json.dumps(toy(chosen, block), default=float)) for block in range(self.blocks)]
         return of_all(rows)
 
@@ -98,7 +98,7 @@ class Sweeping(RuleBasedStateMachine):
                 os.kill(os.getpid(), signal.SIGKILL)
 
         def work():
-            Store.write = mortal
+            Store.write = mortal  # pyright: ignore[reportAttributeAccessIssue]
             sweep(self.grid, self.path, update=True)
 
         write = Store.write
