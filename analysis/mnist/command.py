@@ -63,7 +63,7 @@ def mnist(
         if quick
         else "It is made to be resumed, for hours or days.",
         "minutes": f"{MINUTES:g}",
-        "rate": page.training_rate((home / "deep" / "times.jsonl").read_text(encoding="utf-8")),
+        "rate": page.training_rate(home / "deep" / "times.jsonl"),
     }
     output.write_all(target.parent / "figures", images)
     output.write_all(target.parent, {target.name: page.markdown(plan, linear, deep, facts).encode()})

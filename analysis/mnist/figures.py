@@ -40,22 +40,17 @@ def curves(found: Deep) -> Figure:
     """Training bounds, bounds of test images, and effective sample sizes of the evaluation."""
     figure, (left, middle, right) = style.panels(1, 3, aspect=1.15)
     members = found.run.members
-    per_epoch = found.curves.step.iloc[-1] / found.curves.epoch.iloc[-1]
     for member in members:
         look = plot.look(member.model, member.M)
         own = _of(found.curves, member)
         smooth = own.bound.rolling(5, min_periods=1).mean()
         left.plot(own.epoch, smooth, linewidth=0.9, color=look["color"], linestyle=look["linestyle"])
         tested = _of(found.test_curves, member)
-        middle.plot(tested.step / per_epoch, tested.bound, linewidth=0.9, markersize=3.2, **look)
-    late = found.curves.bound[found.curves.epoch > 0.12 * found.curves.epoch.max()]
-    left.set(
-        xlabel="epochs",
-        ylabel="own bound, training (nats)",
-        ylim=(late.min() - 1, found.curves.bound.max() + 1),
-    )
-    late = found.test_curves.bound[found.test_curves.step > 0.15 * found.test_curves.step.max()]
-    middle.set(xlabel="epochs", ylabel=r"$L_{64}$, test (nats)", ylim=(late.min() - 1, late.max() + 1))
+        middle.plot(tested.step / found.per_epoch, tested.bound, linewidth=0.9, markersize=3.2, **look)
+    left.set(xlabel="epochs", ylabel="own bound, training (nats)")
+    _settled(left, found.curves.epoch, found.curves.bound)
+    middle.set(xlabel="epochs", ylabel=r"$L_{64}$, test (nats)")
+    _settled(middle, found.test_curves.step, found.test_curves.bound)
     small = found.images[found.images.particles == PARTICLES]
     sizes = [_of(small, member).ess.to_numpy() for member in members]
     names = [plot.short(member.model, member.M) for member in members]
@@ -83,6 +78,13 @@ def samples(found: Deep) -> Figure:
         axes.set_axis_off()
         axes.set_title(plot.short(member.model, member.M), loc="center", fontsize="small")
     return figure
+
+
+def _settled(axes: Any, time: pd.Series, values: pd.Series) -> None:
+    """Limits the vertical axis to what the values do after the first steps."""
+    late = values[time > 0.12 * time.max()]
+    if len(late):
+        axes.set_ylim(late.min() - 1.0, late.max() + 1.0)
 
 
 def name(member: Member) -> str:

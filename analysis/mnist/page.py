@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,6 @@ def markdown(plan: Plan, linear: Linear, deep: Deep, facts: Mapping[str, Any]) -
         facts: date, command, scale (what was left out, one sentence) and minutes.
     """
     found = {key: value for key, value in records.provenance().items() if isinstance(value, str)}
-    times = deep.run.metrics[-1]["step"] / deep.run.metrics[-1]["epoch"]
     return (
         report.environment(autoescape=False)
         .get_template("mnist.md")
@@ -34,7 +34,7 @@ def markdown(plan: Plan, linear: Linear, deep: Deep, facts: Mapping[str, Any]) -
             rows=_table(deep),
             differences=_differences(deep),
             step=deep.run.step,
-            epochs=deep.run.step / times,
+            epochs=deep.run.step / deep.per_epoch,
             train=len(deep.run.images.train),
             test=deep.found["images"],
             largest_k=plan.largest_k,
@@ -101,7 +101,7 @@ def _differences(deep: Deep) -> list[dict[str, str]]:
     return rows
 
 
-def training_rate(text: str) -> str:
-    """Steps a second of a run, from the last line of its `times.jsonl`."""
-    lines = [line for line in text.splitlines() if line]
+def training_rate(times: Path) -> str:
+    """Steps a second of a run, from the last line of its `times.jsonl`, if there is one yet."""
+    lines = times.read_text(encoding="utf-8").splitlines() if times.is_file() else []
     return f"{json.loads(lines[-1])['steps_per_second']:.1f}" if lines else "–"

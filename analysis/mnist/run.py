@@ -100,6 +100,11 @@ class Deep:
     test_curves: pd.DataFrame
     pictures: dict[str, list[Path]]
 
+    @property
+    def per_epoch(self) -> int:
+        """Steps of an epoch."""
+        return -(-len(self.run.images.train) // self.run.settings.training.batch)
+
 
 def settings(plan: Plan) -> dict[str, Any]:
     """The training's settings: the papers' model, five methods with 64 particles each, one seed."""
@@ -175,7 +180,7 @@ def deep(
         run,
         json.loads(base.with_name(f"{base.name}.json").read_text(encoding="utf-8")),
         pd.read_csv(rows),
-        run.to_dataframe(),
+        run.to_dataframe().reindex(columns=["epoch", "model", "M", "K", "bound"]),  # of no lines yet, too
         _test_curves(plan, run, own, note),
         {
             name: [base.with_name(f"{base.name}-{name}-{e}.png") for e in range(len(run.members))]
