@@ -55,7 +55,7 @@ def pool():
     )
     model.parameters["encoder.0.bias"] += torch.tensor([0.3, -0.2, 0.1, 0.05], dtype=torch.float64)
     x = Noise((8,), dtype=torch.float64).uniform("x", 1, (5,))
-    return model, x, next(particles.pools(model, x, 2**18, seed=4))
+    return model, x, next(particles.pools(model, x, 2**17, seed=4))
 
 
 def test_a_pool_holds_log_weights_and_derivatives_of_the_problem(pool):
