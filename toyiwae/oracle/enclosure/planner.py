@@ -20,6 +20,7 @@ BLOCK = 1024  # nodes at which everything is evaluated together
 MOST_BYTES = 2.0**31
 MOST_SECONDS = 1200.0  # estimated, for the sums of one law
 _LARGEST = 2**19  # nodes of a contour; a longer one would take minutes
+_SIZES = sorted([2**i for i in range(5, 20)] + [3 * 2**i for i in range(4, 18)])  # of its Fourier transform
 _SHARES = (0.9, 0.05)
 _TRIED = 24  # contours that are compared for each segment
 _LOSS = 50.0  # natural logarithm of the round-off that a contour may add before the next one takes over
@@ -173,18 +174,20 @@ class Planner:
             raise PrecisionError("no contour lies clear of the ends of the weight's strip of moments")
         return found
 
+    def _period(self, contour: int, log_t: Floats, demand: Floats) -> float:
+        """About the least L at which the aliases of `Table.alias` are negligible at all these points."""
+        size = self.bounds[:, None, :] - np.multiply.outer(log_t, self.t.c) + demand[:, :, None]
+        away = self.t.c - self.t.c[contour]
+        sides = ((size[..., :contour], -away[:contour]), (size[..., contour + 1 :], away[contour + 1 :]))
+        return max(float(((part + self.nats + 1.5) / by).min(axis=2).max()) for part, by in sides)
+
     def _segment(
         self, contour: int, ends: tuple[int, int], log_t: Floats, demand: Floats, loss: Floats
     ) -> Segment:
         c, nats = float(self.t.c[contour]), self.nats
         some = slice(None, None, max(1, len(log_t) // 50))
-        size = 32
-        while size <= _LARGEST:
-            period = size * self.spacing
-            alias = [self.t.alias(b, contour, log_t[some], period) for b in self.bounds]
-            if float((np.array(alias) + demand[:, some]).max()) < -nats:
-                break
-            size = size * 3 // 2 if size & (size - 1) == 0 else size // 3 * 4
+        least = self._period(contour, log_t[some], demand[:, some]) / self.spacing
+        size = next((n for n in _SIZES if n >= least), 2 * _LARGEST)
         lost = max(float(loss.max()), 0.0)
         y = np.concatenate([2.0 ** np.arange(-3, 13, 0.02)])
         step = 2 * np.pi / (self.spacing * size)
