@@ -3,8 +3,8 @@
     python -m analysis.benchmarks.digits --old ../before --pairs 3 --digits 30 50
 
 Every measurement is a process of its own; the CPU time is that of the call of `exact` alone, after a call with few
-digits that is not counted. Processes of the two checkouts take turns, so that a busy machine slows both. Random problems
-are those that certification draws (`tests/certify.py`), by seed, with four K besides 1.
+digits that is not counted. Processes of the two checkouts take turns, so that a busy machine slows both. Random
+problems are those that certification draws (`tests/certify.py`), by seed, with four K besides 1.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _measured(checkout: Path, question: Question) -> dict[str, Any]:
 
 
 def compare(old: Path, pairs: int, seeds: int, digits: Sequence[int]) -> bool:
-    """Prints CPU seconds of both checkouts; whether 30 digits are no slower and 50 at least twice as fast, all in all."""
+    """Prints CPU seconds of both checkouts; whether 30 digits are never slower and 50 always at least twice as fast."""
     good, problems = True, _questions(seeds)
     for count in digits:
         ratios: dict[str, float] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import (
     MAX_EMAX,
     MAX_PREC,
@@ -24,10 +23,10 @@ from flint import arb, ctx
 
 from toyiwae.forms import Bound, Form
 from toyiwae.oracle.enclosure import enclose, joint
+from toyiwae.oracle.enclosure.enclose import EnclosedBounds, EnclosedMoments
 from toyiwae.oracle.enclosure.log_moments import log_variances
 from toyiwae.oracle.enclosure.matrices import Balls, balls
 from toyiwae.oracle.enclosure.precision import centred
-from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.problems.linear_gaussian import Data, Problem, Proposal
 from toyiwae.problems.parameter import Parameter
 
@@ -52,44 +51,6 @@ class Proven(str):
     def __getnewargs__(self) -> tuple[str, str, str]:
         """What a copy is made from."""
         return str(self), self.low, self.high
-
-
-@dataclass(frozen=True, eq=False)
-class Exactly:
-    """Balls and bounds on their radii, of one shape."""
-
-    value: np.ndarray
-    error: np.ndarray
-
-    def rounded(self) -> Bounded:
-        """To float64, the rounding added to the error."""
-        value = np.array([float(x) for x in self.value.ravel()]).reshape(self.value.shape)
-        return Bounded(value, np.asarray(self.error + EPS * np.abs(value)))
-
-
-@dataclass(frozen=True, eq=False)
-class PreciseBounds:
-    """Log E[w^e] [N]; gap `log E[w^e] - E log mean(w^e)`, sample size `E[(Σw^e)²/Σw^2e]`, and their errors [N, nK]."""
-
-    log_mean: np.ndarray
-    gap: np.ndarray
-    gap_error: np.ndarray
-    ess: np.ndarray
-    ess_error: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class PreciseMoments:
-    """Mean, its limit [F] and the rest, and variance of one replicate (M = 1) of a gradient [nK, F], with errors."""
-
-    coordinates: tuple[tuple[int, ...], ...]
-    limit: np.ndarray
-    shift: np.ndarray
-    shift_error: np.ndarray
-    mean: np.ndarray
-    mean_error: np.ndarray
-    var: np.ndarray
-    var_error: np.ndarray
 
 
 def rows_of(problem: Problem, rows: np.ndarray) -> Problem:
@@ -118,7 +79,7 @@ class Multiprecision:
     @cached_property
     def log_evidence(self) -> list[Any]:
         """Log p(x) of each row."""
-        return list(centred(enclose.log_evidence(self.problem, self.digits))[0])
+        return list(enclose.log_evidence(self.problem, self.digits))
 
     def average(self, values: Iterable[Any]) -> arb:
         """Mean over rows."""
@@ -145,34 +106,20 @@ class Multiprecision:
         """The same of an array."""
         return balls(self.text(value) for value in values.ravel()).reshape(values.shape)
 
-    def bounds(self, particles: Sequence[int], exponent: float, *, with_ess: bool) -> PreciseBounds:
+    def bounds(self, particles: Sequence[int], exponent: float, *, with_ess: bool) -> EnclosedBounds:
         """Gaps and sample sizes, per row and number of particles; of the latter none without `with_ess`."""
-        found = enclose.bounds(
+        return enclose.bounds(
             self.problem, particles, digits=self.digits, exponent=exponent, with_ess=with_ess
         )
-        ess = centred(found.ess) if with_ess else (np.zeros(found.gap.shape), np.zeros(found.gap.shape))
-        return PreciseBounds(centred(found.log_mean)[0], *centred(found.gap), *ess)
 
-    def gradients(self, jobs: Mapping[Any, Any], particles: Sequence[int]) -> dict[Any, PreciseMoments]:
-        """Limit, shift and variance of gradients."""
-        found = enclose.gradients(self.problem, jobs, particles, digits=self.digits)
-        return {
-            key: PreciseMoments(
-                one.coordinates,
-                centred(one.limit)[0],
-                *centred(one.shift),
-                *centred(one.mean),
-                *centred(one.var),
-            )
-            for key, one in found.items()
-        }
+    def gradients(self, jobs: Mapping[Any, Any], particles: Sequence[int]) -> dict[Any, EnclosedMoments]:
+        """Limit, shift, mean and variance of gradients."""
+        return enclose.gradients(self.problem, jobs, particles, digits=self.digits)
 
-    def log_variance(
-        self, form: Form, parameter: str, coordinates: Sequence[Any], k: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Variances of a form with log terms at K ≥ 2, and their errors [F]."""
+    def log_variance(self, form: Form, parameter: str, coordinates: Sequence[Any], k: int) -> Balls:
+        """Variances of a form with log terms at K ≥ 2 [F]."""
         job = {0: (form, parameter, coordinates)}
-        return centred(log_variances(self.problem, job, [k], digits=self.digits)[0][0])
+        return log_variances(self.problem, job, [k], digits=self.digits)[0][0]
 
     def evidence_gradient(self, parameter: Parameter) -> np.ndarray:
         """∇ log p(x), averaged over the rows, in the parameter's shape: what no K changes of IWAE's mean gradient."""
@@ -188,7 +135,7 @@ class Multiprecision:
         """Covariances between all entries of some parameters [nK, F, F]."""
         return joint.covariances(self.problem, form, parameters, particles, digits=self.digits)
 
-    def value(self, bound: Bound) -> Exactly:
+    def value(self, bound: Bound) -> arb:
         """A bound's value averaged over the rows; of a jackknife too, whose terms cancel, all digits are right."""
         particles = [k for k, _ in bound.exact]
         more = math.ceil(max(0.0, math.log10(sum(abs(float(weight)) for _, weight in bound.exact))))
@@ -201,10 +148,9 @@ class Multiprecision:
             for n, log_evidence in enumerate(finer.log_evidence):
                 combined = sum((w * gap for w, gap in zip(weights, found.gap[n], strict=True)), arb(0))
                 values.append(total * (log_evidence + found.log_mean[n] / e) - combined / e)
-        value = finer.average(values)
-        return Exactly(balls([value]).reshape(()), np.array(float(value.rad()) * (1 + 2 * EPS)))
+        return finer.average(values)
 
-    def mean(self, bound: Bound, form: Form, parameter: str, coordinates: Sequence[Any]) -> Exactly:
+    def mean(self, bound: Bound, form: Form, parameter: str, coordinates: Sequence[Any]) -> Balls:
         """The mean of the gradient of a linear combination of bounds, at some coordinates [F]."""
         particles = [k for k, _ in bound.exact]
         found = self.gradients({0: (form, parameter, coordinates)}, particles)[0]
@@ -212,7 +158,7 @@ class Multiprecision:
             values = _number(bound.total) * found.limit
             for i, (_, weight) in enumerate(bound.exact):
                 values = values + _number(weight) * found.shift[i]
-        return Exactly(*centred(values))
+        return values
 
 
 def proven(value: arb, digits: int) -> Proven:
@@ -220,7 +166,7 @@ def proven(value: arb, digits: int) -> Proven:
     middle, size = _decimal(value.mid()), _decimal(value.rad())
     lower, upper = _EXACTLY.subtract(middle, size), _EXACTLY.add(middle, size)
     ends = [_rounded(x, digits + 6, how) for x, how in ((lower, ROUND_FLOOR), (upper, ROUND_CEILING))]
-    while digits and middle:
+    while digits and not value.contains(0):
         found = _rounded(middle, digits, ROUND_HALF_EVEN)
         if _EXACTLY.multiply(2, size) <= Decimal(1).scaleb(middle.adjusted() - digits + 1, context=_EXACTLY):
             return Proven(_shown(found, digits), *map(str, ends))

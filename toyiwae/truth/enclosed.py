@@ -11,11 +11,12 @@ import numpy as np
 from flint import arb
 
 from toyiwae.errors import PrecisionError
-from toyiwae.oracle.enclosure.precision import rounded
+from toyiwae.oracle.enclosure.enclose import EnclosedMoments
+from toyiwae.oracle.enclosure.precision import centred, nearest, rounded
 from toyiwae.oracle.finite_k.score_function import refusal
-from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.oracle.laws.bounded import Bounded
 from toyiwae.truth.derived import evidence_key
-from toyiwae.truth.digits import Multiprecision, PreciseMoments
+from toyiwae.truth.digits import Multiprecision
 from toyiwae.truth.request import Job, Request, at_particles, has_logarithms, reference, targets
 from toyiwae.truth.source import LogVariance, Numbers
 
@@ -35,14 +36,14 @@ def wanted(request: Request) -> dict[Job, tuple[Sequence[tuple[int, ...]], tuple
 
 
 def placed(
-    found: PreciseMoments, at: tuple, shape: tuple[int, ...], names: Sequence[str]
+    found: EnclosedMoments, at: tuple, shape: tuple[int, ...], names: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """By name the balls `[nK, *shape]`, 0 where they were not asked for, and the limit's `[*shape]`."""
     balls = {name: np.full(shape, arb(0), dtype=object) for name in names}
     for name in names:
-        balls[name][at] = getattr(found, name)
+        balls[name][at] = centred(getattr(found, name))[0]
     balls["limit"] = np.full(shape[1:], arb(0), dtype=object)
-    balls["limit"][tuple(np.array(found.coordinates).T)] = found.limit
+    balls["limit"][tuple(np.array(found.coordinates).T)] = centred(found.limit)[0]
     return balls
 
 
@@ -80,12 +81,12 @@ def _log_variances(numbers: Numbers, request: Request, finer: Multiprecision) ->
             if len(found) < len(counts):
                 continue
             text = np.zeros((len(request.particles), *parameter.shape), dtype=object)
-            for k, (values, errors) in found.items():
-                value, error = np.zeros(parameter.shape), np.zeros(parameter.shape)
-                for index, ball, radius in zip(indices, values, errors, strict=True):
-                    text[(request.particles.index(k), *index)] = ball
-                    value[index], error[index] = float(ball), radius + EPS * abs(float(ball))
+            for k, values in found.items():
+                var, at = Bounded.zeros(parameter.shape), tuple(np.array(indices).T)
+                text[(request.particles.index(k), *at)] = centred(values)[0]
+                right = nearest(values)
+                var.value[at], var.error[at] = right.value, right.error
                 key = (at_particles(form, k), parameter.name), k
-                logs[key] = replace(logs.get(key, LogVariance(None)), var=Bounded(value, error), reason=None)
+                logs[key] = replace(logs.get(key, LogVariance(None)), var=var, reason=None)
             precise[job] = {**precise.get(job, {}), "var": text}
     return replace(numbers, precise=precise, log_variances=logs, why=why)

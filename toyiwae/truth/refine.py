@@ -17,12 +17,15 @@ from flint import arb
 
 from toyiwae.errors import PrecisionError
 from toyiwae.forms import Bound, form_of_mean
+from toyiwae.oracle.enclosure.enclose import EnclosedMoments
+from toyiwae.oracle.enclosure.matrices import Balls, balls
+from toyiwae.oracle.enclosure.precision import centred, nearest
 from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.truth import accuracy, enclosed
 from toyiwae.truth.accuracy import above_tolerance, unresolved, zero_scale
 from toyiwae.truth.averages import Averaged
 from toyiwae.truth.bounds import deviation
-from toyiwae.truth.digits import Exactly, Multiprecision, PreciseMoments, rows_of
+from toyiwae.truth.digits import Multiprecision, rows_of
 from toyiwae.truth.linear_gaussian import GaussianSource
 from toyiwae.truth.request import Job, Request, has_logarithms, reference
 from toyiwae.truth.source import Numbers, Source
@@ -90,9 +93,7 @@ def _bounds(numbers: Numbers, request: Request, source: Source, left: float) -> 
         bounds[exponent] = replace(
             known,
             **{
-                name: _replaced(
-                    getattr(known, name), at, getattr(exact, name), getattr(exact, f"{name}_error")
-                )
+                name: _replaced(getattr(known, name), at, getattr(exact, name))
                 for name, bad in fields.items()
                 if bad.any()
             },
@@ -155,15 +156,14 @@ def _inaccurate(numbers: Numbers, request: Request) -> dict[Job, tuple[Coordinat
 
 
 def _moments(
-    known: Averaged, exact: PreciseMoments, at: tuple, coordinates: Coordinates, names: Sequence[str]
+    known: Averaged, exact: EnclosedMoments, at: tuple, coordinates: Coordinates, names: Sequence[str]
 ) -> Averaged:
     """Some entries of mean, shift and variance replaced; limits that are not near the exact one too."""
     limit = known.limit.copy()
-    for index, one in zip(coordinates, exact.limit, strict=True):
-        if abs(float(one) - limit.value[index]) > 16 * EPS * abs(float(one)):
-            limit.value[index], limit.error[index] = float(one), EPS * abs(float(one))
-    numbers = {name: (getattr(exact, name), getattr(exact, f"{name}_error")) for name in {*names, "shift"}}
-    replaced = {name: _replaced(getattr(known, name), at, *pair) for name, pair in numbers.items()}
+    for index, one in zip(coordinates, nearest(exact.limit).value, strict=True):
+        if abs(one - limit.value[index]) > 16 * EPS * abs(one):
+            limit.value[index], limit.error[index] = one, EPS * abs(one)
+    replaced = {name: _replaced(getattr(known, name), at, getattr(exact, name)) for name in {*names, "shift"}}
     return replace(known, limit=limit, **replaced)
 
 
@@ -191,8 +191,8 @@ def _values(numbers: Numbers, request: Request, source: Source, left: float) -> 
                 raise
             values[bound] = replace(known, why=str(error))
             continue
-        text = None if request.digits is None else finer.text(exact.value.item())
-        values[bound] = replace(known, number=exact.rounded(), text=text)
+        text = None if request.digits is None else finer.text(exact)
+        values[bound] = replace(known, number=nearest(balls([exact])).map(np.squeeze), text=text)
     return replace(numbers, values=values), left
 
 
@@ -211,8 +211,8 @@ def _means(numbers: Numbers, request: Request, source: Source, left: float) -> S
         if request.digits is not None:
             finer = Multiprecision(source.problem, asked_digits(request), request.digits)
             text = finer.texts(np.full(bad.shape, arb(0), dtype=object))
-            text[at] = finer.texts(found.value)
-        number = _replaced(known.number, at, found.value, found.error)
+            text[at] = finer.texts(found)
+        number = _replaced(known.number, at, found)
         means[bound, name] = replace(known, number=number, text=text)
     return replace(numbers, means=means), left
 
@@ -225,7 +225,7 @@ def _mean(
     request: Request,
     source: Source,
     left: float,
-) -> tuple[Exactly | None, str | None, float]:
+) -> tuple[Balls | None, str | None, float]:
     """The mean where it is bad, with enough digits for what is left of its terms; or why not.
 
     Where the gradient of log p(x) vanishes, what is left of T terms at K particles is expected near K^(½-T) of the
@@ -235,7 +235,7 @@ def _mean(
     small = bool((limit[bad] == 0.0).any())
     particles, coordinates, job = [k for k, _ in bound.terms], _where(bad), reference(bound.exponent)
 
-    def attempt(digits: int, left: float) -> tuple[Exactly | None, str | None, float]:
+    def attempt(digits: int, left: float) -> tuple[Balls | None, str | None, float]:
         reason = None
         if request.digits is None:
             reason, left = _affordable(source, bound.exponent, particles, len(coordinates), digits, left)
@@ -256,7 +256,7 @@ def _mean(
         return attempt(math.ceil(digits), left)
     if _lacking(found, 10.0 ** -(asked if request.digits is not None else asked - 2)):
         more, _, left = attempt(math.ceil(2 * (digits + rest)), left)
-        found = more or found
+        found = found if more is None else more
     return found, reason, left
 
 
@@ -267,9 +267,10 @@ def _digits_lost(size: np.ndarray, scale: np.ndarray) -> float:
     return float(np.max(lost, initial=0.0))
 
 
-def _lacking(exact: Exactly, wanted: float) -> bool:
+def _lacking(exact: Balls, wanted: float) -> bool:
     """Whether a number has a larger relative error than wanted."""
-    return bool((exact.error > wanted * np.abs(exact.value.astype(float))).any())
+    value, error = centred(exact)
+    return bool((error > wanted * np.abs(value.astype(float))).any())
 
 
 def _where(bad: np.ndarray) -> Coordinates:
@@ -281,9 +282,12 @@ def _index(coordinates: Coordinates, columns: Sequence[int]) -> tuple[np.ndarray
     return (np.array(columns)[:, None], *(axis[None] for axis in np.array(coordinates).T))
 
 
-def _replaced(found: Bounded, at: Any, value: np.ndarray, error: np.ndarray) -> Bounded:
+def _replaced(found: Bounded, at: Any, exact: Balls) -> Bounded:
     """The same numbers but for some, which are those given, rounded."""
-    values, errors = found.value.copy(), np.array(np.broadcast_to(found.error, found.value.shape))
-    values[at] = rounded = value.astype(float)
-    errors[at] = error + EPS * np.abs(rounded)
+    values, errors, right = (
+        found.value.copy(),
+        np.array(np.broadcast_to(found.error, found.value.shape)),
+        nearest(exact),
+    )
+    values[at], errors[at] = right.value, right.error
     return Bounded(values, errors)

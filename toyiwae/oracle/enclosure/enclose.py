@@ -19,7 +19,15 @@ from toyiwae.oracle.enclosure.contours import Request
 from toyiwae.oracle.enclosure.coordinates import Job, by_job, by_law, coordinates
 from toyiwae.oracle.enclosure.laws import BallLaw
 from toyiwae.oracle.enclosure.matrices import Balls, balls, radius
-from toyiwae.oracle.enclosure.moments import Components, near_equal
+from toyiwae.oracle.enclosure.moments import (
+    Components,
+    covariance,
+    equal_covariance,
+    equal_shift,
+    near_equal,
+    requests,
+    shift,
+)
 from toyiwae.oracle.enclosure.precision import Found, add, converged
 from toyiwae.oracle.enclosure.rows import Index, rows
 from toyiwae.oracle.enclosure.sums import BallSums
@@ -172,15 +180,15 @@ def _moments(
     for start in range(0, len(parts), _TOGETHER):
         batch, sums = parts[start : start + _TOGETHER], None
         if many and spread is None:
-            requests = [request for one in batch for request in one.requests()]
+            wanted = requests(batch, zip(batch, batch, strict=True))
             orders = sorted(set().union(*(one.orders() for one in batch)))
-            sums = BallSums(law, many, requests, nats, p=1, orders=orders)
+            sums = BallSums(law, many, wanted, nats, p=1, orders=orders)
         for which, one in enumerate(batch, start):
             for k in particles:
                 if k > 1 and sums is not None:
-                    found[which, k] = one.moments(sums, law, k)
+                    found[which, k] = shift(sums, one, k), covariance(sums, law, one, one, k)
                 else:
-                    found[which, k] = one.equal_moments(
-                        law, k, arb(0) if spread is None or k == 1 else spread
-                    )
+                    rest = arb(0) if spread is None or k == 1 else spread
+                    equal = equal_covariance(law, one, one, k, rest)
+                    found[which, k] = equal_shift(law, one, k, rest), equal
     return found

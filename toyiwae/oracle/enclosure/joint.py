@@ -15,9 +15,9 @@ with `T_B = t^{R_B} E[w^{R_B} Π_B g e^{-tw}]`; the rule's aliases are at most i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import combinations_with_replacement
-from math import factorial, prod
-from typing import Any
+from math import prod
 
 import numpy as np
 from flint import arb
@@ -33,12 +33,12 @@ from toyiwae.oracle.enclosure.coordinates import (
     coordinates,
 )
 from toyiwae.oracle.enclosure.laws import BallLaw, Quadratic
-from toyiwae.oracle.enclosure.matrices import Balls, radius
-from toyiwae.oracle.enclosure.moments import Components, near_equal
+from toyiwae.oracle.enclosure.matrices import Balls
+from toyiwae.oracle.enclosure.moments import covariance, equal_covariance, near_equal, requests
 from toyiwae.oracle.enclosure.precision import Found, add, converged
 from toyiwae.oracle.enclosure.rows import Index
 from toyiwae.oracle.enclosure.sums import BallSums
-from toyiwae.oracle.finite_k.fourth_moments import ORDER, central, splits
+from toyiwae.oracle.finite_k.fourth_moments import central, raw_moments, splits, tuples
 from toyiwae.problems.linear_gaussian import Problem
 
 _TOGETHER = 48  # pairs of coordinates whose transforms are held at once
@@ -92,58 +92,18 @@ def _base_covariances(
         pairs, sums = every[start : start + _TOGETHER], None
         if many and spread is None:
             used = [base.parts[i] for i in sorted({i for pair in pairs for i in pair})]
-            requests = [Request(r, (g,), centred=r < 2) for one in used for r, g in one.parts.items()]
-            requests += [
-                Request(r + s, (f, g))
-                for x, y in pairs
-                for r, f, s, g in _products(base.parts[x], base.parts[y])
-                if r + s
-            ]
-            sums = BallSums(
-                law, many, requests, nats, p=1, orders=sorted(set().union(*(one.orders() for one in used)))
-            )
+            wanted = requests(used, ((base.parts[x], base.parts[y]) for x, y in pairs))
+            orders = sorted(set().union(*(one.orders() for one in used)))
+            sums = BallSums(law, many, wanted, nats, p=1, orders=orders)
         for x, y in pairs:
             one, two = base.parts[x], base.parts[y]
             for k in {*particles}:
                 if k == 1 or sums is None:
-                    found[x, y, k] = _equal(law, one, two, k, arb(0) if spread is None or k == 1 else spread)
+                    rest = arb(0) if spread is None or k == 1 else spread
+                    found[x, y, k] = equal_covariance(law, one, two, k, rest)
                 else:
-                    found[x, y, k] = _covariance(sums, law, one, two, k)
+                    found[x, y, k] = covariance(sums, law, one, two, k)
     return found
-
-
-def _products(one: Components, two: Components) -> Iterator[tuple[int, Quadratic, int, Quadratic]]:
-    """All pairs of their polynomials, the lower power first."""
-    for r, f in one.parts.items():
-        for s, g in two.parts.items():
-            yield (r, f, s, g) if r <= s else (s, g, r, f)
-
-
-def _covariance(sums: BallSums, law: BallLaw, one: Components, two: Components, k: int) -> arb:
-    total = arb(0)
-    for r, f, s, g in _products(one, two):
-        if s == 0:
-            total += law.mean(0.0, f, g) / k
-        elif r == 0:
-            total += sums.pair(k, r, f, s, g) / k
-        else:
-            total += sums.pair(k, r, f, s, g) - sums.single(k, r, f) * sums.single(k, s, g)
-    return total
-
-
-def _equal(law: BallLaw, one: Components, two: Components, k: int, spread: arb) -> arb:
-    """The same where every w̃ is nearly 1/K; see `Components.equal_moments`."""
-    second, sides = arb(0), []
-    for r, f in one.parts.items():
-        for s, g in two.parts.items():
-            second += arb(k) ** (2 - max(r, 1) - max(s, 1)) * law.mean(0.0, f, g)
-    for part in (one, two):
-        mean = sum((arb(k) ** (1 - max(r, 1)) * law.mean(0.0, g) for r, g in part.parts.items()), arb(0))
-        sides.append(
-            (mean, part.equal_moments(law, k, arb(0))[1].abs_upper().sqrt(), part.equal_rest(law, k, spread))
-        )
-    (a, std_a, rest_a), (b, std_b, rest_b) = sides
-    return (second - a * b) / k + radius(std_a * rest_b + std_b * rest_a + rest_a * rest_b)
 
 
 # fourth moments ------------------------------------------------------------------------------------------------------
@@ -193,22 +153,17 @@ def _base_cumulants(
     for x, one in enumerate(base.parts):
         parts, sums = one.parts, None
         if many and max(parts):
-            blocks = {block: None for powers in _tuples(parts) for block in _blocks(powers)}
-            requests = [
+            blocks = {block: None for powers in tuples(parts) for block in _blocks(powers)}
+            wanted = [
                 Request(sum(b), tuple(parts[r] for r in b), centred=len(b) == 1 and b[0] < 2) for b in blocks
             ]
-            orders = sorted({sum(b) for b in _tuples(parts)} - {0})
-            sums = BallSums(law, many, requests, nats, p=1, orders=orders)
+            orders = sorted({sum(b) for b in tuples(parts)} - {0})
+            sums = BallSums(law, many, wanted, nats, p=1, orders=orders)
         for k in particles:
-            raw = [_raw(sums if k > 1 else None, law, parts, n, k) for n in range(1, ORDER + 1)]
-            second, fourth = central(raw)
+            at_k = partial(_tuple, sums if k > 1 else None, law, parts, k)
+            second, fourth = central(raw_moments(parts, at_k))
             found[x, k] = fourth - 3 * second * second
     return found
-
-
-def _tuples(parts: Mapping[int, Quadratic]) -> Iterator[tuple[int, ...]]:
-    for n in range(1, ORDER + 1):
-        yield from combinations_with_replacement(sorted(parts), n)
 
 
 def _blocks(powers: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
@@ -216,19 +171,10 @@ def _blocks(powers: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         yield from (tuple(powers[i] for i in block) for block in split)
 
 
-def _raw(sums: BallSums | None, law: BallLaw, parts: Mapping[int, Quadratic], n: int, k: int) -> Any:
-    """The n-th moment of the centred gradient; without sums that of one particle, or of powers 0 alone."""
-    total = arb(0)
-    for powers in combinations_with_replacement(sorted(parts), n):
-        orders = factorial(n) // prod(factorial(powers.count(r)) for r in set(powers))
-        total += orders * _tuple(sums, law, parts, powers, k)
-    return total
-
-
 def _tuple(
-    sums: BallSums | None, law: BallLaw, parts: Mapping[int, Quadratic], powers: tuple[int, ...], k: int
+    sums: BallSums | None, law: BallLaw, parts: Mapping[int, Quadratic], k: int, powers: tuple[int, ...]
 ) -> arb:
-    """E[Π_i Σ_k w̃_k^{r_i} g_{i,k}], a power of 0 standing for 1/K."""
+    """E[Π_i Σ_k w̃_k^{r_i} g_{i,k}], a power of 0 standing for 1/K; without sums of one particle, or powers 0 alone."""
     total, plain = arb(0), sums is None or not sum(powers)
     for split in splits(len(powers)):
         falling = prod(k - i for i in range(len(split)))

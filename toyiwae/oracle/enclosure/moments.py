@@ -1,8 +1,8 @@
-"""Gradient moments on balls: polynomials by power of the normalised weight, centred, and their means and variances."""
+"""Gradient moments on balls: polynomials by power of the normalised weight, centred, their means and covariances."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from flint import arb
@@ -38,46 +38,78 @@ class Components:
             parts[r] = g
         return cls(parts, limit, scale)
 
-    def requests(self) -> list[Request]:
-        """The transforms that the moments need."""
-        singles = [Request(r, (g,), centred=r < 2) for r, g in self.parts.items()]
-        return singles + [Request(r + s, (f, g)) for r, f, s, g in self._pairs() if r + s]
-
     def orders(self) -> set[int]:
         """The n of the integrals of t^{n-1} e^{-tS} that the moments need."""
-        return {r for r in self.parts if r} | {r + s for r, _, s, _ in self._pairs() if r + s}
+        return {n for n in (*self.parts, *(r + s for r in self.parts for s in self.parts)) if n}
 
-    def _pairs(self) -> list[tuple[int, Quadratic, int, Quadratic]]:
-        return [(r, f, s, g) for r, f in self.parts.items() for s, g in self.parts.items() if r <= s]
 
-    def moments(self, sums: BallSums, law: BallLaw, k: int) -> tuple[arb, arb]:
-        """The mean less its limit, and the variance of one replicate."""
-        means = {r: sums.single(k, r, g) if r else arb(0) for r, g in self.parts.items()}
-        total = arb(0)
-        for r, f, s, g in self._pairs():
-            if s == 0:
-                total += law.mean(0.0, f, g) / k
-                continue
-            product = sums.pair(k, r, f, s, g)
-            total += (product / k if r == 0 else product - means[r] * means[s]) * (1 + (s > r))
-        return sum(means.values(), arb(0)), total
+def pairs(one: Components, two: Components) -> Iterator[tuple[int, Quadratic, int, Quadratic, int]]:
+    """All pairs of the polynomials of two gradients, the lower power first, and how often each counts."""
+    for r, f in one.parts.items():
+        for s, g in two.parts.items():
+            if one is not two:
+                yield (r, f, s, g, 1) if r <= s else (s, g, r, f, 1)
+            elif r <= s:
+                yield r, f, s, g, 1 + (r < s)
 
-    def equal_moments(self, law: BallLaw, k: int, spread: arb) -> tuple[arb, arb]:
-        """The same where every w̃ is nearly 1/K: those of Σ_r K^{-r} Σ_k g_r (0 counts as 1), with a bound on the rest.
 
-        With `spread` = V ≥ Var w, E[Σ(w̃ - 1/K)²] ≤ 8V/K (Chebyshev where Σw < K/2), |w̃^r - K^{-r}| ≤ r|w̃ - 1/K| and
-        E[g⁴] ≤ 81 E[g²]² (hypercontractivity), its root mean square is at most `Σ_r r (8V/K)^{1/4} 3 √(K E[g²])`.
-        """
-        parts = [(arb(k) ** (1 - max(r, 1)), g) for r, g in self.parts.items()]
-        mean = sum((a * law.mean(0.0, g) for a, g in parts), arb(0))
-        second = sum((a * b * law.mean(0.0, f, g) for a, f in parts for b, g in parts), arb(0))
-        var, rest = (second - mean * mean) / k, self.equal_rest(law, k, spread)
-        return mean + radius(rest), var + radius(2 * rest * var.abs_upper().sqrt() + rest * rest)
+def requests(each: Iterable[Components], both: Iterable[tuple[Components, Components]]) -> list[Request]:
+    """The transforms that the means of some gradients and the covariances of some pairs of them need."""
+    singles = [Request(r, (g,), centred=r < 2) for one in each for r, g in one.parts.items()]
+    return singles + [Request(r + s, (f, g)) for pair in both for r, f, s, g, _ in pairs(*pair) if r + s]
 
-    def equal_rest(self, law: BallLaw, k: int, spread: arb) -> arb:
-        """The bound on the root mean square of what `equal_moments` leaves out."""
-        rest = sum((r * (k * law.mean(0.0, g, g)).abs_upper().sqrt() for r, g in self.parts.items()), arb(0))
-        return (3 * rest * (8 * spread / k).abs_upper().sqrt().sqrt()).abs_upper()
+
+def shift(sums: BallSums, one: Components, k: int) -> arb:
+    """The mean of one replicate, less its limit."""
+    return sum((sums.single(k, r, g) for r, g in one.parts.items() if r), arb(0))
+
+
+def covariance(sums: BallSums, law: BallLaw, one: Components, two: Components, k: int) -> arb:
+    """The covariance of two gradients of one replicate."""
+    total = arb(0)
+    for r, f, s, g, times in pairs(one, two):
+        if s == 0:
+            total += times * law.mean(0.0, f, g) / k
+        elif r == 0:
+            total += times * sums.pair(k, r, f, s, g) / k
+        else:
+            total += times * (sums.pair(k, r, f, s, g) - sums.single(k, r, f) * sums.single(k, s, g))
+    return total
+
+
+# nearly equal weights ------------------------------------------------------------------------------------------------
+
+
+def equal_shift(law: BallLaw, one: Components, k: int, spread: arb) -> arb:
+    """As `shift`, where every w̃ is nearly 1/K; see `equal_covariance`."""
+    return _equal_mean(law, one, k) + radius(_equal_rest(law, one, k, spread))
+
+
+def equal_covariance(law: BallLaw, one: Components, two: Components, k: int, spread: arb) -> arb:
+    """As `covariance`, where every w̃ is nearly 1/K: of Σ_r K^{-r} Σ_k g_r (0 counts as 1), with a bound on the rest.
+
+    With `spread` = V ≥ Var w, E[Σ(w̃ - 1/K)²] ≤ 8V/K (Chebyshev where Σw < K/2), |w̃^r - K^{-r}| ≤ r|w̃ - 1/K| and
+    E[g⁴] ≤ 81 E[g²]² (hypercontractivity), the rest's root mean square is at most `Σ_r r (8V/K)^{1/4} 3 √(K E[g²])`.
+    """
+    std, other = (_equal_product(law, part, part, k).abs_upper().sqrt() for part in (one, two))
+    rest, more = (_equal_rest(law, part, k, spread) for part in (one, two))
+    return _equal_product(law, one, two, k) + radius(std * more + other * rest + rest * more)
+
+
+def _equal_mean(law: BallLaw, one: Components, k: int) -> arb:
+    return sum((arb(k) ** (1 - max(r, 1)) * law.mean(0.0, g) for r, g in one.parts.items()), arb(0))
+
+
+def _equal_product(law: BallLaw, one: Components, two: Components, k: int) -> arb:
+    found = -_equal_mean(law, one, k) * _equal_mean(law, two, k)
+    for r, f, s, g, times in pairs(one, two):
+        found += times * arb(k) ** (2 - max(r, 1) - max(s, 1)) * law.mean(0.0, f, g)
+    return found / k
+
+
+def _equal_rest(law: BallLaw, one: Components, k: int, spread: arb) -> arb:
+    rest = sum((r * (k * law.mean(0.0, g, g)).abs_upper().sqrt() for r, g in one.parts.items()), arb(0))
+    return (3 * rest * (8 * spread / k).abs_upper().sqrt().sqrt()).abs_upper()
 
 
 def near_equal(law: BallLaw, particles: Sequence[int], digits: int) -> arb | None:

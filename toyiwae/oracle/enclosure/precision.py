@@ -89,6 +89,13 @@ def centred(values: Balls) -> tuple[Balls, np.ndarray]:
     return balls(found).reshape(values.shape), np.array(error).reshape(values.shape)
 
 
+def nearest(values: Balls) -> Bounded:
+    """The same as float64 numbers: 0 where the sign is not known."""
+    found, error = centred(values)
+    value = found.astype(float)
+    return Bounded(value, error + EPS * np.abs(value))
+
+
 def rounded(values: Balls) -> Bounded:
     """Balls as float64 numbers with bounds on their absolute errors."""
     middle = [float(x.mid()) for x in values.ravel()]

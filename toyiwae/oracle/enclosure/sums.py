@@ -72,6 +72,7 @@ class BallSums:
         with ctx.workprec(self.bits):
             self._logarithms()
         self._powers: dict[int, Balls] = {}
+        self._singles: dict[tuple[int, int, Quadratic], arb] = {}
 
     # transforms ------------------------------------------------------------------------------------------------------
 
@@ -182,9 +183,11 @@ class BallSums:
 
     def single(self, k: int, r: int, g: Quadratic) -> arb:
         """E[Σ w^r g / S^r]."""
-        with ctx.workprec(self.bits):
-            value = self._sum(k, 1, [Request(r, (g,))]) / arb(r).gamma()
-            return value + radius(self._outer[r] * self.size(k, g))
+        if (k, r, g) not in self._singles:
+            with ctx.workprec(self.bits):
+                value = self._sum(k, 1, [Request(r, (g,))]) / arb(r).gamma()
+                self._singles[k, r, g] = value + radius(self._outer[r] * self.size(k, g))
+        return self._singles[k, r, g]
 
     def pair(self, k: int, r: int, f: Quadratic, s: int, g: Quadratic) -> arb:
         """E[Σ w^r f Σ w^s g / S^{r+s}], r ≤ s."""

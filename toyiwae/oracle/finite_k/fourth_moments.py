@@ -15,7 +15,7 @@ and judge tests.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations_with_replacement
@@ -65,18 +65,9 @@ class FourthEngine(GradientEngine):
     def central(self, components: Components) -> tuple[Bounded, Bounded]:
         """Second and fourth central moments of one group's gradient, for each K: [N, nK, F]. Formula: fourth."""
         parts = self._centred(components)
-        tuples = [c for n in range(1, ORDER + 1) for c in combinations_with_replacement(sorted(parts), n)]
         if max(parts):
-            self.request([(sum(powers), tuple(parts[r] for r in powers)) for powers in tuples])
-        return central([self._raw(parts, n) for n in range(1, ORDER + 1)])
-
-    def _raw(self, parts: Mapping[int, Any], n: int) -> Bounded:
-        """The n-th moment of the centred gradient."""
-        found: Any = 0
-        for powers in combinations_with_replacement(sorted(parts), n):
-            orders = factorial(n) // prod(factorial(powers.count(r)) for r in set(powers))
-            found = self._tuple(powers, parts) * float(orders) + found
-        return found
+            self.request([(sum(powers), tuple(parts[r] for r in powers)) for powers in tuples(parts)])
+        return central(raw_moments(parts, lambda powers: self._tuple(powers, parts)))
 
     def _tuple(self, powers: tuple[int, ...], parts: Mapping[int, Any]) -> Bounded:
         """E[Π_i Σ_k w̃_k^{r_i} g_{i,k}], a power of 0 standing for 1/K."""
@@ -104,8 +95,27 @@ class FourthEngine(GradientEngine):
         return np.asarray(prod((np.maximum(k - i, 0.0) for i in range(count)), start=np.ones_like(k)))
 
 
+def tuples(parts: Iterable[int]) -> list[tuple[int, ...]]:
+    """The multisets of up to four powers."""
+    return [c for n in range(1, ORDER + 1) for c in combinations_with_replacement(sorted(parts), n)]
+
+
+def raw_moments(parts: Iterable[int], moment: Callable[[tuple[int, ...]], Any]) -> list[Any]:
+    """The first four moments of a gradient, in any kind of number.
+
+    Args:
+        parts: the powers of its polynomials.
+        moment: E[Π_i Σ_k w̃_k^{r_i} g_{i,k}] for a multiset of powers.
+    """
+    raw: list[Any] = [0] * ORDER
+    for powers in tuples(parts):
+        orders = factorial(len(powers)) // prod(factorial(powers.count(r)) for r in set(powers))
+        raw[len(powers) - 1] = moment(powers) * float(orders) + raw[len(powers) - 1]
+    return raw
+
+
 def central(raw: Sequence[Any]) -> tuple[Any, Any]:
-    """Second and fourth central moments from the first four raw ones, of any type of number."""
+    """Second and fourth central moments from the first four raw ones, in any kind of number."""
     m1, m2, m3, m4 = raw
     square = m1 * m1
     return m2 - square, m4 - m1 * m3 * 4.0 + square * m2 * 6.0 - square * square * 3.0

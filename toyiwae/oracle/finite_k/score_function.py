@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from toyiwae.forms import Form
-from toyiwae.oracle.finite_k.bounds import mean_log, rule_error, var_log
+from toyiwae.oracle.finite_k.bounds import mean_log, var_log
 from toyiwae.oracle.finite_k.gradients import GradientEngine
 from toyiwae.oracle.finite_k.log_weights import LogWeights
 from toyiwae.oracle.laws.bounded import EPS, Bounded, where
@@ -173,10 +173,6 @@ class LogEngine(GradientEngine):
             found = found + (square * log_evidence[:, None, None] * k + log_y) * form.evidence
         return found + self.log_weights(s).with_scores * form.others if form.others else found
 
-    @property
-    def _rule(self) -> float:
-        return rule_error(3, self.grid.step) + 4 * EPS
-
     def _plain(self, s, sigma2: Bounded, form: LogForm, kappa, a) -> list[tuple[Any, Bounded]]:
         """The terms that `λ T log Ẑ`, log Ẑ = a + log y, adds to the variance, with their factors; σ² = E[s²]."""
         zero, one, (first, second) = self.centre(0, s), self.centre(1, s), self.weights
@@ -291,9 +287,3 @@ def _with_logs(law: Any, factors: tuple[Any, ...]) -> list[Bounded]:
         turn = np.exp(-2j * np.pi * j * np.arange(count) / count)
         found.append(Bounded(scale * np.real(turn @ (moment * mean)), scale * slack.sum(axis=1)))
     return found
-
-
-def _integral(weight, slack, value, error, rule) -> Bounded:
-    """Σ_t weight · value, with the errors of both: [N, nK, F]."""
-    size = np.abs(value)
-    return Bounded(weight @ value, np.abs(weight) @ (error + rule * size) + slack @ size)
