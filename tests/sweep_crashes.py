@@ -18,25 +18,51 @@ import time
 from pathlib import Path
 
 from analysis.sweep import executors
+from analysis.sweep.engine import Engine
 from analysis.sweep.run import sweep
 from analysis.sweep.store import reading
 from tests.sweep_cells import exported, forked, grid, pausing
 
-LONGEST = 0.6
-"""Seconds that a life lasts at most, beyond those in which worker processes start."""
+LONGEST = 0.5
+"""Seconds that a life lasts at most once its cells have begun, or from its beginning if it dies early."""
+
+EARLY = 0.25
+"""Share of lives that may die before their cells begin."""
 
 GRID = grid(axes=[{"kind": ["sin", "cos"], "n": [1, 2, 3, 5], "x": [x / 8 for x in range(251)]}])
 WORKERS = (executors.serial, lambda: executors.threads(2), lambda: executors.processes(1))
-STARTING = (0.0, 0.0, 1.0)
 
 
-def life(path: Path, workers: executors.Workers, seconds: float) -> bool:
+def life(path: Path, workers: executors.Workers, seconds: float, *, early: bool) -> bool:
     """Starts or resumes the sweep and kills it after some time; whether it was killed.
+
+    Args:
+        path: of the store.
+        workers: what cells run on.
+        seconds: until the kill.
+        early: whether they count from the beginning, or from when cells begin.
 
     Raises:
         RuntimeError: it ended with an error.
     """
-    child = forked(lambda: silent() or sweep(GRID, path, workers=workers))
+    began, begins = os.pipe()
+
+    def work() -> None:
+        loop = Engine._loop
+
+        def told(engine: Engine) -> None:
+            os.write(begins, b".")
+            loop(engine)
+
+        Engine._loop = told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # worker processes complain when they lose this one
+        sweep(GRID, path, workers=workers)
+
+    child = forked(work)
+    os.close(begins)
+    if not early:
+        os.read(began, 1)
+    os.close(began)
     time.sleep(seconds)
     ended, status = os.waitpid(child, os.WNOHANG)
     if not ended:
@@ -45,11 +71,6 @@ def life(path: Path, workers: executors.Workers, seconds: float) -> bool:
     if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status):
         raise RuntimeError(f"a sweep in {path} ended with an error")
     return os.WIFSIGNALED(status)
-
-
-def silent() -> None:
-    """Worker processes complain on standard error when they lose the one that started them."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def verdict(path: Path) -> tuple[str, bool]:
@@ -78,8 +99,8 @@ def main(kills: int, seed: int) -> int:
         expected = exported(whole)
         with pausing(LONGEST * kills / len(GRID)):  # so that it is not over before
             while taken < kills:
-                kind = chance.choice([0, 0, 0, 1, 1, 2])
-                taken += life(path, WORKERS[kind](), chance.uniform(0.0, LONGEST + STARTING[kind]))
+                workers, early = chance.choices(WORKERS, [3, 2, 1])[0](), chance.random() < EARLY
+                taken += life(path, workers, chance.uniform(0.0, LONGEST), early=early)
                 said, hot = verdict(path)
                 commits, wrong = commits + hot, wrong + (said != "ok")
         with reading(path) as store:

@@ -104,8 +104,10 @@ class Store:
 
     def counts(self) -> tuple[int, int, int]:
         """How many of the planned cells are to do, done, and failed."""
-        found = dict(self._query("SELECT state, count(*) FROM plan GROUP BY state"))
-        return found.get(TO_DO, 0), found.get(DONE, 0), found.get(FAILED, 0)
+        query = (
+            "SELECT ifnull(sum(state = 0), 0), ifnull(sum(state = 1), 0), ifnull(sum(state = 2), 0) FROM plan"
+        )
+        return self._query(query).fetchone()
 
     def to_do(self, after: int, limit: int) -> list[Planned]:
         """The next cells to be run, beyond a position."""
@@ -172,8 +174,8 @@ class Store:
     def origins(self) -> list[dict[str, Any]]:
         """Where the rows of the finished cells come from, with how many blocks each."""
         query = (
-            "SELECT record, count(*) FROM plan JOIN blocks ON blocks.cell = plan.cell "
-            "JOIN origins ON origins.id = origin WHERE state = ? GROUP BY origin ORDER BY record"
+            "SELECT record, count FROM origins JOIN (SELECT origin, count(*) AS count FROM plan JOIN blocks ON "
+            "blocks.cell = plan.cell WHERE state = ? GROUP BY origin) ON origin = id ORDER BY record"
         )
         return [json.loads(record) | {"blocks": count} for record, count in self._query(query, (DONE,))]
 
