@@ -118,8 +118,8 @@ def to_xarray(store: Store, experiment: Experiment) -> xr.Dataset:
         if found & {list, dict}:
             raise InputError(f"axis {name} has lists or tables: expected numbers and texts; export to CSV")
         values = dict.fromkeys(value for table in declared["axes"] for value in table.get(name, ()))
-        there = set(frame[name])
-        ordered = [value for value in values if value in there]
+        there = dict.fromkeys(frame[name])  # with defaults, where a product has no such axis
+        ordered = [value for value in values | there if value in there]
         places.append({value: index for index, value in enumerate(ordered)})
     shape = tuple(map(len, places))
     index = tuple(frame[name].map(place).to_numpy(int) for name, place in zip(names, places, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import subprocess
 from importlib import metadata
@@ -11,8 +12,9 @@ from pathlib import Path
 from toyiwae import records
 
 
+@functools.cache
 def origin() -> str:
-    """Where rows come from that are computed now: versions, platform and commit, as JSON."""
+    """Where the rows come from that this process computes: versions, platform and commit, as JSON."""
     found = records.provenance()
     found.pop("arguments")
     with contextlib.suppress(metadata.PackageNotFoundError):

@@ -104,10 +104,8 @@ class Store:
 
     def counts(self) -> tuple[int, int, int]:
         """How many of the planned cells are to do, done, and failed."""
-        query = (
-            "SELECT ifnull(sum(state = 0), 0), ifnull(sum(state = 1), 0), ifnull(sum(state = 2), 0) FROM plan"
-        )
-        return self._query(query).fetchone()
+        sums = ", ".join(f"ifnull(sum(state = {state}), 0)" for state in (TO_DO, DONE, FAILED))
+        return self._query(f"SELECT {sums} FROM plan").fetchone()
 
     def to_do(self, after: int, limit: int) -> list[Planned]:
         """The next cells to be run, beyond a position."""
