@@ -165,6 +165,24 @@ def test_without_a_constant_next_to_none_is_missing(cov):
     )
 
 
+def test_too_many_double_integrals_are_made_with_digits_alone(monkeypatch):
+    """In float64 there is a reason with the way out; balls have no such limit, and agree with the unlimited float64."""
+    options = {"K": 3, "estimators": "vimco_arithmetic", "parameters": "proposal_mean"}
+    problem = random_problem(4, 2, 3)
+    plain: Any = toyiwae.exact(problem, **options).results[0].gradients["vimco_arithmetic"]
+    monkeypatch.setattr("toyiwae.truth.linear_gaussian.MOST_PAIRED", 1)
+    none, some = (
+        toyiwae.exact(problem, digits=digits, **options)
+        .results[0]
+        .gradients["vimco_arithmetic"]
+        .parameters["proposal_mean"]
+        for digits in (None, 9)
+    )
+    assert none.var is None
+    assert "for each of 2 coordinates of all rows, more than 1: ask with digits=" in none.reason
+    np.testing.assert_allclose(some.var, plain.parameters["proposal_mean"].var, rtol=1e-12)
+
+
 def test_atoms_agree_with_enumeration():
     """Three states and three particles: every sum over the states, for both powers and the constant."""
     prob, log_w, table = np.array([0.5, 0.3, 0.2]), np.array([0.3, -1.0, 0.9]), np.array([1.0, -0.4, 2.0])

@@ -21,8 +21,11 @@ from toyiwae.truth import averages, covariance
 from toyiwae.truth.averages import Averaged, Bounds, grid_of, moments
 from toyiwae.truth.source import Jobs, LogAverage, LogVariance, with_errors
 
-MOST_PAIRED = 1000
-"""Most coordinates, counted over all rows, whose leave-one-out variances are computed: each is a double integral."""
+MOST_PAIRED = 2000
+"""Most coordinates, counted over all rows, whose leave-one-out variances are computed without `digits=`.
+
+Each is a double integral of about 20 ms, so that all take no longer than `accuracy.MOST_EFFORT`.
+"""
 
 
 class GaussianSource:
@@ -121,8 +124,6 @@ class GaussianSource:
             return LogVariance(None, f"not derived: {reason}")
         count = len(self.whitened.x) * self.problem.parameters.record(name).size
         if form.leave_one_out and form.exponent and count > MOST_PAIRED:
-            each = "a double integral for each coordinate of each row"
-            return LogVariance(
-                None, f"not computed: it is {each}, and there are more than {MOST_PAIRED} of them"
-            )
+            each = f"a double integral for each of {count} coordinates of all rows, more than {MOST_PAIRED}"
+            return LogVariance(None, f"not computed: {each}: ask with digits=, for fewer rows or parameters")
         return None
