@@ -17,6 +17,7 @@ from tests.quadrature import MODEL, PROPOSAL, Toy
 from toyiwae.errors import InputError
 from toyiwae.estimators import get
 from toyiwae.forms import Bound
+from toyiwae.weights import normalise
 
 EXACT, MARGIN = 1e-9, 1e-3
 """What the mean of an unbiased estimator may differ by, and what that of a biased one must."""
@@ -250,6 +251,23 @@ def test_shift_invariance_as_claimed_and_only_so(member):
             assert_same(member(log_w + shift), member(log_w), 1e-12)
         else:
             assert np.abs(member(log_w + shift).score - member(log_w).score).max() > 1.0
+
+
+@every_member
+def test_averages_over_subsets_as_claimed_and_only_so(member):
+    """Subset by subset, of every size between one particle (the ELBO's) and all of them (IWAE's)."""
+    log_w, matching = sample_log_weights(2, 6), []
+    for size in range(1, 7):
+        expected = np.zeros_like(log_w)
+        for subset in itertools.combinations(range(6), size):
+            expected[..., subset] += normalise(log_w[..., subset]) / (2 * math.comb(6, size))
+        made = member(log_w)
+        if all(
+            np.allclose(x, s * expected, rtol=1e-12)
+            for x, s in ((made.model, 1), (made.path, 1), (made.score, -1))
+        ):
+            matching.append(size)
+    assert matching == [member.subsets] if member.subsets else set(matching) <= {1, 6}
 
 
 @every_member

@@ -250,6 +250,21 @@ def test_a_form_is_compared_wherever_an_estimator_is_selected():
 
 
 @pytest.mark.usefixtures("_registry")
+def test_an_average_over_subsets_is_compared_too():
+    @estimator(target=both(lambda K, M: Bound.iwae(2)), subsets=2, min_particles=2)
+    def pairs(log_w):
+        """Says that it averages pairs, and averages all."""
+        shares = normalise(log_w) / log_w.shape[-2]
+        return Coefficients(shares, shares, -shares)
+
+    message = "estimator 'pairs': the average over subsets is not that of the function: model"
+    with pytest.raises(InputError, match=message):
+        toyiwae.exact(random_problem(1), K=3, estimators="pairs")
+    with pytest.raises(InputError, match="subsets is 3: "):
+        estimator(target=both(lambda K, M: Bound.iwae(3)), subsets=3, min_particles=2)(pairs.function)
+
+
+@pytest.mark.usefixtures("_registry")
 def test_what_a_function_raises_in_python_is_its_own():
     @estimator(target=Target(None, None), form=Form({1: 1}), value=lambda K, M: Bound.elbo())
     def raises(log_w):

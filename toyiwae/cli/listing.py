@@ -56,6 +56,7 @@ def _entry(estimator: Estimator) -> dict[str, Any]:
             "vanishes_at_posterior": estimator.vanishes_at_posterior,
             "shift_invariant": estimator.shift_invariant,
             "form": estimator.form is not None,
+            "subsets": estimator.subsets is not None,
         },
         "min_particles": estimator.min_particles,
         "cite": list(estimator.cite),
@@ -76,7 +77,7 @@ def _remarks(entry: Mapping[str, Any]) -> list[str]:
         remarks.append("Vanishes where q is the posterior.")
     if not flags["shift_invariant"]:
         remarks.append("Changes with the scale of p(x).")
-    if not flags["form"]:
+    if not flags["form"] and not flags["subsets"]:
         remarks.append("No exact variance.")
     return [*remarks, f"[{', '.join(entry['cite'])}]"] if entry["cite"] else remarks
 

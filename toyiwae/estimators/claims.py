@@ -51,7 +51,7 @@ def check(who: str, claims: Mapping[str, Any]) -> None:
 
     Args:
         who: how messages call the estimator.
-        claims: `target`, `form`, `value`, `vanishes_at_posterior` and `min_particles`.
+        claims: `target`, `form`, `value`, `vanishes_at_posterior`, `subsets` and `min_particles`.
 
     Raises:
         InputError: naming the claim, and what it must be.
@@ -64,6 +64,8 @@ def check(who: str, claims: Mapping[str, Any]) -> None:
         raise InputError(f"{who}: form is {shown(form)}: expected Form({{power: factor}}, ...), or None")
     _flag(who, "vanishes_at_posterior", claims["vanishes_at_posterior"])
     whole_number(least, f"{who}: min_particles", maximum=10**6)
+    if claims["subsets"] is not None:
+        whole_number(claims["subsets"], f"{who}: subsets", maximum=least)
     leave_one_out = form and (form.leave_one_out or form.leave_one_out_geometric or form.constant)
     if least < 2 and leave_one_out:
         raise InputError(

@@ -36,6 +36,8 @@ class Estimator:
         form: the coefficients as data, or None where they are no such polynomials.
         vanishes_at_posterior: the proposal's gradient is 0, sample by sample, where q is the posterior.
         shift_invariant: a constant added to all log-weights leaves the coefficients as they are.
+        subsets: the m of an estimator whose coefficients are the averages over all subsets of m particles of those of
+            IWAE; None of all others.
         min_particles: the smallest K.
         cite: keys into the bibliography.
         summary: one line.
@@ -52,6 +54,7 @@ class Estimator:
     form: Form | None
     vanishes_at_posterior: bool
     shift_invariant: bool
+    subsets: int | None
     min_particles: int
     cite: tuple[str, ...]
     summary: str

@@ -40,6 +40,7 @@ def estimator(
     value: BoundOf | Callable[[Any], BoundOf] | None = None,
     vanishes_at_posterior: bool | Callable[[Any], bool] = False,
     shift_invariant: bool = True,
+    subsets: int | Callable[[Any], int] | None = None,
     min_particles: int | Callable[[Any], int] = 1,
     cite: str | tuple[str, ...] = (),
     between: tuple[float, float] = (-math.inf, math.inf),
@@ -57,6 +58,7 @@ def estimator(
         vanishes_at_posterior: whether the proposal's gradient is 0, sample by sample, where q is the
             posterior.
         shift_invariant: whether a constant added to all log-weights leaves the coefficients as they are.
+        subsets: the size m of subsets of particles, if the coefficients are averages of those of IWAE over all of them.
         min_particles: the smallest K.
         cite: key or keys into the bibliography.
         between: the smallest and largest value of the parameter.
@@ -71,6 +73,7 @@ def estimator(
         "form": form,
         "value": value,
         "vanishes_at_posterior": vanishes_at_posterior,
+        "subsets": subsets,
         "min_particles": min_particles,
     }
     shared = {"shift_invariant": shift_invariant, "cite": tuple(cite), "between": tuple(between)}

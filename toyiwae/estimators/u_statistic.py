@@ -17,6 +17,7 @@ def _bound(size: int) -> BoundOf:
 @estimator(
     target=lambda size: both(_bound(size)),
     value=_bound,
+    subsets=lambda size: size,
     min_particles=lambda size: size,
     between=(1, math.inf),
     cite=("hoeffding1948statistics", "burroni2023ustatistics"),

@@ -13,6 +13,7 @@ from toyiwae.errors import InputError
 from toyiwae.estimators import evaluate, usercode
 from toyiwae.estimators.claims import BoundOf, Target, refuse_other_than_bound
 from toyiwae.estimators.record import Estimator
+from toyiwae.estimators.subsets import subset_gradient
 from toyiwae.forms import PARTS, Coefficients
 
 SEED = 20_260_102
@@ -73,20 +74,24 @@ def guarded(found: Estimator) -> Estimator:
 
 
 def compare(estimator: Estimator) -> None:
-    """Compares an estimator's function with its Form, at a few random log-weights.
+    """Compares an estimator's function with its Form, or the average that it claims, at a few random log-weights.
 
     Raises:
         InputError: with the first coefficient that differs; where the function changes the log-weights that it is
             given; and as a call does.
     """
-    if estimator.form is None and not isinstance(estimator.function, _Guarded):
+    if estimator.form is None and estimator.subsets is None and not isinstance(estimator.function, _Guarded):
         return
     for groups, more in CELLS:
         particles = estimator.min_particles + more
         log_w = np.random.default_rng([SEED, groups, particles]).normal(-2.0, 1.5, (2, groups, particles))
         made = _call(estimator, log_w)
         if estimator.form is not None:
-            _refuse_difference(estimator.name, made, evaluate.coefficients(estimator.form, log_w))
+            _refuse_difference(estimator.name, made, evaluate.coefficients(estimator.form, log_w), "Form")
+        if estimator.subsets is not None:
+            average = subset_gradient(log_w, estimator.subsets) / groups
+            expected = Coefficients(average, average, -average)
+            _refuse_difference(estimator.name, made, expected, "average over subsets")
 
 
 def _call(estimator: Estimator, log_w: np.ndarray) -> Coefficients:
@@ -107,7 +112,7 @@ def _call(estimator: Estimator, log_w: np.ndarray) -> Coefficients:
     return made
 
 
-def _refuse_difference(name: str, made: Coefficients, expected: Coefficients) -> None:
+def _refuse_difference(name: str, made: Coefficients, expected: Coefficients, what: str) -> None:
     largest = max(float(np.abs(getattr(expected, part)).max()) for part in PARTS)
     for part in PARTS:
         one, other = np.asarray(getattr(made, part)), getattr(expected, part)
@@ -116,7 +121,7 @@ def _refuse_difference(name: str, made: Coefficients, expected: Coefficients) ->
         if different.any():
             _, m, k = where = tuple(int(i) for i in np.argwhere(different)[0])
             raise InputError(
-                f"estimator {name!r}: the Form is not that of the function: {part} is {one[where]:.6g} by the function"
-                f" and {other[where]:.6g} by the Form, for particle {k + 1} of {one.shape[2]} in group {m + 1} of"
-                f" {one.shape[1]} at random log-weights"
+                f"estimator {name!r}: the {what} is not that of the function: {part} is {one[where]:.6g} by the"
+                f" function and {other[where]:.6g} by the {what}, for particle {k + 1} of {one.shape[2]} in group"
+                f" {m + 1} of {one.shape[1]} at random log-weights"
             )

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from flint import arb
 
 from toyiwae.estimators import Estimator
-from toyiwae.oracle.finite_k.directional import directional_snr
-from toyiwae.oracle.laws.bounded import Bounded, concatenate, where
+from toyiwae.oracle.laws.bounded import Bounded, where
 from toyiwae.truth import derived
 from toyiwae.truth.accuracy import masked, zero_scale
 from toyiwae.truth.averages import Averaged
 from toyiwae.truth.bounds import Combined, deviation
 from toyiwae.truth.digits import Multiprecision
+from toyiwae.truth.directions import directions, number, proven_covariances
 from toyiwae.truth.request import Request, at_particles, has_logarithms, pooling, reference, targets
 from toyiwae.truth.results import Cell, GradientTruth, Moments
 from toyiwae.truth.source import Numbers
@@ -56,7 +55,7 @@ def cell(
     reasons = []
     for name, found in means.items():
         kept, reason = masked(f"{name} at K = {k}", found, scales[name], why)
-        fields |= {name: _number(kept.value), f"{name}_error": _number(kept.error)}
+        fields |= {name: number(kept.value), f"{name}_error": number(kept.error)}
         reasons.append(reason)
     rows = {"gap": gap.value, "gap_error": gap.error, "ess": ess.value, "ess_error": ess.error}
     exact, decimals = numbers.precise.get(1.0), None
@@ -88,17 +87,17 @@ def truth(
             parameters[name] = _moments(*known, k, m, finer)
         else:
             target = pair[part]
-            parameters[name] = _by_target(estimator, target and numbers.means[target, name], finer)
+            parameters[name] = _by_target(*known, target and numbers.means[target, name], k, m, finer)
     bound = pair["proposal"] or pair["model"]
     value = error = reason = decimals = None
     if bound is not None:
         found = numbers.values[bound]
         kept, reason = masked("target_bound", found.number, found.scale, found.why)
-        value, error = _number(kept.value), _number(kept.error)
+        value, error = number(kept.value), number(kept.error)
         decimals = None if found.text is None else {"target_bound": found.text}
-    joint, missing = _directions(numbers, request, estimator, parameters, k, m)
+    joint, missing = directions(numbers, request, estimator, parameters, k, m)
     if finer is not None:
-        covariances = _proven_covariances(numbers, request, estimator, k, m, finer)
+        covariances = proven_covariances(numbers, request, estimator, k, m, finer)
         decimals = {**(decimals or {}), **({"cov": covariances} if covariances else {})} or None
     return GradientTruth(
         value, error, parameters, **joint, reason=_joined([reason, *missing]), decimals=decimals
@@ -153,30 +152,59 @@ def _moments(
     }
     if var is not None:
         var = (var / float(repeats)).clip(low=0.0)
-        rmse, from_evidence = ((error * error + var).sqrt() for error in (bias, distance))
-        fields |= {"var": var, "snr": _snr(mean, var), "rmse": rmse, "rmse_evidence": from_evidence}
+        fields |= _ratios(mean, var, bias, distance)
         missing = _joined([missing, _no_ratio(mean, var, request.free[name])])
     decimals, balls = None, finer and derived.enclosed(numbers, request, estimator, name, k, m, finer.bits)
     if finer and balls:
         fields, decimals = derived.rounded(balls, fields), {key: finer.texts(x) for key, x in balls.items()}
-    plain = {field: found and found.value for field, found in fields.items()}
-    plain |= {f"{field}_error": found and found.error for field, found in fields.items()}
-    return Moments(**plain, reason=_joined([reason, missing]), decimals=decimals)
+    return Moments(**_plain(fields), reason=_joined([reason, missing]), decimals=decimals)
 
 
-def _by_target(estimator: Estimator, found: Combined | None, finer: Multiprecision | None) -> Moments:
-    """What is known of an estimator without a Form: its mean, by its target."""
+def _by_target(
+    numbers: Numbers,
+    request: Request,
+    estimator: Estimator,
+    name: str,
+    found: Combined | None,
+    k: int,
+    m: int,
+    finer: Multiprecision | None,
+) -> Moments:
+    """What is known of an estimator without a Form: its mean, by its target; its variance, if it averages subsets."""
     if found is None:
         return Moments(None, None, None, None, None, reason=_NO_FORM)
     kept, reason = masked(f"the mean of {estimator.name}", found.number, found.scale, found.why)
-    zero = np.zeros_like(kept.value)
-    reason = _joined([reason, _NO_VARIANCE.format(name=estimator.name)])
+    fields: dict[str, Bounded | None] = {
+        "mean": kept,
+        "var": None,
+        "snr": None,
+        "bias": Bounded.zeros(kept.shape),
+    }
+    missing = _NO_VARIANCE.format(name=estimator.name)
+    if estimator.subsets is not None:
+        known = numbers.subset_variances[estimator.subsets, name][request.counts.index(k)]
+        missing = f"the variance of {estimator.name} at this parameter is {known.reason}"
+        if known.var is not None:
+            what = f"the variance of {estimator.name} at K = {k}"
+            var, missing = masked(what, known.var, zero_scale(known.var.value, found.scale**2), _NOT_HELPED)
+            distance = found.number - numbers.gradients[reference(1.0), name].limit
+            fields |= _ratios(kept, (var / float(m)).clip(low=0.0), fields["bias"], distance)
+            missing = _joined([missing, _no_ratio(kept, var, request.free[name])])
     decimals = None
     if finer is not None:
-        decimals = {"mean": found.text, "bias": finer.texts(np.full(zero.shape, arb(0), dtype=object))}
-    return Moments(
-        kept.value, None, None, kept.error, None, zero, bias_error=zero, reason=reason, decimals=decimals
-    )
+        decimals = {"mean": found.text, "bias": finer.texts(np.full(kept.shape, arb(0), dtype=object))}
+    return Moments(**_plain(fields), reason=_joined([reason, missing]), decimals=decimals)
+
+
+def _ratios(mean: Bounded, var: Bounded, bias: Any, distance: Bounded) -> dict[str, Bounded | None]:
+    """The variance of one replicate, and what follows from it."""
+    rmse, from_evidence = ((error * error + var).sqrt() for error in (bias, distance))
+    return {"var": var, "snr": _snr(mean, var), "rmse": rmse, "rmse_evidence": from_evidence}
+
+
+def _plain(fields: Mapping[str, Bounded | None]) -> dict[str, Any]:
+    values = {field: found and found.value for field, found in fields.items()}
+    return values | {f"{field}_error": found and found.error for field, found in fields.items()}
 
 
 def _difference(known: Averaged, index: int, limit: Bounded, shift: Bounded) -> Bounded:
@@ -201,95 +229,6 @@ def _snr(mean: Bounded, var: Bounded) -> Bounded:
     """|mean| / √var; NaN where both are zero."""
     found = abs(mean) / var.sqrt()
     return Bounded(found.value, np.where(np.isnan(found.value), np.nan, found.error))
-
-
-# all coordinates together ------------------------------------------------------------------------------------------
-
-
-def _directions(
-    numbers: Numbers,
-    request: Request,
-    estimator: Estimator,
-    parameters: dict[str, Moments],
-    k: int,
-    m: int,
-) -> tuple[dict[str, Any], list[str | None]]:
-    """Covariances and directional SNRs of both parts with their errors, and why one is missing."""
-    names = ("cov", "cov_error", "directional_snr", "directional_snr_error")
-    joint: dict[str, dict[str, Any]] = {name: {} for name in names}
-    reasons: list[str | None] = []
-    if not request.joint:
-        return {}, []
-    for part, members in request.parts.items():
-        found = numbers.covariances.get((estimator.form, part)) if estimator.form is not None else None
-        entry: tuple[Any, ...] = (None, None, None, None)
-        if found is None:
-            reasons.append(f"no closed form: the covariance of {estimator.name} is not derived")
-        else:
-            cov = _covariance(numbers, request, estimator.form, part, k, m)
-            std = np.sqrt(np.maximum(np.diag(cov.value), 0.0))
-            scale, why = np.multiply.outer(std, std), "ball arithmetic serves variances only"
-            kept, reason = masked(f"the covariance of {estimator.name} at K = {k}", cov, scale, why)
-            mean = concatenate([_flat(parameters[n].mean, parameters[n].mean_error) for n in members])
-            what = f"the directional SNR of {estimator.name} at K = {k}"
-            snr, error, worse = _along(what, part, mean, cov)
-            reasons += [reason, worse]
-            entry = (kept.value, kept.error, snr, error)
-        for name, value in zip(names, entry, strict=True):
-            joint[name][part] = value
-    return joint, reasons
-
-
-def _covariance(numbers: Numbers, request: Request, form: Any, part: str, k: int, m: int) -> Bounded:
-    """Of one replicate; on the diagonal stand the variances, which may be more accurate."""
-    total, repeats = pooling(form, part, k, m)
-    index = request.particles.index(total)
-    found = numbers.covariances[form, part][index].copy()
-    variances = [numbers.gradients[form, name].var[index] for name in request.parts[part]]
-    diagonal = concatenate([_flat(var.value, var.error) for var in variances])
-    one = np.eye(len(diagonal.value), dtype=bool)
-    value, error = (
-        np.where(one, d, f) for d, f in ((diagonal.value, found.value), (diagonal.error, found.error))
-    )
-    return Bounded(value, error) / float(repeats)
-
-
-def _proven_covariances(
-    numbers: Numbers, request: Request, estimator: Estimator, k: int, m: int, finer: Multiprecision
-) -> dict[str, np.ndarray]:
-    """Part -> covariances of one replicate with the digits that were asked for."""
-    found, form = {}, estimator.form
-    for part in request.parts:
-        balls = numbers.precise.get(("cov", form, part))
-        if form is not None and balls is not None:
-            total, repeats = pooling(form, part, k, m)
-            found[part] = finer.texts(finer.divided(balls[request.particles.index(total)], repeats))
-    return found
-
-
-def _along(
-    what: str, part: str, mean: Bounded, cov: Bounded
-) -> tuple[float | None, float | None, str | None]:
-    """A directional SNR with its error, or why there is none."""
-    if not mean.value.any():
-        return None, None, f"{what}: the mean of the {part}'s gradient is zero and has no direction"
-    found = directional_snr(mean, cov)
-    if np.isinf(found.value):
-        return None, None, f"{what} is infinite: the {part}'s gradient does not vary across its mean"
-    if np.isnan(found.value):
-        return None, None, f"{what}: how the {part}'s gradient varies across its mean is not told from zero"
-    found, reason = masked(
-        what, found, 0.0, "ball arithmetic serves neither covariances nor what follows from them"
-    )
-    return _number(found.value), _number(found.error), reason
-
-
-def _flat(value: Any, error: Any) -> Bounded:
-    return Bounded(np.ravel(value), np.ravel(error))
-
-
-def _number(value: Any) -> float | None:
-    return None if math.isnan(float(value)) else float(value)
 
 
 def _joined(reasons: Sequence[str | None]) -> str | None:

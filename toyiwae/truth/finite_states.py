@@ -196,6 +196,12 @@ class TabulatedSource:
             result[key] = average.result()
         return result
 
+    def subset_variances(
+        self, jobs: Sequence[tuple[int, str]], particles: Sequence[int]
+    ) -> dict[tuple[int, str], LogVariance]:
+        """Not derived for these laws."""
+        return dict.fromkeys(jobs, LogVariance(None, "not derived"))
+
     def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> Bounded:
         """Not computed.
 

@@ -10,15 +10,20 @@ import numpy as np
 
 from toyiwae.errors import PrecisionError
 from toyiwae.forms import Form, form_of_mean
+from toyiwae.oracle.finite_k import subsets
 from toyiwae.oracle.finite_k.bounds import Grids
 from toyiwae.oracle.finite_k.every_k import log_moments
+from toyiwae.oracle.finite_k.gradients import GradientMoments
 from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm, LogMoments, refusal
 from toyiwae.oracle.laws.bounded import Bounded
 from toyiwae.oracle.whitened import evidence
+from toyiwae.oracle.whitened.gradient_polynomials import GradientComponents
 from toyiwae.oracle.whitened.own_covariances import whiten
 from toyiwae.problems.linear_gaussian import Problem
+from toyiwae.problems.parameter import Parameter
 from toyiwae.truth import averages, covariance
-from toyiwae.truth.averages import Averaged, Bounds, grid_of, moments
+from toyiwae.truth.averages import Average, Averaged, Bounds, grid_of, moments
+from toyiwae.truth.request import reference
 from toyiwae.truth.source import Jobs, LogAverage, LogVariance, with_errors
 
 MOST_PAIRED = 2000
@@ -26,6 +31,10 @@ MOST_PAIRED = 2000
 
 Each is a double integral of about 20 ms, so that all take no longer than `accuracy.MOST_EFFORT`.
 """
+
+
+MOST_SHARED = 100
+"""Largest subsets of particles over which the variance of an average is computed: each has as many double integrals."""
 
 
 class GaussianSource:
@@ -95,6 +104,35 @@ class GaussianSource:
             except PrecisionError as error:  # the integrals of all of these need the same range
                 result |= {key: LogVariance(None, f"not computed: {error}") for key in chosen}
         return {key: found for key, found in result.items() if found is not None}
+
+    def subset_variances(
+        self, jobs: Sequence[tuple[int, str]], particles: Sequence[int]
+    ) -> dict[tuple[int, str], LogVariance]:
+        """Variances of averages of IWAE's gradient over all subsets: by their size and the parameter."""
+        result: dict[tuple[int, str], LogVariance] = {}
+        for size, name in jobs:
+            parameter = self.problem.parameters.record(name)
+            count = len(self.whitened.x) * parameter.size
+            if size > 1 and (count > MOST_PAIRED or size > MOST_SHARED):
+                limits = f"{MOST_PAIRED} coordinates of all rows or subsets of {MOST_SHARED}"
+                result[size, name] = LogVariance(
+                    None, f"not computed: double integrals for more than {limits}"
+                )
+                continue
+            try:
+                result[size, name] = LogVariance(self._subset_variance(size, parameter, particles))
+            except PrecisionError as error:
+                result[size, name] = LogVariance(None, f"not computed: {error}")
+        return result
+
+    def _subset_variance(self, size: int, parameter: Parameter, particles: Sequence[int]) -> Bounded:
+        average = Average(self.whitened.x, parameter, len(particles))
+        for rows, part in self.whitened.batches(1.0, parameter.size):
+            (g,) = GradientComponents(part).of(reference(1.0), parameter).values()
+            var = subsets.variance(part.law, g, particles, size)
+            nothing = Bounded.zeros(var.shape)
+            average.add(rows, GradientMoments(nothing[:, 0], nothing, var, nothing))
+        return average.result().var
 
     def _log_variances(
         self, exponent: float, jobs: dict[Any, Any], particles: Sequence[int], *, double: bool

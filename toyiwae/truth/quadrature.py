@@ -221,6 +221,12 @@ class QuadratureSource:
             result[key] = LogVariance(both[0], fine.reason, both[1])
         return result
 
+    def subset_variances(
+        self, jobs: Sequence[tuple[int, str]], particles: Sequence[int]
+    ) -> dict[tuple[int, str], LogVariance]:
+        """Not derived for these laws."""
+        return dict.fromkeys(jobs, LogVariance(None, "not derived"))
+
     def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> Bounded:
         """Not computed.
 

@@ -169,6 +169,14 @@ class Request:
         return found
 
     @cached_property
+    def subset_jobs(self) -> list[tuple[int, str]]:
+        """Sizes of subsets, and parameters, of averages over subsets whose variances are needed."""
+        sizes = dict.fromkeys(
+            estimator.subsets for estimator in self.estimators if estimator.subsets is not None
+        )
+        return [(size, name) for size in sizes for name in self.part]
+
+    @cached_property
     def covariances(self) -> list[tuple[Form, str]]:
         """Forms and parts whose covariance between all coordinates is asked for and can be had."""
         forms = {estimator.form: None for estimator in self.estimators if estimator.form is not None}

@@ -28,7 +28,9 @@ Jobs = Mapping[Any, tuple[Form, str]]
 
 @dataclass(frozen=True)
 class LogVariance:
-    """Variance of one group's gradient with log terms, `[nK, *shape]`; or what it is instead: "not derived: …".
+    """A variance `[nK, *shape]` of a group's gradient; or what it is instead: "not derived: …".
+
+    Of gradients with log terms, and of averages over subsets.
 
     Attributes:
         var: the variance.
@@ -110,6 +112,12 @@ class Source(Protocol):
         """Variances of gradients of the proposal with log terms."""
         ...
 
+    def subset_variances(
+        self, jobs: Sequence[tuple[int, str]], particles: Sequence[int]
+    ) -> dict[tuple[int, str], LogVariance]:
+        """Variances of averages of IWAE's gradient over all subsets: by their size and the parameter."""
+        ...
+
     def covariance(self, form: Form, parameters: Sequence[str], particles: Sequence[int]) -> Bounded:
         """Covariance between all coordinates."""
         ...
@@ -124,6 +132,7 @@ class Numbers:
         bounds: by exponent, with columns for `Request.bound_particles`.
         gradients: by job, with columns for `Request.particles`.
         log_variances: by job and K.
+        subset_variances: by size and parameter, with columns for `Request.counts`.
         covariances: by form and part.
         values: of linear combinations of bounds.
         means: of their gradients, by bound and name of the parameter.
@@ -135,6 +144,7 @@ class Numbers:
     bounds: Mapping[float, Bounds]
     gradients: Mapping[Job, Averaged]
     log_variances: Mapping[tuple[Job, int], LogVariance]
+    subset_variances: Mapping[tuple[int, str], LogVariance]
     covariances: Mapping[tuple[Form, str], Bounded]
     values: Mapping[Bound, Combined]
     means: Mapping[tuple[Bound, str], Combined]
@@ -158,6 +168,7 @@ def numbers(source: Source, request: Request) -> Numbers:
     for counts, jobs in request.log_jobs.items():
         for job, found in source.log_variances(jobs, counts).items():
             logs |= {(job, k): found[i] for i, k in enumerate(counts)}
+    subsets = source.subset_variances(request.subset_jobs, request.counts) if request.subset_jobs else {}
     joint = {
         (form, part): source.covariance(form, request.parts[part], particles)
         for form, part in request.covariances
@@ -167,7 +178,7 @@ def numbers(source: Source, request: Request) -> Numbers:
         for b in request.reported
     }
     means = {(b, name): bounds.mean(b, name, gradients, particles) for b, name in request.by_target}
-    return Numbers(evidence, known, gradients, logs, joint, values, means)
+    return Numbers(evidence, known, gradients, logs, subsets, joint, values, means)
 
 
 def with_errors(mean: Bounded, cov: Bounded) -> dict[str, np.ndarray]:

@@ -118,10 +118,6 @@ class Grid:
         kernel = contour.Kernel(log_t, breaks[0] if breaks else len(log_t), step)
         return cls(log_t, np.concatenate(weights), step, breaks, features, kernel)
 
-    def shifted(self, first: int, by: float) -> Grid:
-        """The points of a uniform grid from `first` on, moved to the right."""
-        return self._of([self.log_t[first:] + by], [], self.step, np.inf)
-
     def distances(self, start: int) -> tuple[float, float]:
         """How far right of all features, and of those of e^-t alone, the coarse points from `start` lie; else 0."""
         if not self.breaks or start < self.breaks[0]:
