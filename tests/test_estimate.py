@@ -26,7 +26,7 @@ AMORTISED = random_problem(2, 3, 2, rows=4, amortised=True)
 def user_estimator(function):
     """A user's estimator that claims to be unbiased for L_K and gives no Form."""
     claims = {"target": both(iwae_bound), "form": None, "value": None}
-    claims |= {"vanishes_at_posterior": False, "min_particles": 1}
+    claims |= {"vanishes_at_posterior": False, "subsets": None, "min_particles": 1}
     shared = {"shift_invariant": True, "cite": (), "between": (-math.inf, math.inf)}
     return family(function, claims, shared)
 

@@ -238,7 +238,13 @@ def test_an_estimator_without_a_form_holds_its_log_weights_up_to_a_limit(monkeyp
     before = toyiwae.estimators.names()
     user = family(
         formless,
-        {"target": both(iwae_bound), "form": None, "value": None, "vanishes_at_posterior": False}
+        {
+            "target": both(iwae_bound),
+            "form": None,
+            "value": None,
+            "vanishes_at_posterior": False,
+            "subsets": None,
+        }
         | {"min_particles": 1},
         {"shift_invariant": True, "cite": (), "between": (-math.inf, math.inf)},
     )
