@@ -41,10 +41,10 @@ def sample(
     for chunk in montecarlo.replicates(
         problem, estimators, K=K, M=M, replicates=replicates, seed=seed, parameters=parameters
     ):
-        bound.add(chunk.values.numpy())
+        bound.add(chunk.values)
         for name, parts in chunk.gradients.items():
             for parameter, values in parts.items():
-                gradients[name][parameter].add(values.numpy())
+                gradients[name][parameter].add(values)
     found = {
         name: {key: stream.moments for key, stream in parts.items()} for name, parts in gradients.items()
     }

@@ -17,7 +17,7 @@ from toyiwae.estimators import Target, both, iwae_bound
 from toyiwae.estimators.record import family
 from toyiwae.forms import Coefficients
 from toyiwae.montecarlo import api, replicates
-from toyiwae.montecarlo.sampler import Chunk
+from toyiwae.montecarlo import Chunk
 
 ONE_ROW = random_problem(1)
 AMORTISED = random_problem(2, 3, 2, rows=4, amortised=True)
@@ -46,8 +46,8 @@ def biased(log_w):
 def joined(problem, estimators, **options):
     """All replicates, as NumPy arrays."""
     chunk = Chunk.join(list(replicates(problem, estimators, **options)))
-    return chunk.values.numpy(), {
-        name: {parameter: value.numpy() for parameter, value in parts.items()}
+    return chunk.values, {
+        name: {parameter: value for parameter, value in parts.items()}
         for name, parts in chunk.gradients.items()
     }
 

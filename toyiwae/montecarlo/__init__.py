@@ -1,12 +1,8 @@
-"""Monte Carlo with torch: replicates of bounds and gradients, and their moments beside the exact ones."""
+"""Monte Carlo: replicates of bounds and gradients, and their moments beside the exact ones."""
 
-from toyiwae.extras import import_extra
-
-import_extra("torch", extra="torch", purpose="sampling")
-
-from toyiwae.montecarlo.api import estimate, gradients_of, replicates  # noqa: E402
-from toyiwae.montecarlo.results import EstimateCell, EstimateResult, GradientEstimate  # noqa: E402
-from toyiwae.montecarlo.sampler import Chunk  # noqa: E402
+from toyiwae.montecarlo.api import estimate, gradients_of, replicates
+from toyiwae.montecarlo.chunks import Chunk
+from toyiwae.montecarlo.results import EstimateCell, EstimateResult, GradientEstimate
 
 __all__ = [
     "estimate",

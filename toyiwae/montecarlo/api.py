@@ -7,24 +7,24 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
+import numpy as np
 
 from toyiwae import arguments, records
-from toyiwae.checks import shown
 from toyiwae.errors import CostWarning, InputError, MissingMomentError, PrecisionError
 from toyiwae.estimators import select
+from toyiwae.montecarlo.chunks import Chunk
+from toyiwae.montecarlo.engines import Settings, sampler_for
 from toyiwae.montecarlo.results import EstimateResult
-from toyiwae.montecarlo.sampler import Chunk, Sampler
+from toyiwae.montecarlo.sampler import Gradients, Sampler
 from toyiwae.montecarlo.summaries import CellSummary, exact_directions, part_of, pilot_directions
 from toyiwae.problems.linear_gaussian import Problem
 from toyiwae.truth import Cell, ExactResult, exact
 
 SAMPLES, PILOT = 0, 1
 
-COSTLY = 10**10
-"""Standard normals from which `estimate` warns of what they cost."""
+COSTLY = 300.0
+"""Seconds of one core from which `estimate` warns of what the standard normals cost."""
 
-_RATE = 5e6  # standard normals that one CPU core turns into gradients in a second
 _UNITS = (("years", 3.2e7), ("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0))
 
 
@@ -38,6 +38,9 @@ def estimate(
     seed: Any,
     parameters: Any = None,
     device: Any = "cpu",
+    engine: Any = "auto",
+    precision: Any = None,
+    threads: Any = None,
     budget: int | None = None,
 ) -> EstimateResult:
     """Monte Carlo estimates of the bound and of every gradient's moments, each beside its exact value.
@@ -45,7 +48,7 @@ def estimate(
     Values and gradients are those of the average over the rows of data, with independent noise for each row.
     All estimators of a cell (K, M) see the same noise: their difference is less noisy than either, and the
     z-scores of a cell are dependent. Cells are independent of each other, and a cell's numbers depend on the
-    problem, K, M, the seed and the device's type alone.
+    problem, K, M, the seed, the engine and its precision alone.
 
     Args:
         problem: a linear-Gaussian one: model, proposal and data.
@@ -56,27 +59,31 @@ def estimate(
         seed: a whole number from 0.
         parameters: whose gradients; by default those of the prior's and the proposal's mean, "all" for all.
         device: "cpu", "cuda" or "cuda:N".
-        budget: bytes of noise to hold at once; changes numbers in round-off only.
+        engine: "numba", "torch", or "auto": the fastest that is installed. Engines draw different noise.
+        precision: of the noise: "float32" (the engine numba's own) or "float64" (torch's). All else is float64.
+        threads: at once, on the engine numba; by default as many as there are cores. Changes no number.
+        budget: bytes of noise that the engine torch holds at once; changes numbers in round-off only.
 
     Raises:
         InputError: for another kind of problem, a count that is not whole or too small, K below an estimator's
-            minimum, an unknown estimator, parameter or device, more particles than an estimator without a Form can
-            hold, and more noise than there is.
+            minimum, an unknown estimator, parameter, device or engine, more particles than an estimator without a Form
+            can hold, and more noise than there is.
+        MissingExtraError: where no engine is installed.
         MemoryError: where the gradients of one replicate do not fit into memory.
 
     Warns:
-        CostWarning: from 10¹⁰ standard normals, which take about half an hour on a CPU.
+        CostWarning: of runs of more than five minutes of one core.
     """
     _refuse_other_than_gaussian(problem)
     counts, groups = arguments.whole_numbers(K, "K"), arguments.whole_numbers(M, "M")
     total, start = arguments.whole_number(replicates, "replicates", minimum=2), _seed(seed)
     chosen = select(estimators)
     wanted = arguments.parameter_names(parameters, problem.parameters, problem.mean_parameters)
-    sampler = Sampler(problem, chosen, wanted, _device(device), budget)
+    sampler = sampler_for(problem, chosen, wanted, Settings(device, engine, precision, threads, budget))
     for k in counts:
         for m in groups:
             sampler.check(k, m, total)
-    _warn_of_cost(problem.n_rows * problem.dim_z * sum(counts) * sum(groups) * total)
+    _warn_of_cost(problem.n_rows * problem.dim_z * sum(counts) * sum(groups) * total, sampler.rate)
     truth = _truth(problem, counts, groups, chosen, wanted)
     cells = []
     with _memory_errors():
@@ -97,7 +104,8 @@ def estimate(
         "device": str(device),
         "problem_sha256": problem.content_hash,
     }
-    return EstimateResult(tuple(cells), records.provenance(asked))
+    engine_used = {"engine": {"name": sampler.name, **sampler.versions}}
+    return EstimateResult(tuple(cells), records.provenance(asked) | engine_used)
 
 
 def replicates(
@@ -110,6 +118,9 @@ def replicates(
     seed: Any,
     parameters: Any = None,
     device: Any = "cpu",
+    engine: Any = "auto",
+    precision: Any = None,
+    threads: Any = None,
     budget: int | None = None,
 ) -> Iterator[Chunk]:
     """Raw replicates of one cell, in order, in chunks of no particular size, for histograms and tests.
@@ -123,21 +134,24 @@ def replicates(
         seed: a whole number from 0.
         parameters: as for `estimate`.
         device: as for `estimate`.
+        engine: as for `estimate`.
+        precision: as for `estimate`.
+        threads: as for `estimate`.
         budget: as for `estimate`.
 
     Returns:
         Chunks of `values` `[R]`, `ess` `[R]` and `gradients[estimator][parameter]` `[R, *shape]`, as float64
-        tensors on the device.
+        arrays of NumPy's.
 
     Raises:
-        InputError: as `estimate`; at once, before the first chunk.
+        InputError, MissingExtraError: as `estimate`; at once, before the first chunk.
     """
     _refuse_other_than_gaussian(problem)
     particles, groups = arguments.whole_number(K, "K"), arguments.whole_number(M, "M")
     total, start = arguments.whole_number(replicates, "replicates"), _seed(seed)
     chosen = select(estimators)
     wanted = arguments.parameter_names(parameters, problem.parameters, problem.mean_parameters)
-    sampler = Sampler(problem, chosen, wanted, _device(device), budget)
+    sampler = sampler_for(problem, chosen, wanted, Settings(device, engine, precision, threads, budget))
     sampler.check(particles, groups, total)
     return sampler.chunks(particles, groups, total, start, SAMPLES)
 
@@ -152,22 +166,20 @@ def gradients_of(noise: Any, problem: Any, estimators: Any, *, parameters: Any =
         parameters: as for `estimate`.
 
     Returns:
-        One chunk of R replicates, on the noise's device.
+        One chunk of R replicates.
 
     Raises:
         InputError: for noise of another shape, and as `estimate`.
     """
     _refuse_other_than_gaussian(problem)
-    tensor = torch.as_tensor(noise, dtype=torch.float64)
+    given = np.asarray(noise.detach().cpu() if hasattr(noise, "detach") else noise, dtype=np.float64)
     expected = (problem.n_rows, problem.dim_z)
-    if tensor.ndim != 5 or (tensor.shape[1], tensor.shape[4]) != expected or 0 in tensor.shape:
-        raise InputError(
-            f"noise has shape {tuple(tensor.shape)}: expected [R, {expected[0]}, M, K, {expected[1]}]"
-        )
+    if given.ndim != 5 or (given.shape[1], given.shape[4]) != expected or 0 in given.shape:
+        raise InputError(f"noise has shape {given.shape}: expected [R, {expected[0]}, M, K, {expected[1]}]")
     chosen = select(estimators)
     wanted = arguments.parameter_names(parameters, problem.parameters, problem.mean_parameters)
-    sampler = Sampler(problem, chosen, wanted, tensor.device)
-    return sampler.one_pass(tensor @ sampler.whitened.rotation[:, None], slice(None))
+    gradients = Gradients(problem, chosen, wanted)
+    return gradients.one_pass(given @ gradients.whitened.rotation[:, None], slice(None))
 
 
 def _directions(sampler: Sampler, truth: Cell | str, k: int, m: int, total: int, seed: int) -> Any:
@@ -205,10 +217,10 @@ def _refuse_other_than_gaussian(problem: Any) -> None:
         )
 
 
-def _warn_of_cost(numbers: int) -> None:
+def _warn_of_cost(numbers: int, rate: float) -> None:
     """Warns of a run that takes long, with the time that it takes at the rate of one CPU core."""
-    if numbers >= COSTLY:
-        seconds = numbers / _RATE
+    if numbers >= COSTLY * rate:
+        seconds = numbers / rate
         name, unit = next((pair for pair in _UNITS if seconds >= pair[1]), _UNITS[-1])
         warnings.warn(
             f"K, M, the rows and the replicates make {numbers:.2g} standard normals: about {seconds / unit:.2g} {name}"
@@ -224,27 +236,10 @@ def _memory_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+        if type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
             raise MemoryError(str(error).partition("\n")[0]) from error
         raise
 
 
 def _seed(value: Any) -> int:
     return arguments.whole_number(value, "seed", minimum=0)
-
-
-def _device(value: Any) -> torch.device:
-    """A device that is there."""
-    try:
-        device = torch.device(value)
-    except (RuntimeError, TypeError):
-        raise InputError(f"device is {shown(value)}: expected cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device is {shown(value)}: expected cpu, cuda or cuda:N")
-    if device.type == "cpu" and device.index:
-        raise InputError(f"device is {shown(value)}: all CPU cores are one device, use cpu")
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if not 0 <= (device.index or 0) < count:  # torch wraps an index above 127
-            raise InputError(f"device is {shown(value)}: this machine has {count} CUDA devices, use cpu")
-    return device

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import torch
 
 from toyiwae import stats
+from toyiwae.montecarlo.chunks import Chunk
 from toyiwae.montecarlo.results import DirectionalSNR, EstimateCell, Estimated, GradientEstimate
-from toyiwae.montecarlo.sampler import Chunk
+from toyiwae.montecarlo.whitened import OF_MODEL
 from toyiwae.truth import Cell, Moments
 
 PARTS = ("model", "proposal")
-_OF_MODEL = ("prior_mean", "loading", "offset")
 
 Directions = dict[tuple[str, str], tuple[np.ndarray, str]]
 """(estimator, part) -> unit vector of the mean over the part's parameters in a row, "exact" or "pilot"."""
@@ -22,7 +20,7 @@ Directions = dict[tuple[str, str], tuple[np.ndarray, str]]
 
 def part_of(parameter: str) -> str:
     """Whether a parameter is the model's or the proposal's."""
-    return PARTS[0] if parameter in _OF_MODEL else PARTS[1]
+    return PARTS[0] if parameter in OF_MODEL else PARTS[1]
 
 
 class CellSummary:
@@ -42,15 +40,14 @@ class CellSummary:
 
     def add(self, chunk: Chunk) -> None:
         """Takes in some replicates."""
-        self._values.add(_numpy(chunk.values))
-        self._ess.add(_numpy(chunk.ess))
+        self._values.add(chunk.values)
+        self._ess.add(chunk.ess)
         for estimator, parameters in chunk.gradients.items():
-            arrays = {name: _numpy(value) for name, value in parameters.items()}
-            for name, array in arrays.items():
+            for name, array in parameters.items():
                 self._gradients.setdefault((estimator, name), stats.Stream()).add(array)
             for part in PARTS:
                 if (estimator, part) in self._ratios:
-                    self._ratios[estimator, part].add(flatten(arrays, part))
+                    self._ratios[estimator, part].add(flatten(parameters, part))
 
     def cell(self, particles: int, groups: int, estimators: Sequence[str]) -> EstimateCell:
         """The estimates."""
@@ -92,9 +89,8 @@ def pilot_directions(chunks: Iterable[Chunk], parameters: Sequence[str]) -> Dire
     streams: dict[tuple[str, str], stats.Stream] = {}
     for chunk in chunks:
         for name, gradients in chunk.gradients.items():
-            arrays = {parameter: _numpy(value) for parameter, value in gradients.items()}
             for part in {part_of(parameter) for parameter in parameters}:
-                streams.setdefault((name, part), stats.Stream()).add(flatten(arrays, part))
+                streams.setdefault((name, part), stats.Stream()).add(flatten(gradients, part))
     return {key: (_unit(np.asarray(s.moments.mean)), "pilot") for key, s in streams.items()}
 
 
@@ -211,7 +207,3 @@ def _round_off(value: float) -> float:
 def _unit(vector: np.ndarray) -> np.ndarray:
     norm = np.linalg.norm(vector)
     return vector / norm if norm > 0 else np.zeros_like(vector)
-
-
-def _numpy(tensor: torch.Tensor) -> Any:
-    return tensor.detach().cpu().numpy()

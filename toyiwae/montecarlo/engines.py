@@ -1,0 +1,134 @@
+"""Which engine draws: the fastest that is installed and fits the device, unless one is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from toyiwae import arguments
+from toyiwae.checks import nearest, shown
+from toyiwae.errors import InputError
+from toyiwae.estimators import Estimator
+from toyiwae.extras import import_extra
+from toyiwae.montecarlo.sampler import Sampler
+from toyiwae.problems.linear_gaussian import Problem
+
+PRECISIONS = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to draw; no result but its round-off depends on `threads` and `budget`.
+
+    Attributes:
+        device: "cpu", "cuda" or "cuda:N".
+        engine: a name of `ENGINES`, or "auto".
+        precision: of the noise, "float32" or "float64"; None is the engine's own.
+        threads: how many at once; None is as many as there are cores for this process.
+        budget: bytes of noise held at once; None is the engine's own.
+    """
+
+    device: Any = "cpu"
+    engine: Any = "auto"
+    precision: Any = None
+    threads: Any = None
+    budget: int | None = None
+
+
+def numba_engine(
+    problem: Problem, estimators: Sequence[Estimator], parameters: Sequence[str], settings: Settings
+) -> Sampler:
+    """The engine of the CPU's vector units.
+
+    Raises:
+        MissingExtraError: without Numba.
+        InputError: for another device.
+    """
+    import_extra("numba", extra="fast", purpose="the engine numba")
+    if str(settings.device) != "cpu":
+        raise InputError(
+            f"device is {shown(settings.device)}: the engine numba runs on the cpu, use engine torch"
+        )
+    module = importlib.import_module("toyiwae.montecarlo.kernels.numba_sampler")
+    precision = settings.precision or "float32"
+    return module.NumbaSampler(
+        problem, estimators, parameters, precision=precision, threads=_threads(settings.threads)
+    )
+
+
+def torch_engine(
+    problem: Problem, estimators: Sequence[Estimator], parameters: Sequence[str], settings: Settings
+) -> Sampler:
+    """The slow and obvious engine, on CPUs and CUDA.
+
+    Raises:
+        MissingExtraError: without torch.
+        InputError: for a device that is not there, or noise in single precision.
+    """
+    torch = import_extra("torch", extra="torch", purpose="sampling")
+    if settings.precision == "float32":
+        raise InputError("precision is 'float32': the engine torch draws in float64, use engine numba")
+    _threads(settings.threads)
+    module = importlib.import_module("toyiwae.montecarlo.kernels.torch_sampler")
+    device = torch_device(settings.device, torch)
+    return module.TorchSampler(problem, estimators, parameters, device, settings.budget)
+
+
+Engine = Callable[[Problem, Sequence[Estimator], Sequence[str], Settings], Sampler]
+
+ENGINES: dict[str, Engine] = {"numba": numba_engine, "torch": torch_engine}
+
+
+def sampler_for(
+    problem: Problem, estimators: Sequence[Estimator], parameters: Sequence[str], settings: Settings
+) -> Sampler:
+    """The sampler of the engine that is asked for; "auto": Numba's on a CPU where it is installed, else torch's.
+
+    Raises:
+        InputError: for an unknown engine, device or precision, or a pair that does not go together.
+        MissingExtraError: where the engine is not installed.
+    """
+    name = settings.engine
+    if settings.precision is not None and settings.precision not in PRECISIONS:
+        raise InputError(f"precision is {shown(settings.precision)}: expected {' or '.join(PRECISIONS)}")
+    if name == "auto":
+        on_cpu = str(settings.device).partition(":")[0] == "cpu"
+        name = "numba" if on_cpu and importlib.util.find_spec("numba") else "torch"
+        if name == "numba" and str(settings.device) != "cpu":
+            raise InputError(f"device is {shown(settings.device)}: all CPU cores are one device, use cpu")
+    if not isinstance(name, str) or name not in ENGINES:
+        raise InputError(f"engine is {shown(name)}: {nearest(str(name), ['auto', *ENGINES])}")
+    return ENGINES[name](problem, estimators, parameters, settings)
+
+
+def torch_device(value: Any, torch: Any) -> Any:
+    """A device of torch that is there.
+
+    Raises:
+        InputError: for any other.
+    """
+    try:
+        device = torch.device(value)
+    except (RuntimeError, TypeError):
+        raise InputError(f"device is {shown(value)}: expected cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device is {shown(value)}: expected cpu, cuda or cuda:N")
+    if device.type == "cpu" and device.index:
+        raise InputError(f"device is {shown(value)}: all CPU cores are one device, use cpu")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not 0 <= (device.index or 0) < count:  # torch wraps an index above 127
+            raise InputError(f"device is {shown(value)}: this machine has {count} CUDA devices, use cpu")
+    return device
+
+
+def _threads(value: Any) -> int:
+    """Threads asked for, or as many as OpenMP would take: `OMP_NUM_THREADS`, or this process's cores."""
+    if value is not None:
+        return arguments.whole_number(value, "threads", maximum=1024)
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(asked) if asked.isdigit() and int(asked) else len(os.sched_getaffinity(0))

@@ -1,0 +1,43 @@
+"""Where compiled kernels are kept: a folder of the user's for each state of their sources.
+
+Numba's own cache looks at the file of the function that is called, and would not see a change in the functions that it
+calls. A folder that cannot be written means no cache, nothing worse.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+
+@cache
+def folder() -> str | None:
+    """The folder, under `XDG_CACHE_HOME` or `~/.cache`; None where none can be made."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:16]
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    found = Path(base) / "toyiwae" / "kernels" / digest
+    try:
+        found.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return str(found) if os.access(found, os.W_OK) else None
+
+
+@contextlib.contextmanager
+def kernel_cache(config: Any) -> Iterator[bool]:
+    """Has Numba keep what is compiled inside there, unless `NUMBA_CACHE_DIR` names another folder; whether it does."""
+    before = config.CACHE_DIR
+    if before:
+        yield True
+        return
+    config.CACHE_DIR = folder() or ""
+    try:
+        yield bool(config.CACHE_DIR)
+    finally:
+        config.CACHE_DIR = before

@@ -1,0 +1,78 @@
+"""Estimators as functions of log-weights: noise and log-weights of a block, then sums weighted by any coefficients.
+
+Between the two kernels the estimator's own function turns log-weights into coefficients.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from toyiwae.montecarlo.kernels.simd import kernel
+from toyiwae.montecarlo.kernels.streams import GRANULE, LANES, granule, start
+from toyiwae.montecarlo.kernels.tiles import add_first, add_second, add_symmetric, log_weights
+
+
+@kernel
+def begin(key, block, row):
+    """The state in which a stream starts, for `go_on`."""
+    state = np.empty((4, LANES), np.uint32)
+    start(key, block, row, state)
+    return state
+
+
+@kernel
+def go_on(state, base, slope, curvature, noise, log_w):
+    """The next noise `[D, W]` of a stream, and its log-weights `[W]`; W is a multiple of `GRANULE`."""
+    for first in range(0, len(log_w), GRANULE):
+        granule(state, noise, first)
+        log_weights(noise, first, GRANULE, slope, curvature, log_w)
+        for j in range(first, first + GRANULE):
+            log_w[j] += base
+
+
+@kernel
+def hold(key, block, rows, constants, noise, log_w):
+    """Noise `[n, D, W]` and log-weights `[n, W]` of some rows; W is a multiple of `GRANULE`."""
+    base, slope, curvature = constants
+    state = np.empty((4, LANES), np.uint32)
+    for n in range(rows[1]):
+        row = rows[0] + n
+        bent = curvature[row if len(curvature) > 1 else 0]
+        start(key, block, row, state)
+        go_on(state, base[row], slope[row], bent, noise[n], log_w[n])
+
+
+@kernel
+def weigh(noise, offset, c, step, first, second):
+    """Adds `Σ c`, `Σ c η` and `Σ c ηηᵀ` of every replicate.
+
+    Args:
+        noise: `[n, D, at least offset + R·width]`, replicate by replicate.
+        offset: where the first replicate starts.
+        c: the coefficient `[n, R, width]`.
+        step: particles that are taken at once.
+        first: Σ c and Σ c η `[R, n, 1 + D]`.
+        second: of all rows or of each `[R, 1 or n, D, D]`; None where it is not wanted.
+    """
+    dim, width = noise.shape[1], c.shape[2]
+    if second is not None:  # known when this is compiled
+        four = (dim + 3) // 4 * 4
+        plain, scaled, pairs = np.zeros((four, step)), np.zeros((four, step)), np.zeros((four, four))
+    for n in range(noise.shape[0]):
+        for r in range(first.shape[0]):
+            begin, out = offset + r * width, first[r, n]
+            for at in range(0, width, step):
+                count = min(step, width - at)
+                part = c[n, r, at : at + count]
+                total = 0.0
+                for j in range(count):
+                    total += part[j]
+                out[0] += total
+                add_first(noise[n], begin + at, count, part, out[1:])
+                if second is not None:
+                    add_second(noise[n], begin + at, count, part, plain, scaled, pairs)
+            if second is not None:
+                add_symmetric(pairs, 1.0, second[r, n if second.shape[1] > 1 else 0])
+                for i in range(four):
+                    for j in range(four):
+                        pairs[i, j] = 0.0

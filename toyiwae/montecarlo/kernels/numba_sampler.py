@@ -1,0 +1,242 @@
+"""The engine of the CPU's vector units: noise in single precision, everything that is summed in double.
+
+Estimators whose Form is a polynomial in the normalised weights (with `log Ẑ` as one more term) need one pass over the
+noise and no memory for it (`moments`). All others are called on blocks of log-weights whose noise is held, or drawn a
+second time where it is too much to hold (`held`, `Streamed`). Both see the same noise.
+
+A cell is cut into tasks of some replicates and some rows. How depends on the problem's sizes, K and M alone, and the
+tasks' results are added in their order: numbers depend neither on threads nor on chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numba
+import numpy as np
+
+from toyiwae.errors import InputError
+from toyiwae.estimators import Estimator
+from toyiwae.montecarlo.callers import Caller
+from toyiwae.montecarlo.chunks import Chunk
+from toyiwae.montecarlo.formed import Terms
+from toyiwae.montecarlo.kernels.blockwise import HELD_NUMBERS, Blockwise
+from toyiwae.montecarlo.kernels.moments import moments, tile_of
+from toyiwae.montecarlo.kernels.streams import key_of
+from toyiwae.montecarlo.kernels.tasks import in_order
+from toyiwae.montecarlo.sampler import Sampler, refuse_noise
+from toyiwae.montecarlo.streamed import HELD, refuse_formless
+from toyiwae.montecarlo.whitened import OF_MODEL, SECOND_ORDER
+from toyiwae.problems.linear_gaussian import Problem
+
+BLOCK = 2**14
+"""Particles of one row in a block of replicates, at most where a replicate fits."""
+
+AT_ONCE, MOST_REPLICATES = 2**18, 2**14
+"""Particles of all rows, and replicates, in a task, roughly and at most."""
+
+_OUTPUTS = 2**19  # numbers of gradients that a task gives, at most where a block gives fewer
+_SHARING = 8  # rows from which blocks no longer get smaller
+_JOINED = 256  # replicates that are handed on together
+_MOST = 2.0**62
+
+Task = tuple[int, int, int, int]
+"""The first block, how many replicates, the first row, and how many."""
+
+
+class NumbaSampler(Sampler):
+    """Draws with Numba's kernels.
+
+    Args:
+        problem: model, proposal and data.
+        estimators: any registered or user's estimators; all see the same noise.
+        parameters: whose gradients.
+        precision: of the noise, "float32" or "float64".
+        threads: how many tasks at once.
+    """
+
+    name = "numba"
+    rate = 7e8
+
+    def __init__(
+        self,
+        problem: Problem,
+        estimators: Sequence[Estimator],
+        parameters: Sequence[str],
+        *,
+        precision: str = "float32",
+        threads: int = 1,
+    ):
+        """Whitens the problem, and tries the estimators."""
+        super().__init__(problem, estimators, parameters)
+        self.precision, self.threads = np.dtype(precision), threads
+        self.callers = {estimator.name: Caller(estimator) for estimator in estimators}
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of Numba, and the precision of the noise."""
+        return {"numba": numba.__version__, "precision": self.precision.name}
+
+    def check(self, particles: int, groups: int, replicates: int) -> None:
+        """Refuses what an estimator or the sampler cannot do.
+
+        Raises:
+            InputError: K below an estimator's minimum, more particles than one without a Form may hold, more groups
+                than can be held, or more noise than an index reaches.
+        """
+        super().check(particles, groups, replicates)
+        numbers = self.n_rows * groups * particles * self.dim * replicates
+        refuse_noise(particles, groups, replicates, numbers, _MOST, f"more than {_MOST:.2g}")
+        others = [e for e in self.estimators if not self.callers[e.name].linear]
+        if others and groups * particles * self.dim > HELD_NUMBERS:
+            refuse_formless([e for e in others if self.callers[e.name].form is None], groups, particles)
+            if groups > HELD:
+                raise InputError(
+                    f"M is {groups}: at most {HELD} groups of a row can be held at once, lower M"
+                )
+
+    def chunks(
+        self, particles: int, groups: int, replicates: int, seed: int, stream: int = 0
+    ) -> Iterator[Chunk]:
+        """Replicates of the cell (K, M), in order."""
+        cell = Cell(self, particles, groups, key_of(seed, particles, groups, stream))
+        waiting: list[Chunk] = []
+        for chunk in cell.blocks(replicates):
+            waiting.append(chunk)
+            if sum(len(item.values) for item in waiting) >= _JOINED:
+                yield Chunk.join(waiting)
+                waiting.clear()
+        if waiting:
+            yield Chunk.join(waiting)
+
+
+class Cell:
+    """One (K, M) of a sampler, cut into tasks.
+
+    Args:
+        sampler: whose problem, estimators and parameters.
+        particles: K.
+        groups: M.
+        key: of its streams.
+    """
+
+    def __init__(self, sampler: NumbaSampler, particles: int, groups: int, key: np.ndarray):
+        """Cuts it: what a stream holds depends on the problem's sizes, K and M alone."""
+        self.sampler, self.sizes, self.key = sampler, (groups, particles), key
+        self.own = sampler.whitened
+        self._constants = self.own.base, self.own.slope, self.own.curvature
+        each, dim, rows = groups * particles, sampler.dim, sampler.n_rows
+        self.each = max(1, min(BLOCK // (each * min(rows, _SHARING)), HELD_NUMBERS // (each * dim)))
+        products = dim**2 if sampler.second else 1
+        self.rows = max(1, min(rows, AT_ONCE // (self.each * each)))
+        if self.own.own:
+            self.rows = max(1, min(self.rows, HELD_NUMBERS // (self.each * products)))
+        blocks = min(AT_ONCE // (each * self.rows), MOST_REPLICATES, _OUTPUTS // sampler.outputs) // self.each
+        self.count = self.each * max(1, blocks)
+        asked = set(sampler.parameters)
+        needed = {"model": "loading" in asked} if asked & set(OF_MODEL) else {}
+        if asked - set(OF_MODEL):
+            needed |= {"path": "proposal_chol" in asked, "score": "proposal_chol" in asked}
+        callers = [sampler.callers[estimator.name] for estimator in sampler.estimators]
+        forms = [caller.estimator.form for caller in callers if caller.linear]
+        self.terms = Terms(forms, needed, particles)
+        self.blockwise = Blockwise(
+            self.sizes,
+            key,
+            self.each,
+            self._constants,
+            sampler.precision,
+            [caller for caller in callers if not caller.linear],
+            needed,
+            own=self.own.own,
+        )
+        self.one_pass = bool(forms) or not callers
+        self.linear = [caller.linear for caller in callers]
+
+    def blocks(self, replicates: int) -> Iterator[Chunk]:
+        """All replicates in order."""
+        starts = range(0, self.sampler.n_rows, self.rows)
+        firsts = range(0, replicates, self.count)
+        tasks = (
+            (
+                first // self.each,
+                min(self.count, replicates - first),
+                row,
+                min(self.rows, self.sampler.n_rows - row),
+            )
+            for first in firsts
+            for row in starts
+        )
+        parts = in_order(self.run, tasks, self.sampler.threads)
+        for _ in firsts:
+            yield self.sampler.over_rows([next(parts) for _ in starts])
+
+    def run(self, task: Task) -> Chunk:
+        """One task's part of its replicates."""
+        _, _, row, rows = task
+        values = ess = None
+        known: dict[str, dict[str, np.ndarray]] = {}
+        formed = others = iter(())
+        if self.one_pass:
+            values, ess, first, second = self._moments(task)
+            known = self._mapped(first)
+            formed = self.terms.sums(first, second)
+        if self.blockwise.callers:
+            own_values, own_ess, weighed = self.blockwise.run(*task)
+            values, ess = (own_values, own_ess) if values is None else (values, ess)
+            others = iter(weighed)
+        sums = [next(formed) if one else next(others) for one in self.linear]
+        assert values is not None
+        assert ess is not None
+        return self.sampler.chunk(values, ess, sums, slice(row, row + rows), known)
+
+    def _moments(self, task: Task) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+        """Values, sample sizes, and the sums of powers `[R, n, P, 1 + D]` and `[R, (n,) P, D, D]`."""
+        block, count, row, rows = task
+        dim, powers = self.sampler.dim, len(self.terms.powers)
+        values, ess = np.zeros((2, count, rows))
+        first = np.zeros((count, rows, powers, 1 + dim))
+        second = self._products(count, rows, powers) if any(self.terms.second) else None
+        tile = np.empty((dim, tile_of(dim)), self.sampler.precision)
+        arguments = (
+            self.key,
+            block,
+            self.each,
+            (row, rows),
+            self.sizes,
+            self._constants,
+            self.terms.arrays(),
+        )
+        moments(*arguments, self.terms.pooled(), tile, values, ess, first, second)
+        return values, ess, first, second if second is None or self.own.own else second[:, 0]
+
+    @cached_property
+    def _maps(self) -> dict[str, dict[str, np.ndarray]]:
+        """Of one row: the gradients of a unit of each sum of first order, by which those of all are one product."""
+        sampler, powers = self.sampler, len(self.terms.powers)
+        names = [name for name in sampler.parameters if name not in SECOND_ORDER]
+        if sampler.n_rows > 1 or not self.one_pass:
+            return {}
+        units = np.eye(powers * (1 + sampler.dim)).reshape(-1, 1, powers, 1 + sampler.dim)
+        estimators = (e for e, one in zip(sampler.estimators, self.linear, strict=True) if one)
+        return {
+            estimator.name: {name: sampler.whitened.gradient(name, sums, slice(0, 1)) for name in names}
+            for estimator, sums in zip(estimators, self.terms.sums(units, None), strict=True)
+        }
+
+    def _mapped(self, first: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+        """Gradients of one row that are linear in the sums of first order."""
+        flat = first.reshape(len(first), -1)
+        return {
+            name: {
+                key: (flat @ unit.reshape(len(unit), -1)).reshape(-1, *unit.shape[1:])
+                for key, unit in units.items()
+            }
+            for name, units in self._maps.items()
+        }
+
+    def _products(self, count: int, rows: int, number: int) -> np.ndarray:
+        """Room for Σ c ηηᵀ of some coefficients."""
+        dim = self.sampler.dim
+        return np.zeros((count, rows if self.own.own else 1, number, dim, dim))

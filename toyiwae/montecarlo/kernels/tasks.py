@@ -1,0 +1,34 @@
+"""Tasks on threads, their results in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Task = TypeVar("Task")
+Found = TypeVar("Found")
+
+_AHEAD = 3  # tasks that each thread may be ahead of whoever takes the results
+
+
+def in_order(run: Callable[[Task], Found], tasks: Iterable[Task], threads: int) -> Iterator[Found]:
+    """The results of all tasks, in order; on one thread without any of its own.
+
+    Each thread takes the next task as soon as it is free, so that one whose core is taken away holds up no other.
+    """
+    if threads == 1:
+        yield from map(run, tasks)
+        return
+    waiting: deque[Future[Found]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="toyiwae")
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(run, task))
+            if len(waiting) > _AHEAD * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
