@@ -1,4 +1,4 @@
-"""Sampling: given noise against autograd, chunks and passes against each other, memory."""
+"""Sampling: given noise against autograd, the torch engine's chunks and passes against each other, memory."""
 
 import math
 import subprocess
@@ -222,7 +222,7 @@ def test_global_generators_are_neither_read_nor_moved():
 def test_neither_memory_nor_passes_change_the_numbers(problem, M, K, axis):
     """Every estimator: in one pass by its function; streamed by its Form, where the budget demands it."""
     assert Layout.of(problem.n_rows, M, K, problem.dim_z).axis == axis
-    options = {"K": K, "M": M, "replicates": 2, "estimators": ALL}
+    options = {"K": K, "M": M, "replicates": 2, "estimators": ALL, "engine": "torch"}
     whole = drawn(problem, **options, budget=2**30)
     assert_equal(whole, drawn(problem, **options, budget=2**16), tolerance=1e-11)
     assert_equal(whole, drawn(problem, **options), tolerance=1e-11)
@@ -250,6 +250,7 @@ def test_an_estimator_without_a_form_holds_its_log_weights_up_to_a_limit(monkeyp
     )
     assert toyiwae.estimators.names() == before
     options = {"K": 50_000, "M": 3, "replicates": 1, "estimators": [user, "iwae"], "budget": 2**16}
+    options["engine"] = "torch"
     both_ways = drawn(ONE_ROW, **options).gradients
     for name, value in both_ways["formless"].items():
         np.testing.assert_allclose(value, both_ways["iwae"][name], rtol=1e-9, atol=1e-12)
@@ -264,7 +265,8 @@ from tests.problems import random_problem
 from toyiwae.montecarlo import replicates
 
 def peak(K, R):
-    for chunk in replicates(PROBLEM, "iwae,vimco_geometric", K=K, replicates=R, seed=1, parameters="all"):
+    options = {"K": K, "replicates": R, "seed": 1, "parameters": "all", "engine": "torch"}
+    for chunk in replicates(PROBLEM, "iwae,vimco_geometric", **options):
         pass
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 

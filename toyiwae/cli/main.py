@@ -166,20 +166,28 @@ def estimate(
     estimators: _Estimators = None,
     parameters: _Parameters = None,
     device: Annotated[str, typer.Option("--device", metavar="D", help="cpu, cuda or cuda:N")] = "cpu",
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="E", help="numba, torch or auto, the fastest that is installed")
+    ] = "auto",
+    precision: Annotated[
+        str | None, typer.Option("--precision", metavar="P", help="of the noise: float32 or float64")
+    ] = None,
+    threads: Annotated[
+        str | None, typer.Option("--threads", metavar="T", help="at once; changes no number")
+    ] = None,
     json: _Json = False,
 ) -> str:
-    """The same by Monte Carlo, with standard errors and the z-score against the exact answer. Needs torch."""
+    """The same by Monte Carlo, with standard errors and the z-score against the exact answer. Needs Numba or torch."""
     from toyiwae.arguments import whole_number
-    from toyiwae.extras import import_extra
 
     count = whole_number(replicates, "replicates", minimum=2)
     start = whole_number(seed, "seed", minimum=0)
     settings = _settings(problem, K, M, estimators, parameters)
-    import_extra("torch", extra="torch", purpose="toyiwae estimate")
+    options = {"device": device, "engine": engine, "precision": precision, "threads": threads}
     with warnings.catch_warnings():
         warnings.simplefilter("always", CostWarning)
         warnings.showwarning = console.note
-        result = toyiwae.estimate(**settings, replicates=count, seed=start, device=device)
+        result = toyiwae.estimate(**settings, replicates=count, seed=start, **options)
     return _answer(result, "estimate", problem, json)
 
 

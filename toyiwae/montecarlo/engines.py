@@ -69,7 +69,7 @@ def torch_engine(
         MissingExtraError: without torch.
         InputError: for a device that is not there, or noise in single precision.
     """
-    torch = import_extra("torch", extra="torch", purpose="sampling")
+    torch = import_extra("torch", extra="torch", purpose="toyiwae estimate")
     if settings.precision == "float32":
         raise InputError("precision is 'float32': the engine torch draws in float64, use engine numba")
     _threads(settings.threads)

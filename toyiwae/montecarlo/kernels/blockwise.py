@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from toyiwae import weights
 from toyiwae.forms import PARTS, Coefficients
 from toyiwae.montecarlo.callers import Caller
 from toyiwae.montecarlo.kernels.held import begin, go_on, hold, weigh
@@ -86,9 +85,9 @@ class Blockwise:
         width = count * groups * particles
         noise = np.empty((rows, self._dim, padded(width)), self._precision)
         log_w = np.empty((rows, padded(width)))
-        hold(self._key, block, (row, rows), self._constants, noise, log_w)
+        values, ess = np.empty((2, count, rows))
+        hold(self._key, block, (row, rows), self._sizes, self._constants, noise, log_w, values, ess)
         log_w = log_w[:, :width].reshape(rows, count, groups, particles)
-        values, ess = (part(log_w).mean(-1).T for part in (weights.log_mean_exp, weights.ess))
         return values, ess, [self._sums(noise, 0, caller(log_w)) for caller in self.callers]
 
     def _twice(self, block: int, row: int) -> Found:

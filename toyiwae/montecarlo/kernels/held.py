@@ -5,11 +5,20 @@ Between the two kernels the estimator's own function turns log-weights into coef
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from toyiwae.montecarlo.kernels.simd import kernel
 from toyiwae.montecarlo.kernels.streams import GRANULE, LANES, granule, start
-from toyiwae.montecarlo.kernels.tiles import add_first, add_second, add_symmetric, log_weights
+from toyiwae.montecarlo.kernels.tiles import (
+    add_first,
+    add_second,
+    add_symmetric,
+    exponentiate,
+    log_weights,
+    peak,
+)
 
 
 @kernel
@@ -31,8 +40,22 @@ def go_on(state, base, slope, curvature, noise, log_w):
 
 
 @kernel
-def hold(key, block, rows, constants, noise, log_w):
-    """Noise `[n, D, W]` and log-weights `[n, W]` of some rows; W is a multiple of `GRANULE`."""
+def hold(key, block, rows, sizes, constants, noise, log_w, values, ess):
+    """Noise and log-weights of some rows of a block of replicates.
+
+    Args:
+        key: of the cell.
+        block: of replicates.
+        rows: the first and how many.
+        sizes: M and K.
+        constants: base `[N]`, slope `[N, D]` and curvature `[1 or N, D]` of the log-weights.
+        noise: takes the noise `[n, D, W]`; W is a multiple of `GRANULE`, and at least R·M·K.
+        log_w: takes the log-weights `[n, W]`.
+        values: takes log Ẑ, mean over groups `[R, n]`.
+        ess: takes the effective sample size, mean over groups `[R, n]`.
+    """
+    groups, particles = sizes
+    weights = np.empty(log_w.shape[1])
     base, slope, curvature = constants
     state = np.empty((4, LANES), np.uint32)
     for n in range(rows[1]):
@@ -40,6 +63,14 @@ def hold(key, block, rows, constants, noise, log_w):
         bent = curvature[row if len(curvature) > 1 else 0]
         start(key, block, row, state)
         go_on(state, base[row], slope[row], bent, noise[n], log_w[n])
+        for r in range(values.shape[0]):
+            values[r, n] = ess[r, n] = 0.0
+            for m in range(groups):
+                first = (r * groups + m) * particles
+                top = peak(log_w[n], first, particles, 1.0)
+                total, squares = exponentiate(log_w[n], first, particles, 1.0, top, weights)
+                values[r, n] += (top + math.log(total / particles)) / groups
+                ess[r, n] += total * total / squares / groups
 
 
 @kernel

@@ -33,7 +33,7 @@ from toyiwae.problems.linear_gaussian import Problem
 BLOCK = 2**14
 """Particles of one row in a block of replicates, at most where a replicate fits."""
 
-AT_ONCE, MOST_REPLICATES = 2**18, 2**14
+AT_ONCE, MOST_REPLICATES = 2**17, 2**14
 """Particles of all rows, and replicates, in a task, roughly and at most."""
 
 _OUTPUTS = 2**19  # numbers of gradients that a task gives, at most where a block gives fewer
@@ -90,7 +90,7 @@ class NumbaSampler(Sampler):
         refuse_noise(particles, groups, replicates, numbers, _MOST, f"more than {_MOST:.2g}")
         others = [e for e in self.estimators if not self.callers[e.name].linear]
         if others and groups * particles * self.dim > HELD_NUMBERS:
-            refuse_formless([e for e in others if self.callers[e.name].form is None], groups, particles)
+            refuse_formless(others, groups, particles)
             if groups > HELD:
                 raise InputError(
                     f"M is {groups}: at most {HELD} groups of a row can be held at once, lower M"
@@ -153,6 +153,7 @@ class Cell:
         )
         self.one_pass = bool(forms) or not callers
         self.linear = [caller.linear for caller in callers]
+        self._formed = [caller.estimator.name for caller in callers if caller.linear]
 
     def blocks(self, replicates: int) -> Iterator[Chunk]:
         """All replicates in order."""
@@ -181,7 +182,8 @@ class Cell:
         if self.one_pass:
             values, ess, first, second = self._moments(task)
             known = self._mapped(first)
-            formed = self.terms.sums(first, second)
+            mapped = all(set(self.sampler.parameters) <= set(known.get(name, ())) for name in self._formed)
+            formed = iter([None] * len(self._formed)) if mapped else self.terms.sums(first, second)
         if self.blockwise.callers:
             own_values, own_ess, weighed = self.blockwise.run(*task)
             values, ess = (own_values, own_ess) if values is None else (values, ess)
@@ -216,13 +218,12 @@ class Cell:
         """Of one row: the gradients of a unit of each sum of first order, by which those of all are one product."""
         sampler, powers = self.sampler, len(self.terms.powers)
         names = [name for name in sampler.parameters if name not in SECOND_ORDER]
-        if sampler.n_rows > 1 or not self.one_pass:
+        if sampler.n_rows > 1 or not powers:
             return {}
         units = np.eye(powers * (1 + sampler.dim)).reshape(-1, 1, powers, 1 + sampler.dim)
-        estimators = (e for e, one in zip(sampler.estimators, self.linear, strict=True) if one)
         return {
-            estimator.name: {name: sampler.whitened.gradient(name, sums, slice(0, 1)) for name in names}
-            for estimator, sums in zip(estimators, self.terms.sums(units, None), strict=True)
+            estimator: {name: sampler.whitened.gradient(name, sums, slice(0, 1)) for name in names}
+            for estimator, sums in zip(self._formed, self.terms.sums(units, None), strict=True)
         }
 
     def _mapped(self, first: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
