@@ -5,7 +5,7 @@
 SHELL  := /bin/bash
 VENV   ?= .venv
 JOBS   ?= 2
-EXTRAS := torch,networks,tensorboard,analysis,cluster,dev
+EXTRAS := torch,fast,networks,tensorboard,analysis,cluster,dev
 PY     := $(VENV)/bin/python
 KEY    := $(shell { pwd; cat pyproject.toml constraints.txt; } | cksum | tr ' ' -)
 READY  := $(VENV)/.ready-$(KEY)

@@ -248,16 +248,21 @@ def test_estimate_tables(run, problem, rows):
         assert "Agrees with the truth" in out
 
 
-def test_estimate_without_torch_names_the_extra(run, problem, monkeypatch):
+def test_estimate_without_its_engine_names_the_extra(run, problem, monkeypatch):
     def missing(name):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     monkeypatch.setattr("toyiwae.extras.importlib.import_module", missing)
-    code, out, err = run("estimate", problem, "-K", "2", "--replicates", "9", "--seed", "0")
-    assert (code, out) == (2, "")
-    assert (
-        err == "error: toyiwae estimate needs torch, which is not installed: pip install 'toyiwae[torch]'\n"
-    )
+    options = ["-K", "2", "--replicates", "9", "--seed", "0", "--engine"]
+    for engine, what, extra in (
+        ("torch", "toyiwae estimate", "torch"),
+        ("numba", "the engine numba", "fast"),
+    ):
+        code, out, err = run("estimate", problem, *options, engine)
+        assert (code, out) == (2, "")
+        assert (
+            err == f"error: {what} needs {engine}, which is not installed: pip install 'toyiwae[{extra}]'\n"
+        )
 
 
 # list and the rest -----------------------------------------------------------------------------------------

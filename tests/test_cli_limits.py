@@ -40,11 +40,14 @@ def refused(capsys):
         ("-K 1 -M 1 --replicates 1e15", r"replicates take 2e\+15 .*noise repeats after 5\.6e\+14: lower K, M or rep"),
         ("-K 4,1e15 -M 1 --replicates 2", r"K = 1000000000000000, .* noise repeats"),
         ("-K 2 -M 1e9 --replicates 2", "M is 1000000000: at most 16777216 groups"),
+        ("-K 1e12 -M 1e9 --replicates 2 --engine numba", r"take 4e\+21 standard normals, more than 4\.6e\+18: lower K"),
+        ("-K 2 -M 1e9 --replicates 2 --engine numba -e jackknife", "2 is more than 16777216; declare a Form"),
     ],
 )  # fmt: skip
 def test_more_draws_than_there_is_noise_for(refused, options, message):
     pytest.importorskip("torch")
-    assert re.search(message, refused(*ESTIMATE, *options.split()))
+    engine = [] if "--engine" in options else ["--engine", "torch"]
+    assert re.search(message, refused(*ESTIMATE, *options.split(), *engine))
 
 
 def test_a_layout_counts_the_units_that_it_draws():
@@ -64,7 +67,7 @@ def test_what_takes_long_is_announced(monkeypatch, capsys):
     options = ["-K", "4", "-M", "3", "--replicates", "20"]
     assert main.main([*ESTIMATE, *options]) == 0
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(api, "COSTLY", 480)  # 2 latents · 4 particles · 3 groups · 20 replicates
+    monkeypatch.setattr(api, "COSTLY", 1e-9)  # for 2 latents · 4 particles · 3 groups · 20 replicates
     assert main.main([*ESTIMATE, *options]) == 0
     announced = (
         r"note: .* the replicates make 4\.8e\+02 standard normals: about \S+ minutes on one CPU core\n"
@@ -74,7 +77,7 @@ def test_what_takes_long_is_announced(monkeypatch, capsys):
         toyiwae.estimate(toyiwae.load(PROBLEM), K=4, M=3, replicates=20, seed=1)
     with warnings.catch_warnings(record=True) as below:
         warnings.simplefilter("always")
-        api._warn_of_cost(479)
+        api._warn_of_cost(479, 1e12)
     assert below == []
 
 
@@ -85,7 +88,7 @@ def test_what_takes_long_is_announced(monkeypatch, capsys):
 def test_times_are_in_a_fitting_unit(numbers, time):
     api = pytest.importorskip("toyiwae.montecarlo.api")
     with pytest.warns(toyiwae.CostWarning, match=f"about {time} on one CPU core"):
-        api._warn_of_cost(numbers)
+        api._warn_of_cost(numbers, 5e6)
 
 
 # memory ----------------------------------------------------------------------------------------------------
@@ -120,15 +123,16 @@ def test_other_exceptions_are_not_hidden(monkeypatch):
 
 
 def test_memory_that_torch_cannot_have_is_a_memory_error(refused, monkeypatch):
-    sampler = pytest.importorskip("toyiwae.montecarlo.sampler")
     torch = pytest.importorskip("torch")
+    sampler = pytest.importorskip("toyiwae.montecarlo.kernels.torch_sampler")
 
     def greedy(self, *_):
         torch.empty(2**50, dtype=torch.float64)
         yield
 
-    monkeypatch.setattr(sampler.Sampler, "chunks", greedy)
-    assert "too large for memory" in refused(*ESTIMATE, "-K", "2", "--replicates", "2")
+    monkeypatch.setattr(sampler.TorchSampler, "chunks", greedy)
+    options = ["-K", "2", "--replicates", "2", "--engine", "torch"]
+    assert "too large for memory" in refused(*ESTIMATE, *options)
 
 
 # devices and files -----------------------------------------------------------------------------------------

@@ -16,8 +16,7 @@ from toyiwae.errors import InputError, PrecisionError
 from toyiwae.estimators import Target, both, iwae_bound
 from toyiwae.estimators.record import family
 from toyiwae.forms import Coefficients
-from toyiwae.montecarlo import api, replicates
-from toyiwae.montecarlo import Chunk
+from toyiwae.montecarlo import Chunk, api, replicates
 
 ONE_ROW = random_problem(1)
 AMORTISED = random_problem(2, 3, 2, rows=4, amortised=True)
@@ -339,6 +338,15 @@ def test_cells_come_in_order_and_as_strict_json_and_a_table():
         ({"K": 1, "estimators": "vimco_arithmetic"}, "K is 1: vimco_arithmetic needs K of at least 2"),
         ({"parameters": "prior_maen"}, "did you mean prior_mean"),
         ({"parameters": "proposal_weight"}, "proposal_weight.*did you mean"),
+        ({"engine": "nmuba"}, "engine is 'nmuba': did you mean numba"),
+        ({"engine": 3}, "engine is 3"),
+        ({"engine": "numba", "device": "cuda"}, "device is 'cuda': the engine numba runs on the cpu"),
+        ({"precision": "half"}, "precision is 'half': expected float32 or float64"),
+        (
+            {"precision": "float32", "engine": "torch"},
+            "precision is 'float32': the engine torch draws in float64",
+        ),
+        ({"threads": 0}, "threads is 0: expected a whole number of at least 1"),
         ({"device": "gpu"}, "device is 'gpu': expected cpu, cuda or cuda:N"),
         ({"device": "meta"}, "device is 'meta': expected cpu, cuda or cuda:N"),
         ({"device": "cuda:99"}, "device is 'cuda:99': this machine has"),

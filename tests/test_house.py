@@ -215,7 +215,17 @@ def loaded_by(code: str) -> set[str]:
 
 @pytest.mark.parametrize("code", ["import toyiwae", "import toyiwae; dir(toyiwae); toyiwae.ToyiwaeError"])
 def test_import_is_light(code):
-    assert not loaded_by(code) & {"numpy", "scipy", "torch", "sympy", "matplotlib", "pandas", "typer", "rich"}
+    assert not loaded_by(code) & {
+        "numpy",
+        "scipy",
+        "torch",
+        "numba",
+        "sympy",
+        "matplotlib",
+        "pandas",
+        "typer",
+        "rich",
+    }
 
 
 def test_the_oracle_loads_neither_torch_nor_estimators():
@@ -228,7 +238,7 @@ def test_the_oracle_loads_neither_torch_nor_estimators():
 
 def test_exact_answers_need_no_torch():
     code = "import toyiwae; toyiwae.exact, toyiwae.load, toyiwae.estimators.names()"
-    assert not loaded_by(code) & {"torch", "matplotlib", "pandas", "sympy"}
+    assert not loaded_by(code) & {"torch", "numba", "matplotlib", "pandas", "sympy"}
 
 
 @pytest.mark.parametrize("name", toyiwae.__all__)

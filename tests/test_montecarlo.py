@@ -16,9 +16,8 @@ from toyiwae.errors import InputError
 from toyiwae.estimators import both, iwae_bound
 from toyiwae.estimators.record import family
 from toyiwae.forms import Coefficients
-from toyiwae.montecarlo import gradients_of, replicates, streamed
+from toyiwae.montecarlo import Chunk, gradients_of, replicates, streamed
 from toyiwae.montecarlo.noise import GROUPS, PARTICLES, REPLICATES, ROWS, Layout
-from toyiwae.montecarlo import Chunk
 
 ONE_ROW = random_problem(1)
 AMORTISED = random_problem(2, 3, 2, rows=4, amortised=True)

@@ -86,8 +86,7 @@ def test_sampling_without_torch_names_the_extra(environment, tmp_path):
         "error: toyiwae estimate needs torch, which is not installed: pip install 'toyiwae[torch]'\n"
     )
     done = call(environment / "python", "-c", "import toyiwae; toyiwae.estimate", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "torch" in done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_data_frames_without_pandas_name_the_extra(environment, tmp_path):
