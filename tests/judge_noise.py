@@ -118,7 +118,7 @@ class Judge:
             )
         edges = np.abs(np.arange(BINS) - BINS // 2 + 0.5) / PER_UNIT
         for tail in TAILS:
-            expected = 2.0 * scipy.stats.norm.sf(tail)
+            expected = 2.0 * float(scipy.stats.norm.sf(tail))
             count = int(self._counts[edges > tail].sum())
             found[f"tail {tail}"] = _binomial_score(count, self.draws, expected)
         for name, (first, squares, count) in self._products.items():
@@ -168,4 +168,4 @@ def main(draws: float = 1e10, precision: str = "float32") -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*(kind(word) for kind, word in zip((float, str), sys.argv[1:], strict=False))))
+    sys.exit(main(*map(float, sys.argv[1:2]), *sys.argv[2:3]))

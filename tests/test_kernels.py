@@ -32,7 +32,7 @@ def own_covariances(rows=3, dim=2):
     """A problem whose observations have a covariance each, as a trained encoder gives them."""
     base, rng = random_problem(7, dim, 3, rows=rows), np.random.default_rng(8)
     roots = np.eye(dim) + 0.2 * rng.normal(size=(rows, dim, dim))
-    mean = base.proposal.mean + 0.1 * rng.normal(size=(rows, dim))
+    mean = np.asarray(base.proposal.mean) + 0.1 * rng.normal(size=(rows, dim))
     cov = roots @ base.proposal.cov @ roots.transpose(0, 2, 1)
     proposal = toyiwae.Proposal((cov + cov.transpose(0, 2, 1)) / 2, mean=mean)
     return toyiwae.Problem(base.model, proposal, base.data)
@@ -159,7 +159,8 @@ def test_numbers_do_not_depend_on_the_size_of_tasks(monkeypatch):
 @pytest.mark.parametrize(("K", "M"), [(700, 40), (30_000, 3)], ids=str)
 def test_noise_drawn_twice_gives_what_held_noise_gives(K, M, monkeypatch):
     """Functions and leave-one-out Forms; where all groups fit into a piece, and where one does not."""
-    made = [user_estimator(by_numpy), "vimco_geometric", "ovis:0.5", "elbo_vargrad", "jackknife"]
+    made = [user_estimator(by_numpy), *(e for e in ALL if not numba_sampler.Caller(e).linear)]
+    assert len(made) > 3
     held = drawn(AMORTISED, made, K, M, 1)
     monkeypatch.setattr(blockwise, "HELD_NUMBERS", 2**10)
     monkeypatch.setattr(blockwise, "_AGAIN", 2**15)

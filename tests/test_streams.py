@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -156,7 +157,7 @@ def test_without_a_folder_to_write_there_is_no_cache(tmp_path, monkeypatch):
     blocked.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
     cache.folder.cache_clear()
-    config = type("Config", (), {"CACHE_DIR": ""})()
+    config = types.SimpleNamespace(CACHE_DIR="")
     try:
         with cache.kernel_cache(config) as there_is:
             assert not there_is

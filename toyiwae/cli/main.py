@@ -166,15 +166,11 @@ def estimate(
     estimators: _Estimators = None,
     parameters: _Parameters = None,
     device: Annotated[str, typer.Option("--device", metavar="D", help="cpu, cuda or cuda:N")] = "cpu",
-    engine: Annotated[
-        str, typer.Option("--engine", metavar="E", help="numba, torch or auto, the fastest that is installed")
-    ] = "auto",
+    engine: Annotated[str, typer.Option("--engine", metavar="E", help="numba, torch or auto")] = "auto",
     precision: Annotated[
-        str | None, typer.Option("--precision", metavar="P", help="of the noise: float32 or float64")
+        str | None, typer.Option("--precision", metavar="P", help="float32, float64")
     ] = None,
-    threads: Annotated[
-        str | None, typer.Option("--threads", metavar="T", help="at once; changes no number")
-    ] = None,
+    threads: Annotated[str | None, typer.Option("--threads", metavar="T", help="how many at once")] = None,
     json: _Json = False,
 ) -> str:
     """The same by Monte Carlo, with standard errors and the z-score against the exact answer. Needs Numba or torch."""

@@ -91,7 +91,8 @@ class Gradients:
                 else as_numpy(self.whitened.gradient(name, own, rows))
                 for name in self.parameters
             }
-        return Chunk(*(as_numpy(part.sum(1)) / self.n_rows for part in (values, ess)), gradients)
+        value, size = (as_numpy(part.sum(1)) / self.n_rows for part in (values, ess))
+        return Chunk(value, size, gradients)
 
     def over_rows(self, parts: Sequence[Chunk]) -> Chunk:
         """The same replicates with the parts of all rows, which come in order."""

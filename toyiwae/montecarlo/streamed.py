@@ -51,7 +51,7 @@ class Streamed:
         self._exponents = (2.0, *(e.form.exponent for e in self._estimators if e.form is not None))
         self._summaries: dict[int, Summary] = {}
         self._pooled: dict[float, LogSum] = {}
-        self._log_w: Array | None = None
+        self._log_w: Array = None
         self._whole: dict[str, Coefficients] = {}
 
     def observe(self, where: Where, log_w: Array) -> None:

@@ -171,7 +171,7 @@ def _over_replicates(parts: Sequence[Found]) -> Found:
     return _joined(parts, 0, np.concatenate)
 
 
-def _joined(parts: Sequence[Found], axis: int, of_products: Callable[[list[Any]], np.ndarray]) -> Found:
+def _joined(parts: Sequence[Found], axis: int, of_products: Callable[[list[Any]], Any]) -> Found:
     """Values, sample sizes and sums along an axis; those of products in a way of their own."""
     if len(parts) == 1:
         return parts[0]
@@ -186,6 +186,6 @@ def _joined(parts: Sequence[Found], axis: int, of_products: Callable[[list[Any]]
         products = [part.second for part in there if part.second is not None]
         return Sums(zeroth, first, of_products(products) if products else None)
 
-    values, ess = (np.concatenate([part[index] for part in parts], axis=axis) for index in (0, 1))
+    values, ess = (np.concatenate(some, axis=axis) for some in list(zip(*parts, strict=True))[:2])
     estimators = zip(*(part[2] for part in parts), strict=True)
     return values, ess, [Weighted(*map(sums, zip(*own, strict=True))) for own in estimators]

@@ -139,7 +139,7 @@ class Cell:
         if asked - set(OF_MODEL):
             needed |= {"path": "proposal_chol" in asked, "score": "proposal_chol" in asked}
         callers = [sampler.callers[estimator.name] for estimator in sampler.estimators]
-        forms = [caller.estimator.form for caller in callers if caller.linear]
+        forms = [form for caller in callers if caller.linear and (form := caller.estimator.form)]
         self.terms = Terms(forms, needed, particles)
         self.blockwise = Blockwise(
             self.sizes,

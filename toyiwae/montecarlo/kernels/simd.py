@@ -37,7 +37,8 @@ def helper(flags: set[str] = EXACT) -> Any:
     It allocates nothing, so it needs no counts of references (`_nrt`), which cost more than the arithmetic of a short
     loop: a quarter of the time at K = 64.
     """
-    return numba.njit(nogil=True, fastmath=flags, error_model="numpy", _nrt=False)
+    options: dict[str, Any] = {"nogil": True, "fastmath": flags, "error_model": "numpy", "_nrt": False}
+    return numba.njit(**options)
 
 
 def kernel(function: Any) -> Any:
@@ -63,8 +64,7 @@ bits32, float_of32 = _reinterpreted(types.float32, types.uint32), _reinterpreted
 bits64, float_of64 = _reinterpreted(types.float64, types.int64), _reinterpreted(types.int64, types.float64)
 
 
-@intrinsic
-def larger(context, x, y):
+def _larger(context: Any, x: Any, y: Any) -> Any:
     """The larger of two float64 that are not NaN; unlike Numba's, LLVM knows it as the step of a vector reduction."""
 
     def generate(context, builder, signature, arguments):
@@ -76,6 +76,8 @@ def larger(context, x, y):
 
     return types.float64(types.float64, types.float64), generate
 
+
+larger: Any = intrinsic(_larger)
 
 _LOG2_E, _TO_INTEGER, _LEAST = 1.0 / math.log(2.0), 6755399441055744.0, -700.0
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
