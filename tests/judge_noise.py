@@ -168,4 +168,5 @@ def main(draws: float = 1e10, precision: str = "float32") -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(float, sys.argv[1:2]), *sys.argv[2:3]))
+    asked = [*sys.argv[1:], *("1e10", "float32")[len(sys.argv) - 1 :]]
+    sys.exit(main(float(asked[0]), asked[1]))
