@@ -61,7 +61,7 @@ def mnist(
         "command": f"python -m analysis mnist --{'quick' if quick else 'full'}",
         "scale": "Its settings are those of a quick look."
         if quick
-        else "It is made to be resumed, for hours or days.",
+        else "Training goes on with every call; this is how far it has come.",
         "minutes": f"{MINUTES:g}",
         "rate": page.training_rate(home / "deep" / "times.jsonl"),
     }

@@ -26,7 +26,7 @@ def linear(found: Linear) -> Figure:
     left.set(xlabel="particles $K$", ylabel=r"$\log p(x)-L_K$ (nats)")
     style.label_panel(left, "a", "Exact gap")
     _violins(middle, found.ess[1:], names[1:], [style.BLUE] * len(names))
-    middle.set(xlabel="particles $K$", ylabel="expected effective sample size", ylim=(0, None))
+    middle.set(xlabel="particles $K$", ylabel="E[ESS] (particles)", ylim=(0, None))
     style.label_panel(middle, "b", "Sample size")
     right.plot(found.log_p, found.gap[1], ".", color=style.BLUE, markersize=1.2, alpha=0.4, rasterized=True)
     right.set(
