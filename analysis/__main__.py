@@ -15,8 +15,6 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis import output, report, runner
-from analysis.audit import page
-from analysis.audit.run import Outcome, audit, chosen
 from analysis.settings import check_names, read_assignments, read_toml, settings_of, unknown_study
 from analysis.study import discover
 from analysis.sweep import cli as sweep_cli
@@ -123,6 +121,9 @@ def audit_(
     docs: Annotated[Path | None, typer.Option("--docs", help="Also write the page of the docs.")] = None,
 ) -> None:
     """Run the conformance suite on other libraries. Exit code 1 if one fails elsewhere than recorded."""
+    # the conformance suite takes a second to load that other commands need not wait for
+    from analysis.audit import page
+    from analysis.audit.run import Outcome, audit, chosen
 
     def show(outcome: Outcome) -> None:
         result = outcome.result

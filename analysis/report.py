@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from analysis import derivations, mathml
+from analysis import mathml
 from analysis.runner import Outcome
 from analysis.study import Claim
 
@@ -35,6 +35,8 @@ def render(outcomes: Sequence[Outcome], provenance: Mapping[str, Any], command: 
         provenance: versions and platform.
         command: what makes this report again.
     """
+    from analysis import derivations  # SymPy takes a second that other commands need not wait for
+
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     claims = [claim for outcome in outcomes for claim in outcome.claims]
     return (

@@ -27,7 +27,7 @@ from toyiwae.extras import import_extra
 
 CELLS = 20_000
 MILLION = 1_000_000
-SPUN = 400
+SPUN = 800
 TURNS = 3
 ROW = '{"state": 0.12345678901234567, "a": 0.14285714285714285, "b": 0.333333333333333, "text": "some", "none": null}'
 
@@ -75,16 +75,23 @@ def per_cell(workers: executors.Workers) -> float:
 
 
 def scaling() -> Iterator[Timing]:
-    """Two processes on cells of 20 ms, against two copies of a loop over half of them each, in turns."""
+    """Two processes on cells of 20 ms, against two copies of a loop over half of them each, in turns.
+
+    Both are the difference of a long and a short run, so that starting processes does not count.
+    """
     steps = round(0.02 / (min(once(100_000) for _ in range(5)) / 100_000))
-    grid = grid_of(SPUN // 20, 20, steps=steps)
     seconds: dict[str, list[float]] = {"copies": [], "sweep": []}
     for _ in range(TURNS):
-        seconds["copies"].append(copies(SPUN // 2, steps))
-        seconds["sweep"].append(timed(grid, executors.processes(2)) - starting())
-    whole = statistics.median(seconds["copies"])
-    rate = SPUN / statistics.median(seconds["sweep"])
-    yield Timing("2 processes, cells of 20 ms", rate, "cells/s", rate / (SPUN / whole))
+        long, short = (copies(cells // 2, steps) for cells in (SPUN, SPUN // 4))
+        seconds["copies"].append(long - short)
+        grids = (grid_of(cells // 20, 20, steps=steps) for cells in (SPUN, SPUN // 4))
+        long, short = (timed(grid, executors.processes(2)) for grid in grids)
+        seconds["sweep"].append(long - short)
+    cells = SPUN - SPUN // 4
+    rate = cells / statistics.median(seconds["sweep"])
+    yield Timing(
+        "2 processes, cells of 20 ms", rate, "cells/s", rate / (cells / statistics.median(seconds["copies"]))
+    )
 
 
 def once(steps: int) -> float:
@@ -92,11 +99,6 @@ def once(steps: int) -> float:
     started = time.perf_counter()
     spin(SimpleNamespace(a=1, b=1, steps=steps), 0)
     return time.perf_counter() - started
-
-
-def starting() -> float:
-    """Seconds until two processes have done two cells of no work."""
-    return timed(grid_of(2, 1), executors.processes(2))
 
 
 def copies(cells: int, steps: int) -> float:
