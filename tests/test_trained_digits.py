@@ -138,18 +138,16 @@ def test_more_particles_lower_the_encoders_snr_for_iwae_and_hardly_for_dreg(deep
 def test_where_the_weights_have_a_fourth_moment_more_particles_raise_dregs_snr(linear_run):
     """Each image's gradient by the proposal's mean; on the deep network that moment is infinite."""
     x = gradients.seen(linear_run, linear_run.images.test[:12])
-    squares = {}
+    found = {(rule, K): [] for rule in ("iwae", "dreg") for K in (4, 64)}
     for pool in particles.pools(linear_run.model.at(1), x, 2**16, seed=9):
-        for rule in ("iwae", "dreg"):
-            for K in (4, 64):
-                squares.setdefault(rule, {}).setdefault(K, []).append(
-                    float(particles.snr_at(pool, rule, K).squared)
-                )
-    threshold = stats.family_threshold(2, RATE, len(x[0]) - 1)
+        for (rule, K), own in found.items():
+            own.append(particles.snr_at(pool, rule, K))
+    mean = {key: np.mean([one.squared for one in own]) for key, own in found.items()}
+    var = {key: np.sum([one.squared_se**2 for one in own]) / len(own) ** 2 for key, own in found.items()}
+    threshold = stats.family_threshold(2, RATE, gradients.GROUPS - 1)
     for rule, sign in (("iwae", -1.0), ("dreg", 1.0)):
-        few, many = (np.array(squares[rule][K]) for K in (4, 64))
-        difference = sign * (many - few)
-        z = difference.mean() / (difference.std(ddof=1) / np.sqrt(len(difference)))
+        few, many = (rule, 4), (rule, 64)
+        z = sign * (mean[many] - mean[few]) / np.sqrt(var[many] + var[few])
         assert z > threshold, (
-            f"{rule}: squared SNR {few.mean():.4f} at K = 4, {many.mean():.4f} at 64: z = {z:.1f}"
+            f"{rule}: {mean[few]:.4f} at K = 4, {mean[many]:.4f} at 64 (squared): z = {z:.1f}"
         )
