@@ -16,7 +16,7 @@ from beartype.roar import BeartypeDecorHintPep673Exception
 
 NUMBERS = {int: int | np.integer, float: float | int | np.floating | np.integer}
 CHECKED = beartype.BeartypeConf(hint_overrides=beartype.FrozenDict(NUMBERS))
-TAG = "checked1"  # of the byte code in __pycache__; another one wherever what is decorated changes
+TAG = "checked2"  # of the byte code in __pycache__; another one wherever what is decorated changes
 
 
 def checked(what: Any) -> Any:
@@ -37,10 +37,14 @@ def checked(what: Any) -> Any:
 
 
 class _Decorated(ast.NodeTransformer):
-    """Puts `checked` below all decorators of a function, and above those of a class; closures stay as they are."""
+    """Puts `checked` below all decorators of a function, and above those of a class.
+
+    Closures stay as they are, and so do functions that a compiler reads (`triton.jit`, `numba.njit`).
+    """
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        node.decorator_list.append(ast.Name("__checked__", ast.Load()))
+        if not any("jit" in ast.unparse(decorator) for decorator in node.decorator_list):
+            node.decorator_list.append(ast.Name("__checked__", ast.Load()))
         return node
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:

@@ -34,7 +34,9 @@ def _factors(above, below, there, EXPONENT: tl.constexpr):
     return kept, gained
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["tasks", "rows", "groups", "particles", "segments", "length", "curvature_stride"]
+)
 def power_sums(
     start,
     slope,
@@ -118,14 +120,18 @@ def power_sums(
         total, moment = totals, moments
     mask = task < tasks
     tl.store(extremes + task, highest, mask=mask)
-    tl.store(extremes + tasks + task, lowest, mask=mask)
+    tl.store(extremes + task + tasks, lowest, mask=mask)
+    zeroth += task
     for a in tl.static_range(len(EXPONENTS)):
-        tl.store(zeroth + a * tasks + task, total[a], mask=mask)
+        tl.store(zeroth, total[a], mask=mask)
+        zeroth += tasks
+    first += task
     for d in tl.static_range(FIRST * D):
-        tl.store(first + d * tasks + task, moment[d], mask=mask)
+        tl.store(first, moment[d], mask=mask)
+        first += tasks
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count", "particles"])
 def standard_normals(
     start, out, count, particles, D: tl.constexpr, ROUNDS: tl.constexpr, BLOCK: tl.constexpr
 ):

@@ -1,6 +1,6 @@
 """Replicates on a GPU: the fused kernel where the Forms allow it, else the torch engine on the same noise."""
 
-# pyright: reportMissingImports=false, reportCallIssue=false
+# pyright: reportMissingImports=false, reportCallIssue=false, reportIndexIssue=false
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ class Cell:
         """The rows' part of replicates: values `[R]`, ess `[R]`, and each gradient, estimators outermost."""
         whitened = self._sampler.whitened
         base = whitened.base[rows, None]
-        groups = self._launch(replicates, len(base)).pooled().squeezed()
+        groups = self.launch(replicates, len(base)).pooled().squeezed()
         values = base + groups.log_mean(1.0, self._particles)
         ess = groups.total(1.0) ** 2 / groups.total(2.0)
         share = len(base) / whitened.n_rows
@@ -170,7 +170,7 @@ class Cell:
             found += [whitened.gradient(name, sums, rows) for name in self._sampler.parameters]
         return found
 
-    def _launch(self, replicates: int, n_rows: int) -> PowerSums:
+    def launch(self, replicates: int, n_rows: int) -> PowerSums:
         """The sums `[..., R, n, M, segments]` of as many pairs."""
         whitened, dim, device = self._sampler.whitened, self._sampler.dim, self._start.device
         shape = (replicates, n_rows, self._groups, self._segments)
