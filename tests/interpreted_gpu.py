@@ -21,7 +21,8 @@ from tests.problems import random_problem
 from toyiwae import stats
 from toyiwae.estimators import select
 from toyiwae.montecarlo.chunks import Chunk
-from toyiwae.montecarlo.kernels.gpu import TritonSampler, combine, device, kernels, sampler
+from toyiwae.montecarlo.kernels.gpu import TritonSampler, combine, device, kernels, launch
+from toyiwae.montecarlo.kernels.gpu.cells import CalledCell
 from toyiwae.montecarlo.sampler import Gradients
 from toyiwae.problems.linear_gaussian import Problem, Proposal
 
@@ -37,8 +38,8 @@ OTHERS = [e for e in toyiwae.estimators.all() if not combine.fusible(e.form)]
 @pytest.fixture(autouse=True)
 def _large_programs(monkeypatch):
     """What the interpreter costs is programs and steps, not lanes."""
-    monkeypatch.setattr(sampler, "BLOCK", 2**14)
-    monkeypatch.setattr(sampler, "SEGMENT", 16)
+    monkeypatch.setattr(launch, "BLOCK", 2**14)
+    monkeypatch.setattr(launch, "SEGMENT", 16)
 
 
 def own_covariances(problem):
@@ -155,7 +156,7 @@ def test_all_bits_count_and_tails_reach_far():
 @pytest.mark.parametrize("unit", [5, 2**32 - 1, 2**40 + 3])
 def test_noise_is_keyed_by_its_position_alone(unit):
     """Any stretch of the noise, also where a unit's number needs more than 32 bits."""
-    start = sampler.start_of(3, (7, 2, 0), CPU)
+    start = launch.start_of(3, (7, 2, 0), CPU)
     out = torch.empty(14, 5, dtype=torch.float64)
     start[1] = unit * 7 + 4
     kernels.standard_normals[(1,)](start, out, 14, 7, D=5, ROUNDS=10, BLOCK=16)
@@ -165,7 +166,7 @@ def test_noise_is_keyed_by_its_position_alone(unit):
 
 
 def test_normals_have_the_moments_of_their_law():
-    start = sampler.start_of(11, (2**18, 1, 0), CPU)
+    start = launch.start_of(11, (2**18, 1, 0), CPU)
     x = torch.empty(2**18, 4, dtype=torch.float64)
     kernels.standard_normals[(4,)](start, x, 2**18, 2**18, D=4, ROUNDS=10, BLOCK=2**16)
     even = {power: math.prod(range(1, power, 2)) for power in (2, 4, 6, 8, 10, 12)}
@@ -213,13 +214,26 @@ def test_all_that_forms_allow_is_fused():
     )
 
 
+@pytest.mark.parametrize("K", [5, 40])
+@pytest.mark.parametrize("problem", [FIVE_LATENTS, AMORTISED, own_covariances(AMORTISED)])
+def test_other_estimators_functions_are_called_on_the_same_noise(problem, K, monkeypatch):
+    """Estimators with leave-one-out terms or without a Form, and more Forms than a lane has registers for."""
+    monkeypatch.setattr("toyiwae.montecarlo.kernels.gpu.sampler.MOST_FIRST", 0)
+    for chosen in (OTHERS, SUMMED):
+        engine = triton_sampler(problem, chosen)
+        assert isinstance(engine.cell(K, 2, launch.start_of(0, (), CPU)), CalledCell)
+        assert_near(drawn(engine, K, 2, 3), twin(engine, K, 2, 3), 3e-6)
+
+
 @pytest.mark.parametrize("problem", [ONE_ROW, AMORTISED], ids=["one row", "amortised"])
 def test_all_else_goes_through_the_torch_engine_on_the_same_noise(problem):
-    """Estimators without sums of powers, and all parameters' second-order sums."""
-    for chosen, parameters in ((OTHERS, None), (select("iwae,dreg"), "all")):
-        engine = triton_sampler(problem, chosen, parameters)
-        assert not engine.fused
-        assert_near(drawn(engine, 5, 3, 6), twin(engine, 5, 3, 6), 3e-6)
+    """All parameters' second-order sums, and a group that is too large to hold."""
+    engine = triton_sampler(problem, select("iwae,dreg"), "all")
+    assert engine.cell(5, 3, launch.start_of(0, (), CPU)) is None
+    assert_near(drawn(engine, 5, 3, 6), twin(engine, 5, 3, 6), 3e-6)
+    engine = triton_sampler(problem, select("vimco_arithmetic"), budget=2000)
+    assert engine.cell(20, 2, launch.start_of(0, (), CPU)) is None
+    assert_near(drawn(engine, 20, 2, 2), twin(engine, 20, 2, 2), 3e-6)
 
 
 @pytest.mark.parametrize("size", [1e4, -1e4])
@@ -229,7 +243,7 @@ def test_log_weights_of_ten_thousand(size):
     engine = triton_sampler(FIVE_LATENTS, select("iwae,dreg,elbo,vr_iwae:1.5"))
     engine.whitened.base += size
     engine.whitened.slope *= 3000.0
-    noise = sampler.PhiloxNoise(sampler.Layout.of(1, M, K, 5), 4, (K, M, 0), CPU).draw(0)[:R].numpy()
+    noise = launch.PhiloxNoise(launch.Layout.of(1, M, K, 5), 4, (K, M, 0), CPU).draw(0)[:R].numpy()
     exact = Gradients(engine.problem, engine.estimators, engine.parameters)
     exact.whitened.base += size
     exact.whitened.slope *= 3000.0
@@ -242,7 +256,7 @@ def test_log_weights_of_ten_thousand(size):
 def test_neither_grid_nor_program_nor_budget_changes_a_bit(monkeypatch):
     chosen = select("iwae,dreg,piwae,elbo")
     whole = drawn(triton_sampler(AMORTISED, chosen), 20, 2, 6)
-    monkeypatch.setattr(sampler, "BLOCK", 32)
+    monkeypatch.setattr(launch, "BLOCK", 32)
     for budget in (None, 30_000, 6_000, 1_000):  # the last ones hold some rows of a replicate, and one
         chunks = list(triton_sampler(AMORTISED, chosen, budget=budget).chunks(20, 2, 6, 4))
         assert budget is None or len(chunks) > 1

@@ -19,7 +19,7 @@ from toyiwae.montecarlo.kernels.torch_sampler import TorchSampler
 
 ROOT = Path(__file__).resolve().parents[1]
 ONE_ROW, AMORTISED = random_problem(1), random_problem(2, 3, 2, rows=4, amortised=True)
-META = torch.device("meta")
+CPU, META = torch.device("cpu"), torch.device("meta")
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed: pip install 'toyiwae[gpu]'"
 )
@@ -115,22 +115,25 @@ def test_launches_compile_once_for_all_sizes(monkeypatch):
     """The arguments are those of a launch; ones and multiples of 16, which Triton likes to set apart, among them."""
     from triton.runtime import driver
 
-    from toyiwae.montecarlo.kernels.gpu import TritonSampler, sampler
+    from toyiwae.montecarlo.kernels.gpu import TritonSampler, kernels, launch
 
-    fused, written = Compiled(sampler.power_sums), Compiled(sampler.standard_normals)
-    monkeypatch.setattr(sampler, "power_sums", fused)
-    monkeypatch.setattr(sampler, "standard_normals", written)
+    found = {}
+    for name in ("power_sums", "log_weights", "weighted_sums", "standard_normals"):
+        found[name] = Compiled(getattr(kernels, name))
+        monkeypatch.setattr(kernels, name, found[name])
     monkeypatch.setattr(driver, "_active", Hopper())
     for problem in (random_problem(1), random_problem(2, 2, 2, rows=16, amortised=True)):
-        estimators = toyiwae.estimators.select("iwae,dreg")
-        engine = TritonSampler(problem, estimators, problem.mean_parameters, torch.device("cpu"))
-        for particles, groups, replicates in ((1, 1, 1), (64, 1, 16), (300, 2, 5)):
-            list(engine.chunks(particles, groups, replicates, 0))
-            layout = sampler.Layout.of(engine.n_rows, groups, particles, 2)
-            sampler.PhiloxNoise(layout, 0, (particles,), torch.device("cpu")).draw(0)
-    assert len(fused.found) == len(written.found) == 6
-    assert len(set(map(id, fused.found))) == len(set(map(id, written.found))) == 1
-    assert {kernel.metadata.target.arch for kernel in (*fused.found, *written.found)} == {90}
+        for names in ("iwae,dreg", "iwae,vimco_arithmetic"):
+            engine = TritonSampler(problem, toyiwae.estimators.select(names), problem.mean_parameters, CPU)
+            least = max(estimator.min_particles for estimator in engine.estimators)
+            for particles, groups, replicates in ((least, 1, 1), (64, 1, 16), (300, 2, 5)):
+                list(engine.chunks(particles, groups, replicates, 0))
+                layout = launch.Layout.of(engine.n_rows, groups, particles, 2)
+                launch.PhiloxNoise(layout, 0, (particles,), CPU).draw(0)
+    for kernel in found.values():
+        assert len(kernel.found) >= 6
+        assert len(set(map(id, kernel.found))) == 1
+        assert kernel.found[0].metadata.target.arch == 90
 
 
 @needs_triton
@@ -225,17 +228,19 @@ class Launched:
 @needs_triton
 @pytest.mark.parametrize("problem", [ONE_ROW, AMORTISED], ids=["one row", "amortised"])
 def test_the_fused_engine_neither_waits_for_the_device_nor_mixes_devices(problem, monkeypatch):
-    from toyiwae.montecarlo.kernels.gpu import TritonSampler, combine, sampler
+    from toyiwae.montecarlo.kernels.gpu import TritonSampler, combine, kernels, launch
 
     kernel = Launched()
-    monkeypatch.setattr(sampler, "power_sums", kernel)
+    monkeypatch.setattr(kernels, "power_sums", kernel)
     able = [e for e in toyiwae.estimators.all() if combine.fusible(e.form)]
     engine = TritonSampler(problem, able, problem.mean_parameters, META)
-    cell = sampler.Cell(engine, 300, 2, torch.empty(2, dtype=torch.int64, device=META))
+    monkeypatch.setattr(combine, "MOST_FIRST", 100)
+    cell = engine.cell(300, 2, torch.empty(2, dtype=torch.int64, device=META))
+    assert cell is not None
     tensors = cell.tensors(7, slice(None))
     assert len(tensors) == 2 + len(able) * len(problem.mean_parameters)
     assert {(len(t), t.device, t.dtype) for t in tensors} == {(7, META, torch.float64)}
-    assert [grid for grid, *_ in kernel.calls] == [(-(-7 * problem.n_rows * 2 * 3 // sampler.BLOCK),)]
+    assert [grid for grid, *_ in kernel.calls] == [(-(-7 * problem.n_rows * 2 * 3 // launch.BLOCK), 1)]
 
 
 # CUDA graphs ------------------------------------------------------------------------------------------------

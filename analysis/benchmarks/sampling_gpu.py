@@ -65,9 +65,7 @@ def estimates(problem: toyiwae.Problem) -> Iterator[Timing]:
             options = {"K": particles, "seed": 1, "parameters": None}
 
             def sample(count=count, problem=drawn_from, options=options, **engine) -> None:
-                for _ in replicates(
-                    problem, ESTIMATORS, replicates=count, **options, **engine
-                ):
+                for _ in replicates(problem, ESTIMATORS, replicates=count, **options, **engine):
                     pass
 
             found = count / seconds(lambda s=sample: s(engine="triton", device="cuda"))
@@ -115,10 +113,13 @@ def launches(
     problem: toyiwae.Problem, particles: int, count: int, device: torch.device
 ) -> Callable[[], object]:
     """A call that launches the fused kernel once, for that many replicates."""
-    from toyiwae.montecarlo.kernels.gpu.sampler import Cell, TritonSampler, start_of
+    from toyiwae.montecarlo.kernels.gpu import TritonSampler
+    from toyiwae.montecarlo.kernels.gpu.cells import FusedCell
+    from toyiwae.montecarlo.kernels.gpu.launch import start_of
 
     engine = TritonSampler(problem, toyiwae.estimators.select(ESTIMATORS), MEANS, device)
-    cell = Cell(engine, particles, 1, start_of(1, (particles, 1, 0), device))
+    cell = engine.cell(particles, 1, start_of(1, (particles, 1, 0), device))
+    assert isinstance(cell, FusedCell)
     return lambda: cell.launch(count, 1)
 
 

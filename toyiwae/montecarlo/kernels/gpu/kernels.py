@@ -1,4 +1,4 @@
-"""The two kernels: sums of powers of the weights, fused with the noise they are of; and that noise, written out.
+"""The kernels: sums of powers of the weights, fused with the noise; and log-weights, sums and noise apart.
 
 A task is a segment of the particles of one unit, and one lane's work. A unit is a group of one row of data of one
 replicate, numbered through: `unit = (replicate·N + row)·M + group`. How units are cut into segments follows from K
@@ -131,6 +131,118 @@ def power_sums(
         first += tasks
 
 
+@triton.jit(do_not_specialize=["count", "rows", "groups", "particles", "curvature_stride"])
+def log_weights(
+    start,
+    slope,
+    curvature,
+    base,
+    out,
+    count,
+    rows,
+    groups,
+    particles,
+    curvature_stride,
+    D: tl.constexpr,
+    ROUNDS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """`log w` of a stretch of particles, in float64; arguments as for `power_sums`.
+
+    Args:
+        start: int64 [2]: the key, and the first particle's pair replicate·N + row.
+        slope: float64 [N, D].
+        curvature: float64 [1 or N, D].
+        base: float64 [N].
+        out: float64 [count], written.
+        count: particles of the stretch.
+        rows: N.
+        groups: M.
+        particles: K.
+        curvature_stride: from a row to the next.
+        D: latents.
+        ROUNDS: of Philox.
+        BLOCK: particles of a program.
+    """
+    key = tl.load(start)
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    unit = tl.load(start + 1) * groups + index // particles
+    row = (unit // groups) % rows
+    particle = (index % particles).to(tl.uint32)
+    log_w = tl.load(base + row)
+    slope += row * D
+    curvature += row * curvature_stride
+    for quad in range((D + 3) // 4):
+        four = normals(particle, quad, unit, key, ROUNDS)
+        for j in tl.static_range(4):
+            i, eta = tl.full([1], 4 * quad + j, tl.int32), four[j].to(tl.float64)
+            bend = tl.load(curvature + i, mask=i < D, other=0.0)
+            log_w = tl.fma(eta, tl.fma(bend, eta, tl.load(slope + i, mask=i < D, other=0.0)), log_w)
+    tl.store(out + index, log_w, mask=index < count)
+
+
+@triton.jit(do_not_specialize=["tasks", "groups", "particles", "segments", "length"])
+def weighted_sums(
+    start,
+    coefficients,
+    out,
+    tasks,
+    groups,
+    particles,
+    segments,
+    length,
+    D: tl.constexpr,
+    C: tl.constexpr,
+    ROUNDS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """`Σ_k c_k η_k` of each task for C coefficients, in float64; the noise is made once more.
+
+    Args:
+        start: as for `power_sums`.
+        coefficients: float64 [C, units, K].
+        out: float64 [C, D, T], written.
+        tasks: T, those of a pair in the order of groups and segments.
+        groups: M.
+        particles: K.
+        segments: of a group.
+        length: particles of a segment; the last may have fewer.
+        D: latents, of which a program takes four, by the second axis of its grid.
+        C: coefficients.
+        ROUNDS: of Philox.
+        BLOCK: tasks of a program.
+    """
+    key = tl.load(start)
+    quad = tl.program_id(1)
+    task = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = task < tasks
+    unit = tl.load(start + 1) * groups + task // segments
+    begin = (task % segments) * length
+    coefficients += (task // segments) * particles
+    plane = (tasks // segments).to(tl.int64) * particles
+    total = ()
+    for _ in tl.static_range(4 * C):
+        total += (tl.zeros([BLOCK], tl.float64),)
+    for step in range(length):
+        particle = begin + step
+        four = normals(particle.to(tl.uint32), quad, unit, key, ROUNDS)
+        totals = ()
+        for c in tl.static_range(C):
+            weight = tl.load(
+                coefficients + c * plane + particle, mask=mask & (particle < particles), other=0.0
+            )
+            for j in tl.static_range(4):
+                totals += (tl.fma(weight, four[j].to(tl.float64), total[4 * c + j]),)
+        total = totals
+    out += task + (4 * quad).to(tl.int64) * tasks
+    for c in tl.static_range(C):
+        for j in tl.static_range(4):
+            i = tl.full([1], 4 * quad + j, tl.int32)
+            tl.store(out, total[4 * c + j], mask=mask & (i < D))
+            out += tasks
+        out += (D - 4) * tasks.to(tl.int64)
+
+
 @triton.jit(do_not_specialize=["count", "particles"])
 def standard_normals(
     start, out, count, particles, D: tl.constexpr, ROUNDS: tl.constexpr, BLOCK: tl.constexpr
@@ -153,5 +265,5 @@ def standard_normals(
     for quad in range((D + 3) // 4):
         four = normals(particle, quad, unit, key, ROUNDS)
         for j in tl.static_range(4):
-            mask = (index < count) & (4 * quad + j < D)
-            tl.store(out + index * D + 4 * quad + j, four[j], mask=mask)
+            i = tl.full([1], 4 * quad + j, tl.int32)
+            tl.store(out + index * D + i, four[j], mask=(index < count) & (i < D))
