@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 export PYTHONUNBUFFERED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test test-slow test-all certify lint docs bench clean
+.PHONY: help setup report test test-slow test-gpu test-all certify lint docs bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -47,6 +47,10 @@ test: $(READY)  ## the fast tests (a few minutes)
 
 test-slow: $(READY)  ## the long tests alone
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -m slow
+
+test-gpu: $(READY)  ## Triton's kernels, interpreted and compiled: needs no GPU, installs Triton
+	$(PY) -m pip install --quiet --constraint constraints.txt triton
+	$(PY) -m pytest tests/test_gpu.py -m 'slow or not slow'
 
 test-all: $(READY)  ## all tests, the long ones too
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -m 'slow or not slow'

@@ -1,5 +1,6 @@
 """The engine triton without a GPU: interpreted, compiled for sm_90, and what it says where there is none."""
 
+import contextlib
 import importlib.util
 import os
 import subprocess
@@ -234,7 +235,6 @@ def test_the_fused_engine_neither_waits_for_the_device_nor_mixes_devices(problem
     monkeypatch.setattr(kernels, "power_sums", kernel)
     able = [e for e in toyiwae.estimators.all() if combine.fusible(e.form)]
     engine = TritonSampler(problem, able, problem.mean_parameters, META)
-    monkeypatch.setattr(combine, "MOST_FIRST", 100)
     cell = engine.cell(300, 2, torch.empty(2, dtype=torch.int64, device=META))
     assert cell is not None
     tensors = cell.tensors(7, slice(None))
@@ -278,6 +278,7 @@ def test_a_graph_is_warmed_up_recorded_once_and_replayed(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", recording)
+    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
     found = []
     on_gpu = Replayed(lambda: (log.append("call"), work())[1], torch.device("cuda"))
     for index in range(4):

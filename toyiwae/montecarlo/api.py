@@ -59,7 +59,8 @@ def estimate(
         seed: a whole number from 0.
         parameters: whose gradients; by default those of the prior's and the proposal's mean, "all" for all.
         device: "cpu", "cuda" or "cuda:N".
-        engine: "numba", "torch", or "auto": the fastest that is installed. Engines draw different noise.
+        engine: "numba", "torch", "triton" (for GPUs; not measured so far), or "auto": numba on a CPU where it is
+            installed, else torch. Engines draw different noise.
         precision: of the noise: "float32" (the engine numba's own) or "float64" (torch's). All else is float64.
         threads: at once, on the engine numba; by default as many as there are cores. Changes no number.
         budget: bytes of noise that the engine torch holds at once; changes numbers in round-off only.

@@ -78,9 +78,32 @@ def torch_engine(
     return module.TorchSampler(problem, estimators, parameters, device, settings.budget)
 
 
+def triton_engine(
+    problem: Problem, estimators: Sequence[Estimator], parameters: Sequence[str], settings: Settings
+) -> Sampler:
+    """The fused kernels of GPUs.
+
+    Raises:
+        MissingExtraError: without torch or Triton.
+        InputError: for a device that is no GPU or not there, or noise in double precision.
+    """
+    torch = import_extra("torch", extra="torch", purpose="the engine triton")
+    triton = import_extra("triton", extra="gpu", purpose="the engine triton")
+    if settings.precision == "float64":
+        raise InputError("precision is 'float64': the engine triton draws in float32, use engine torch")
+    _threads(settings.threads)
+    device = torch_device(settings.device, torch)
+    if device.type == "cpu" and not triton.knobs.runtime.interpret:
+        raise InputError(
+            "device is 'cpu': the engine triton runs on a GPU, use device cuda, or engine numba or torch"
+        )
+    module = importlib.import_module("toyiwae.montecarlo.kernels.gpu")
+    return module.TritonSampler(problem, estimators, parameters, device, settings.budget)
+
+
 Engine = Callable[[Problem, Sequence[Estimator], Sequence[str], Settings], Sampler]
 
-ENGINES: dict[str, Engine] = {"numba": numba_engine, "torch": torch_engine}
+ENGINES: dict[str, Engine] = {"numba": numba_engine, "torch": torch_engine, "triton": triton_engine}
 
 
 def sampler_for(

@@ -98,7 +98,7 @@ class TorchSampler(Sampler):
     ) -> Iterator[Chunk]:
         """Replicates of the cell (K, M), in order."""
         layout = Layout.of(self.n_rows, groups, particles, self.dim)
-        noise = Noise(layout, seed, (particles, groups, stream), self.device)
+        noise = self._noise(layout, seed, (particles, groups, stream))
         waiting: list[Chunk] = []
         for chunk in self._small_chunks(noise, replicates):
             waiting.append(chunk)
@@ -108,6 +108,9 @@ class TorchSampler(Sampler):
                 waiting.clear()
         if waiting:
             yield Chunk.join(waiting)
+
+    def _noise(self, layout: Layout, seed: int, stream: tuple[int, ...]) -> Noise:
+        return Noise(layout, seed, stream, self.device)
 
     def _small_chunks(self, noise: Noise, replicates: int) -> Iterator[Chunk]:
         layout = noise.layout

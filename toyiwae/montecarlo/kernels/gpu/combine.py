@@ -21,8 +21,8 @@ from toyiwae.montecarlo.whitened import Sums, Weighted
 
 Tensor = torch.Tensor
 
-MOST_FIRST = 64
-"""First-order sums that the registers of a lane have room for."""
+REGISTERS = 160
+"""Numbers that a lane's registers have room for beside the generator, by machine code for sm_90 (test_gpu.py)."""
 
 
 def fusible(form: Form | None) -> bool:

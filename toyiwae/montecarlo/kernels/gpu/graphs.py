@@ -29,9 +29,10 @@ class Replayed:
         if self._device.type != "cuda" or not self._ready:
             self._ready = True
             return list(self._function())
-        if self._graph is None:
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                self._outputs = self._function()
-        self._graph.replay()
-        return [output.clone() for output in self._outputs]
+        with torch.cuda.device(self._device):
+            if self._graph is None:
+                self._graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(self._graph):
+                    self._outputs = self._function()
+            self._graph.replay()
+            return [output.clone() for output in self._outputs]

@@ -28,7 +28,8 @@ def launch(kernel: Any, lanes: int, *arguments: Any, across: int = 1, **constant
     """
     grid, warps = (-(-lanes // BLOCK), across), max(1, min(BLOCK // 32, 32))
     options = {"num_warps": warps, "enable_fp_fusion": False}
-    kernel[grid](*arguments, **constants, ROUNDS=ROUNDS, BLOCK=BLOCK, **options)
+    with torch.cuda.device_of(arguments[0]):
+        kernel[grid](*arguments, **constants, ROUNDS=ROUNDS, BLOCK=BLOCK, **options)
 
 
 def start_of(seed: int, stream: tuple[int, ...], device: torch.device) -> torch.Tensor:

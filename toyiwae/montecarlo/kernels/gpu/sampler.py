@@ -12,7 +12,7 @@ import triton
 from toyiwae.errors import InputError
 from toyiwae.montecarlo.chunks import Chunk
 from toyiwae.montecarlo.kernels.gpu.cells import CalledCell, Cell, FusedCell
-from toyiwae.montecarlo.kernels.gpu.combine import MOST_FIRST, exponents_of, fusible
+from toyiwae.montecarlo.kernels.gpu.combine import REGISTERS, exponents_of, fusible
 from toyiwae.montecarlo.kernels.gpu.graphs import Replayed
 from toyiwae.montecarlo.kernels.gpu.launch import PhiloxNoise, start_of
 from toyiwae.montecarlo.kernels.torch_sampler import TorchSampler
@@ -43,7 +43,8 @@ class TritonSampler(TorchSampler):
         forms = [estimator.form for estimator in self.estimators]
         if not all(map(fusible, forms)):
             return False
-        return exponents_of(form for form in forms if form)[1] * self.dim <= MOST_FIRST
+        first = exponents_of(form for form in forms if form)[1]
+        return self.dim * (first + 4) <= REGISTERS  # slope and curvature have two registers each
 
     def check(self, particles: int, groups: int, replicates: int) -> None:
         """As `TorchSampler.check`; besides, a counter has 32 bits for the particle."""
@@ -86,14 +87,12 @@ class TritonSampler(TorchSampler):
 
     def _in_blocks(self, cell: Cell, replicate: int, capacity: int) -> Chunk:
         """One replicate, some rows at a time."""
-        total = None
+        parts = []
         for first in range(0, self.n_rows, capacity):
             cell.start_at(replicate * self.n_rows + first)
             rows = slice(first, min(first + capacity, self.n_rows))
-            part = self._chunk_of(cell.tensors(1, rows))
-            total = part if total is None else total + part
-        assert total is not None
-        return total
+            parts.append(self._chunk_of(cell.tensors(1, rows)))
+        return self.over_rows(parts)
 
     def _chunk_of(self, tensors: Sequence[torch.Tensor]) -> Chunk:
         """What `Cell.tensors` lists, by name."""
