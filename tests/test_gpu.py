@@ -69,18 +69,22 @@ def test_budget_of_instructions_of_the_generator(tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 @pytest.mark.parametrize(
-    "exponents", [(1.0, 2.0), (0.0, 1.0, 2.0)], ids=["iwae and dreg", "score function too"]
+    ("dim", "exponents", "first"),
+    [(20, (1.0, 2.0), 1), (20, (1.0, 2.0), 2), (20, (-1.0, 0.0, 1.0, 2.0), 4), (32, (1.0, 2.0), 1)],
+    ids=["IWAE", "IWAE and DReG", "full registers", "most latents"],
 )
-def test_budget_of_instructions_of_the_fused_kernel(exponents, tmp_path):
-    """At most 33 a normal at D = 20, log-weights and all sums included; nothing leaves the registers."""
+def test_budget_of_instructions_of_the_fused_kernel(dim, exponents, first, tmp_path):
+    """At most 33 a normal, log-weights and all sums included; nothing leaves the registers."""
     from tests import sass
+    from toyiwae.montecarlo.kernels.gpu.combine import REGISTERS
     from toyiwae.montecarlo.kernels.gpu.kernels import power_sums
 
-    constants = {"D": 20, "EXPONENTS": exponents, "FIRST": len(exponents), "ROUNDS": 10, "BLOCK": 128}
-    loop = sass.compiled(power_sums, POINTERS | SIZES | {"tasks": "i64"}, constants, tmp_path)
-    print(f"{len(loop.instructions) / 20:.1f} instructions a normal, {loop.registers} registers")
-    assert 2 * 20 < loop.special <= 2 * 20 + len(exponents)
-    assert 10 * 20 < len(loop.instructions) <= 33 * 20
+    assert dim * (first + 4) <= REGISTERS
+    constants = {"D": dim, "EXPONENTS": exponents, "FIRST": first, "ROUNDS": 10, "BLOCK": 128}
+    loop = sass.compiled(power_sums, POINTERS | SIZES | {"tasks": "i32"}, constants, tmp_path)
+    print(f"{len(loop.instructions) / dim:.1f} instructions a normal, {loop.registers} registers")
+    assert 2 * dim < loop.special <= 2 * dim + len(exponents)
+    assert 10 * dim < len(loop.instructions) <= 33 * dim
     assert loop.stack == 0
 
 
