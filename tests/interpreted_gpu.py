@@ -206,15 +206,14 @@ def test_all_that_forms_allow_is_fused():
     assert len(SUMMED) > len(OTHERS)
 
 
-@pytest.mark.parametrize("K", [5, 40])
 @pytest.mark.parametrize("problem", [FIVE_LATENTS, AMORTISED, own_covariances(AMORTISED)])
-def test_other_estimators_functions_are_called_on_the_same_noise(problem, K, monkeypatch):
+def test_other_estimators_functions_are_called_on_the_same_noise(problem, monkeypatch):
     """Estimators with leave-one-out terms or without a Form, and more Forms than a lane has registers for."""
     monkeypatch.setattr("toyiwae.montecarlo.kernels.gpu.sampler.REGISTERS", 0)
     for chosen in (OTHERS, SUMMED):
         engine = triton_sampler(problem, chosen)
-        assert isinstance(engine.cell(K, 2, launch.start_of(0, (), CPU)), CalledCell)
-        assert_near(drawn(engine, K, 2, 3), twin(engine, K, 2, 3), 3e-6)
+        assert isinstance(engine.cell(20, 2, launch.start_of(0, (), CPU)), CalledCell)
+        assert_near(drawn(engine, 20, 2, 3), twin(engine, 20, 2, 3), 3e-6)
 
 
 @pytest.mark.parametrize("problem", [ONE_ROW, AMORTISED], ids=["one row", "amortised"])
@@ -249,11 +248,11 @@ def test_neither_grid_nor_program_nor_budget_changes_a_bit(monkeypatch):
     chosen = select("iwae,dreg,piwae")
     whole = drawn(triton_sampler(AMORTISED, chosen), 20, 2, 6)
     monkeypatch.setattr(launch, "BLOCK", 32)
-    for budget in (None, 30_000, 6_000, 1_000):  # the last ones hold some rows of a replicate, and one
+    for budget in (None, 20_000, 3_000, 1_000):  # the last ones hold some rows of a replicate, and one
         chunks = list(triton_sampler(AMORTISED, chosen, budget=budget).chunks(20, 2, 6, 4))
         assert budget is None or len(chunks) > 1
         for name, value in flat(Chunk.join(chunks)).items():
-            if budget is None or budget == 30_000:
+            if budget is None or budget == 20_000:
                 np.testing.assert_array_equal(value, flat(whole)[name], err_msg=name)
             else:  # rows are added up in another order
                 np.testing.assert_allclose(value, flat(whole)[name], rtol=1e-12, atol=1e-13, err_msg=name)
