@@ -20,6 +20,7 @@ from toyiwae.montecarlo.kernels.torch_sampler import TorchSampler
 
 ROOT = Path(__file__).resolve().parents[1]
 ONE_ROW, AMORTISED = random_problem(1), random_problem(2, 3, 2, rows=4, amortised=True)
+WAITS = "u_statistic"
 CPU, META = torch.device("cpu"), torch.device("meta")
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed: pip install 'toyiwae[gpu]'"
@@ -211,13 +212,23 @@ def test_the_torch_engine_neither_waits_for_the_device_nor_mixes_devices(problem
     """Log-weights, every estimator's own function, and all parameters' sums and gradients."""
     tensors = []
     monkeypatch.setattr(shared, "as_numpy", lambda tensor: tensors.append(tensor) or np.empty(tensor.shape))
-    engine = TorchSampler(problem, toyiwae.estimators.all(), tuple(problem.parameters), META)
+    patient = [e for e in toyiwae.estimators.all() if e.family != WAITS]
+    engine = TorchSampler(problem, patient, tuple(problem.parameters), META)
     noise = torch.empty((7, problem.n_rows, 2, 5, problem.dim_z), dtype=torch.float64, device=META)
     chunk = engine.one_pass(noise, slice(None))
     assert chunk.values.shape == chunk.ess.shape == (7,)
     for parts in chunk.gradients.values():
         assert {name: part.shape[1:] for name, part in parts.items()} == dict(problem.parameters)
     assert {(len(t), t.device, t.dtype) for t in tensors} == {(7, META, torch.float64)}
+
+
+def test_what_waits_is_known():
+    """How many nodes its integrals have follows from the weights."""
+    waiting = [e for e in toyiwae.estimators.all() if e.family == WAITS]
+    assert waiting
+    for estimator in waiting:
+        with pytest.raises(RuntimeError, match="meta"):
+            estimator(torch.empty((2, 5), device=META))
 
 
 class Launched:
