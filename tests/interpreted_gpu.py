@@ -261,6 +261,13 @@ def test_neither_grid_nor_program_nor_budget_changes_a_bit(monkeypatch):
         np.testing.assert_array_equal(value, flat(whole)[name][:3], err_msg=name)
 
 
+@pytest.mark.parametrize(("estimators", "parameters"), [((), None), (select("iwae"), ())])
+def test_bounds_alone(estimators, parameters):
+    engine = triton_sampler(ONE_ROW, estimators)
+    engine.parameters = engine.parameters if parameters is None else parameters
+    assert_near(drawn(engine, 20, 2, 5), twin(engine, 20, 2, 5), 3e-6)
+
+
 def test_seeds_and_cells_have_noise_of_their_own():
     engine = triton_sampler(ONE_ROW, select("iwae"))
     values = [

@@ -258,6 +258,16 @@ def test_the_fused_engine_neither_waits_for_the_device_nor_mixes_devices(problem
     assert [grid for grid, *_ in kernel.calls] == [(-(-7 * problem.n_rows * 2 * 3 // launch.BLOCK), 1)]
 
 
+@needs_triton
+def test_more_particles_than_counters_are_refused():
+    from toyiwae.montecarlo.kernels.gpu import TritonSampler
+
+    engine = TritonSampler(ONE_ROW, toyiwae.estimators.select("iwae"), ("proposal_mean",), META)
+    engine.check(2**32 - 1, 1, 10**9)
+    with pytest.raises(InputError, match="K is 4294967296: the engine triton has counters for less"):
+        engine.check(2**32, 1, 1)
+
+
 # CUDA graphs ------------------------------------------------------------------------------------------------
 
 

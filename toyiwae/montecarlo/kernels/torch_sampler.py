@@ -82,10 +82,7 @@ class TorchSampler(Sampler):
                 than can be held, or more noise than there are seeds for.
         """
         super().check(particles, groups, replicates)
-        layout = Layout.of(self.n_rows, groups, particles, self.dim)
-        units, numbers = layout.total_units(replicates), math.prod(layout.shape) * replicates
-        most = numbers * MOST_UNITS // units
-        refuse_noise(particles, groups, replicates, numbers, most, f"but noise repeats after {most:.2g}")
+        self._check_noise(particles, groups, replicates)
         if groups * particles * self.dim > self.budget:
             refuse_formless(self.estimators, groups, particles)
             if groups > HELD:
@@ -108,6 +105,12 @@ class TorchSampler(Sampler):
                 waiting.clear()
         if waiting:
             yield Chunk.join(waiting)
+
+    def _check_noise(self, particles: int, groups: int, replicates: int) -> None:
+        layout = Layout.of(self.n_rows, groups, particles, self.dim)
+        units, numbers = layout.total_units(replicates), math.prod(layout.shape) * replicates
+        most = numbers * MOST_UNITS // units
+        refuse_noise(particles, groups, replicates, numbers, most, f"but noise repeats after {most:.2g}")
 
     def _noise(self, layout: Layout, seed: int, stream: tuple[int, ...]) -> Noise:
         return Noise(layout, seed, stream, self.device)

@@ -46,12 +46,6 @@ class TritonSampler(TorchSampler):
         first = exponents_of(form for form in forms if form)[1]
         return self.dim * (first + 4) <= REGISTERS  # slope and curvature have two registers each
 
-    def check(self, particles: int, groups: int, replicates: int) -> None:
-        """As `TorchSampler.check`; besides, a counter has 32 bits for the particle."""
-        super().check(particles, groups, replicates)
-        if particles >= 2**32:
-            raise InputError(f"K is {particles}: the engine triton has counters for less than 2³² = {2**32}")
-
     def chunks(
         self, particles: int, groups: int, replicates: int, seed: int, stream: int = 0
     ) -> Iterator[Chunk]:
@@ -70,9 +64,8 @@ class TritonSampler(TorchSampler):
         for first in range(0, replicates, count):
             cell.start_at(first * self.n_rows)
             rest = min(count, replicates - first)
-            recorded = rest == count and isinstance(
-                cell, FusedCell
-            )  # a user's function may wait for the device
+            # what may wait for the device, as a user's function may, cannot be recorded
+            recorded = rest == count and isinstance(cell, FusedCell)
             yield self._chunk_of(whole() if recorded else cell.tensors(rest, slice(None)))
 
     def cell(self, particles: int, groups: int, start: torch.Tensor) -> Cell | None:
@@ -100,6 +93,10 @@ class TritonSampler(TorchSampler):
         parts = iter(rest)
         gradients = {e.name: {name: next(parts) for name in self.parameters} for e in self.estimators}
         return Chunk(values, ess, gradients)
+
+    def _check_noise(self, particles: int, groups: int, replicates: int) -> None:
+        if particles >= 2**32:  # the only word of a counter that may run out: units have 64 bits
+            raise InputError(f"K is {particles}: the engine triton has counters for less than 2³² = {2**32}")
 
     def _noise(self, layout: Layout, seed: int, stream: tuple[int, ...]) -> Noise:
         return PhiloxNoise(layout, seed, stream, self.device)
