@@ -8,7 +8,7 @@ import pkgutil
 import analysis.benchmarks
 from toyiwae.records import provenance
 
-SHARED = {"__main__", "gpu_kernels", "timing"}
+SHARED = {"__main__", "gpu_kernels", "gpu_noise", "timing"}
 
 
 def main() -> None:

@@ -37,9 +37,11 @@ def run() -> Iterator[Timing]:
         print(f"  skipped: {reason}", file=sys.stderr)
         return
     from analysis.benchmarks import gpu_kernels as probes
+    from analysis.benchmarks import gpu_noise
 
     device = torch.device("cuda")
     print(f"  {torch.cuda.get_device_name(device)}, torch {torch.__version__}: {agreement(device)}")
+    print(f"  {gpu_noise.judged(2**33, device)}")
     out = torch.empty(LANES, dtype=torch.float32, device=device)
     words = out.view(torch.int32)
     for half in ("low", "high", "both"):
