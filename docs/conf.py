@@ -39,6 +39,7 @@ bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"
 
 autosummary_generate = True
+autodoc_mock_imports = ["triton"]  # not among what `make setup` installs
 autodoc_default_options = {
     "members": True,
     "ignore-module-all": True,  # each object once, in the module that defines it
