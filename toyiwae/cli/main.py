@@ -166,7 +166,7 @@ def estimate(
     estimators: _Estimators = None,
     parameters: _Parameters = None,
     device: Annotated[str, typer.Option("--device", metavar="D", help="cpu, cuda or cuda:N")] = "cpu",
-    engine: Annotated[str, typer.Option("--engine", metavar="E", help="numba, torch or auto")] = "auto",
+    engine: Annotated[str, typer.Option("--engine", metavar="E", help="numba, torch, triton, auto")] = "auto",
     precision: Annotated[
         str | None, typer.Option("--precision", metavar="P", help="float32, float64")
     ] = None,

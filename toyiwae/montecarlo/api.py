@@ -84,7 +84,9 @@ def estimate(
     for k in counts:
         for m in groups:
             sampler.check(k, m, total)
-    _warn_of_cost(problem.n_rows * problem.dim_z * sum(counts) * sum(groups) * total, sampler.rate)
+    _warn_of_cost(
+        problem.n_rows * problem.dim_z * sum(counts) * sum(groups) * total, sampler.rate, sampler.core
+    )
     truth = _truth(problem, counts, groups, chosen, wanted)
     cells = []
     with _memory_errors():
@@ -218,14 +220,14 @@ def _refuse_other_than_gaussian(problem: Any) -> None:
         )
 
 
-def _warn_of_cost(numbers: int, rate: float) -> None:
-    """Warns of a run that takes long, with the time that it takes at the rate of one CPU core."""
+def _warn_of_cost(numbers: int, rate: float, core: str = "one CPU core") -> None:
+    """Warns of a run that takes long, with the time that it takes at an engine's rate."""
     if numbers >= COSTLY * rate:
         seconds = numbers / rate
         name, unit = next((pair for pair in _UNITS if seconds >= pair[1]), _UNITS[-1])
         warnings.warn(
             f"K, M, the rows and the replicates make {numbers:.2g} standard normals: about {seconds / unit:.2g} {name}"
-            " on one CPU core",
+            f" on {core}",
             CostWarning,
             stacklevel=3,
         )

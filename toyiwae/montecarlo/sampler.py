@@ -114,11 +114,13 @@ class Sampler(Gradients, abc.ABC):
 
     Attributes:
         name: of the engine.
-        rate: standard normals that one core, or one GPU, turns into gradients in a second, roughly.
+        rate: standard normals that it turns into gradients in a second, roughly, on `core`.
+        core: one CPU core or one GPU.
     """
 
     name: str
     rate: float
+    core: str = "one CPU core"
 
     def only(self, estimators: Sequence[Estimator]) -> Sampler:
         """The same sampler for some of its estimators."""

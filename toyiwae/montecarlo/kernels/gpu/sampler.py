@@ -31,6 +31,7 @@ class TritonSampler(TorchSampler):
 
     name = "triton"
     rate = 2e11  # not measured so far
+    core = "one GPU"
 
     @property
     def versions(self) -> dict[str, str]:
