@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -23,10 +24,24 @@ class EstimateSettings(_problem.ProblemSettings):
         seed: of the noise; the first block has that of `toyiwae.estimate`. Estimators at the same K, M and seed see the
             same noise.
         replicates: of a block.
+        engine: as of `toyiwae.estimate`; "auto" becomes the one that is chosen where the sweep is started, so that all
+            workers draw the same numbers.
     """
 
     seed: Seed = 0
     replicates: Annotated[int, Field(ge=2, le=10**9)] = 1000
+    engine: Literal["auto", "numba", "torch"] = "auto"
+
+
+def check(settings: EstimateSettings) -> EstimateSettings:
+    """Settings with the problem's defaults and the engine's name.
+
+    Raises:
+        InputError: as for `exact`.
+    """
+    installed = "numba" if importlib.util.find_spec("numba") else "torch"
+    engine = installed if settings.engine == "auto" else settings.engine
+    return _problem.check(settings).model_copy(update={"engine": engine})
 
 
 def run(settings: Any, block: int) -> dict[str, Any]:
@@ -40,10 +55,12 @@ def run(settings: Any, block: int) -> dict[str, Any]:
         replicates=settings.replicates,
         seed=seed_of(settings.seed, block),
         parameters=settings.parameters,
+        engine=settings.engine,
+        threads=1,
     ):
         (gradients,) = chunk.gradients.values()
         for name, values in {"bound": chunk.values, "ess": chunk.ess, **gradients}.items():
-            streams.setdefault(name, Stream()).add(values.numpy())
+            streams.setdefault(name, Stream()).add(values)
     return sums({name: stream.moments for name, stream in streams.items()})
 
 
@@ -67,4 +84,4 @@ def merge(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 QUANTITIES = ("bound", "ess")
-EXPERIMENT = Experiment("estimate", 1, EstimateSettings, run, _problem.check, merge, QUANTITIES)
+EXPERIMENT = Experiment("estimate", 1, EstimateSettings, run, check, merge, QUANTITIES)
