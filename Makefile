@@ -60,6 +60,7 @@ certify: $(READY)  ## hours: 1,000 random problems against 30 digits, 200 enclos
 	$(PY) -m tests.test_enclosure
 	$(PY) -m tests.calibrate
 	$(PY) -m tests.crashes 50
+	$(PY) -m tests.judge_noise
 	$(PY) -m tests.sweep_crashes 200
 
 lint: $(READY)  ## ruff and pyright

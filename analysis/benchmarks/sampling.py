@@ -1,50 +1,256 @@
-"""Gradient replicates per CPU-second of the paper's toy problem (D = 20, one row) on one thread.
+"""IWAE gradients of the paper's toy problem (D = 20) per CPU-second on one thread, beside the generator's own rate.
 
-The limit is torch's generator of float64 standard normals in units of the sampler's size: an estimator that
-cost nothing beyond its noise would reach it.
+The limit is the rate at which the same generator merely fills memory with float32 normals, taken in turns with all
+others. Peers draw their own noise and form the same first-order gradients: torch by hand without autograd, by autograd,
+and by `vmap(grad)`; JAX by hand where it is installed. The growth of our time with the particles of all replicates is
+the slope of a line through logarithms. `results/benchmarks/sampling.json` and `.svg` keep all of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib.util
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
-from analysis.benchmarks.timing import Timing, rate
-from toyiwae import paper_problem
+from analysis.benchmarks.timing import Timing
+from toyiwae import Problem, estimators, paper_problem
+from toyiwae.estimators import both, iwae_bound
+from toyiwae.forms import Coefficients
 from toyiwae.montecarlo import replicates
-from toyiwae.montecarlo.noise import UNIT
+from toyiwae.montecarlo.kernels import streams
+from toyiwae.montecarlo.whitened import Whitened
+from toyiwae.weights import normalise
 
-NORMALS = 2**23
-"""Numbers drawn in one repetition, whatever K."""
+PARTICLES = (1, 8, 64, 512, 4096)
+TURNS, NORMALS, SLOW = 7, 2**24, 2**20
+FOLDER = Path("results/benchmarks")
 
-CASES = (("iwae", None), ("iwae", "all"), ("dreg", None), ("dreg", "all"))
+Call = Callable[[], float]
+"""Runs once and returns its CPU-seconds."""
 
 
 def run() -> Iterator[Timing]:
-    """K = 1, 64 and 4096; gradients by the means, and by all parameters (which need second-order sums)."""
+    """One observation at every K, all 1,024 at K = 64, costly functions, and two threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield Timing("float64 normals", rate(_normals, NORMALS), "numbers/s")
-        problem = paper_problem(N=1)
-        for particles in (1, 64, 4096):
-            count = max(1, NORMALS // (particles * problem.dim_z))
-            for name, parameters in CASES:
-
-                def sample(particles=particles, count=count, name=name, parameters=parameters) -> None:
-                    options = {"K": particles, "replicates": count, "seed": 1, "parameters": parameters}
-                    for _ in replicates(problem, name, **options):
-                        pass
-
-                limit, found = rate(_normals, NORMALS), rate(sample, count)
-                label = f"{name}, K = {particles}, {'all parameters' if parameters else 'means'}"
-                yield Timing(label, found, "replicates/s", found * particles * problem.dim_z / limit)
+        one, every = paper_problem(N=1).row(0), paper_problem()
+        table: dict[str, Any] = {}
+        for particles in PARTICLES:
+            yield from _group(f"K = {particles}", _cases(one, particles), one.dim_z * particles, table)
+        many = {name: _ours(every, 64, name=name, normals=2**26) for name in ("iwae",)}
+        many["torch engine"] = _ours(every, 64, engine="torch", normals=every.n_rows * 64 * every.dim_z)
+        yield from _group("1,024 observations, K = 64", many, every.n_rows * every.dim_z * 64, table)
+        costly = {name: _ours(one, 64, name=name, normals=SLOW) for name in ("jackknife", "vimco_geometric")}
+        yield from _group("K = 64, by function", costly, one.dim_z * 64, table)
+        slope = _slope(one)
+        table["slope"] = slope
+        yield Timing("slope of time in K·R, K = 64 to 10⁶", slope, "(1 is linear)")
+        table["two threads"] = _two_threads(one)
+        yield Timing("two threads over one, wall time", table["two threads"], "times")
+        _keep(table)
     finally:
         torch.set_num_threads(threads)
 
 
-def _normals() -> None:
-    generator, unit = torch.Generator().manual_seed(1), torch.empty(UNIT, dtype=torch.float64)
-    for _ in range(NORMALS // UNIT):
-        unit.normal_(generator=generator)
+def _cases(problem: Problem, particles: int) -> dict[str, tuple[int, Call]]:
+    """Everything that is compared at one K: name -> replicates of a call, the call."""
+    found = {
+        "iwae": _ours(problem, particles),
+        "dreg": _ours(problem, particles, name="dreg"),
+        "a user's function": _ours(problem, particles, name=_plain()),
+        "iwae, all parameters": _ours(problem, particles, parameters="all"),
+        "torch engine": _ours(problem, particles, engine="torch", normals=SLOW),
+        "torch by hand": _by_hand(problem, particles),
+        "torch vmap(grad)": _by_autograd(problem, particles, vectorised=True),
+        "torch autograd": _by_autograd(problem, particles, vectorised=False),
+    }
+    if importlib.util.find_spec("jax"):
+        found["JAX by hand"] = _by_jax(problem, particles)
+    return found
+
+
+def _group(
+    title: str, cases: dict[str, tuple[int, Call]], normals: int, table: dict[str, Any]
+) -> list[Timing]:
+    """Rates of all cases in turns with the generator; medians and quartiles."""
+    seconds: dict[str, list[float]] = {"generator": [], **{name: [] for name in cases}}
+    fill = _fill(20)
+    for turn in range(TURNS + 1):
+        for name, (_, call) in {"generator": fill, **cases}.items():
+            found = call()
+            if turn:
+                seconds[name].append(found)
+    limit = fill[0] / statistics.median(seconds["generator"])
+    found = []
+    for name, (count, _) in cases.items():
+        rates = [count / second for second in seconds[name]]
+        median, quartiles = statistics.median(rates), np.quantile(rates, (0.25, 0.75)).tolist()
+        share = median * normals / limit
+        table[f"{title}: {name}"] = {"rate": median, "quartiles": quartiles, "of the generator": share}
+        found.append(Timing(f"{title}: {name}", median, "replicates/s", share))
+    table[f"{title}: generator"] = {"normals per second": limit}
+    return found
+
+
+def _timed(call: Callable[[], object]) -> float:
+    started = time.process_time()
+    call()
+    return time.process_time() - started
+
+
+def _fill(dim: int) -> tuple[int, Call]:
+    noise, key = np.empty((dim, streams.padded(NORMALS // dim)), np.float32), streams.key_of(1)
+    return noise.size, lambda: _timed(lambda: streams.normals(key, 0, 0, noise))
+
+
+def _ours(
+    problem: Problem,
+    particles: int,
+    *,
+    name: Any = "iwae",
+    parameters: Any = None,
+    engine: str = "numba",
+    normals: int = NORMALS,
+) -> tuple[int, Call]:
+    count = max(1, normals // (problem.n_rows * particles * problem.dim_z))
+    options = {"K": particles, "replicates": count, "seed": 1, "parameters": parameters, "engine": engine}
+
+    def call() -> float:
+        chunks = replicates(problem, name, **options, threads=1)  # whitens the problem, which is not timed
+        return _timed(lambda: [None for _ in chunks])
+
+    return count, call
+
+
+def _plain() -> Any:
+    """IWAE as a user's plain function, without a Form."""
+    if "plain_iwae" not in estimators.names():
+
+        @estimators.estimator(target=both(iwae_bound), cite=())
+        def plain_iwae(log_w):
+            """IWAE by a plain function."""
+            shares = normalise(log_w) / log_w.shape[-2]
+            return Coefficients(shares, shares, -shares)
+
+    return estimators.get("plain_iwae")
+
+
+def _constants(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
+    own = Whitened(problem)
+    return torch.tensor(own.slope[0]).float(), torch.tensor(own.curvature[0]).float()
+
+
+def _by_hand(problem: Problem, particles: int) -> tuple[int, Call]:
+    """The same sums in float32 without autograd: what one would write for speed in torch."""
+    slope, curvature = _constants(problem)
+    count = max(1, min(NORMALS // 4, 2**22) // (particles * problem.dim_z))
+    generator = torch.Generator().manual_seed(1)
+
+    def call() -> object:
+        noise = torch.empty(count, particles, problem.dim_z).normal_(generator=generator)
+        weights = torch.softmax((noise * (slope + curvature * noise)).sum(-1), -1)
+        return (weights[:, None] @ noise)[:, 0] * (slope + 1.0)
+
+    return count, lambda: _timed(call)
+
+
+def _by_autograd(problem: Problem, particles: int, *, vectorised: bool) -> tuple[int, Call]:
+    """The gradient of the bound by the proposal's mean, through log-sum-exp."""
+    slope, curvature = _constants(problem)
+    count = max(1, SLOW // (particles * problem.dim_z) if vectorised else min(100, SLOW // particles // 20))
+    generator = torch.Generator().manual_seed(1)
+
+    def bound(shift: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        moved = noise + shift
+        return torch.logsumexp((moved * (slope + curvature * moved)).sum(-1), -1) - math.log(particles)
+
+    def call() -> None:
+        noise = torch.empty(count, particles, problem.dim_z).normal_(generator=generator)
+        zero = torch.zeros(problem.dim_z)
+        if vectorised:
+            torch.func.vmap(torch.func.grad(bound), in_dims=(None, 0))(zero, noise)
+        else:
+            for own in noise:
+                shift = zero.clone().requires_grad_()
+                bound(shift, own).backward()
+
+    return count, lambda: _timed(call)
+
+
+def _by_jax(problem: Problem, particles: int) -> tuple[int, Call]:
+    """The same sums as by hand in torch, compiled by JAX."""
+    import jax
+
+    slope, curvature = (jax.numpy.asarray(part.numpy()) for part in _constants(problem))
+    count = max(1, min(NORMALS // 4, 2**22) // (particles * problem.dim_z))
+
+    @jax.jit
+    def sums(key: Any) -> Any:
+        noise = jax.random.normal(key, (count, particles, problem.dim_z), "float32")
+        weights = jax.nn.softmax((noise * (slope + curvature * noise)).sum(-1), -1)
+        return (weights[:, None] @ noise)[:, 0] * (slope + 1.0)
+
+    keys = iter(jax.random.split(jax.random.key(1), 1000))
+    return count, lambda: _timed(lambda: sums(next(keys)).block_until_ready())
+
+
+def _slope(problem: Problem) -> float:
+    """Of log seconds over log K·R, each R fixed so that K = 64 takes 1/64 of the numbers of K = 10⁶."""
+    sizes = [(64, 4096), (512, 4096), (4096, 2048), (32_768, 512), (10**6, 32)]
+    seconds: dict[int, list[float]] = {k: [] for k, _ in sizes}
+    for _ in range(5):
+        for particles, count in sizes:
+            call = _ours(problem, particles, normals=particles * count * problem.dim_z)[1]
+            seconds[particles].append(call())
+    x = np.log([k * count for k, count in sizes])
+    y = np.log([statistics.median(seconds[k]) for k, _ in sizes])
+    return float(np.polyfit(x, y, 1)[0])
+
+
+def _two_threads(problem: Problem) -> float:
+    """Wall time of one thread over that of two: the median of 15 pairs in turns."""
+    ratios = []
+    for _ in range(15):
+        seconds = []
+        for threads in (1, 2):
+            options = {"K": 4096, "replicates": 1000, "seed": 1, "engine": "numba", "threads": threads}
+            chunks = replicates(problem, "iwae", **options)
+            started = time.perf_counter()
+            for _ in chunks:
+                pass
+            seconds.append(time.perf_counter() - started)
+        ratios.append(seconds[0] / seconds[1])
+    return statistics.median(ratios)
+
+
+def _keep(table: dict[str, Any]) -> None:
+    """Writes the table and a figure of the rates by K."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / "sampling.json").write_text(
+        json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    figure, axes = plt.subplots(figsize=(6.0, 4.0), layout="constrained")
+    names = [key.partition(": ")[2] for key in table if key.startswith("K = 64: ") and "generator" not in key]
+    for name in names:
+        rates = [table[f"K = {k}: {name}"]["rate"] * k * 20 for k in PARTICLES]
+        axes.loglog(PARTICLES, rates, marker="o", label=name)
+    limits = [table[f"K = {k}: generator"]["normals per second"] for k in PARTICLES]
+    axes.loglog(PARTICLES, limits, "k--", label="generator")
+    axes.set(xlabel="particles K", ylabel="standard normals per second of one core")
+    axes.legend(fontsize="small")
+    figure.savefig(FOLDER / "sampling.svg")
+    plt.close(figure)
