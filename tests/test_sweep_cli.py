@@ -79,6 +79,22 @@ def test_from_plan_to_export(files, said):
     assert "2 rows deleted" in said("gc", store)[1]
 
 
+def test_an_edited_problem_file_is_noticed(tmp_path, said):
+    toml, store, problem = (tmp_path / name for name in ("e.toml", "e.sqlite", "p.toml"))
+    text = (ROOT / "docs" / "problem.toml").read_text()
+    problem.write_text(text)
+    toml.write_text(f'experiment = "exact"\n[settings]\nproblem = "{problem}"\n[axes]\nK = [1, 3]\n')
+    assert said("run", toml, "--store", store, "--limit", 1)[0] == 0
+    problem.write_text(re.sub(r"(?m)^(x = .*?)(\d)\b", lambda found: f"{found[1]}9", text, count=1))
+    code, _, err = said("run", toml, "--store", store)
+    assert code == 2
+    assert re.fullmatch(r"error: .*a file that it names has changed; .*--update.*\n", err)
+    out = said("plan", toml, "--store", store)[1]
+    assert "stored: 0, failed: 0, to do: 2" in out
+    assert "run with --update" in out
+    assert "2 of 2 cells done" in said("run", toml, "--store", store, "--update")[1]
+
+
 def test_failures_are_listed_with_settings_and_tracebacks(files, said):
     toml, store = files
     toml.write_text(GRID.replace('trouble = ""', 'trouble = "overflow"'))

@@ -11,7 +11,8 @@ import pytest
 
 from analysis.sweep import mounts, run
 from analysis.sweep.run import sweep
-from analysis.sweep.store import FORMAT, reading, writing
+from analysis.sweep.schema import FORMAT
+from analysis.sweep.store import reading, writing
 from tests import sweep_crashes
 from tests.sweep_cells import exported, forked, grid, pausing
 from toyiwae import InputError, ToyiwaeError

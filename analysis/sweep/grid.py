@@ -21,7 +21,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,14 @@ class Grid:
             json.dumps([*identity, full], separators=(",", ":")),
             hashlib.sha256(whole.encode()).digest()[:16],
         )
+
+
+def digest(keys: Iterable[bytes]) -> str:
+    """The SHA-256 of what identifies all cells of a grid, in its order: of its text and of the files it names."""
+    found = hashlib.sha256()
+    for key in keys:
+        found.update(key)
+    return found.hexdigest()
 
 
 def load(path: str | Path) -> Grid:

@@ -10,7 +10,7 @@ from typing import Any
 from analysis.sweep import executors
 from analysis.sweep.engine import BATCH_SECONDS, Engine, Summary
 from analysis.sweep.executors import Workers
-from analysis.sweep.grid import Grid
+from analysis.sweep.grid import Grid, digest
 from analysis.sweep.mounts import network_file_system
 from analysis.sweep.store import Store, writing
 from toyiwae.checks import shown
@@ -73,8 +73,15 @@ def planned(store: Store, grid: Grid, *, update: bool) -> None:
     """
     before, now = store.declaration, json.loads(json.dumps(grid.declaration))
     if before == now:
-        return
-    if before is not None and not update:
+        if store.contents == digest(cell.key for cell in grid.cells()):
+            return
+        if not update:
+            raise InputError(
+                f"the grid reads as it did, but its cells are not those that the store {str(store.path)!r} was made "
+                "with: a file that it names has changed; name another store, or say --update to plan the cells as "
+                "they are now (rows that still belong to a cell are kept, the others stay until gc)"
+            )
+    elif before is not None and not update:
         name = next(key for key in now if before.get(key) != now[key])
         raise InputError(
             f"{name} is {shown(now[name], 200)}, but the store {str(store.path)!r} was made with "

@@ -16,31 +16,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import toyiwae
-from analysis.sweep.grid import Grid
+from analysis.sweep import schema
+from analysis.sweep.grid import Grid, digest
 from analysis.sweep.work import Result
 from toyiwae import locks
 from toyiwae.errors import InputError, ToyiwaeError
 
-FORMAT = 1
-"""Version of the tables below."""
-
-APPLICATION = 0x74795357
 WAIT_SECONDS = 60.0
 TO_DO, DONE, FAILED = range(3)
 UNPLANNED = "cell NOT IN (SELECT cell FROM plan)"
-
-TABLES = """
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE commons (id INTEGER PRIMARY KEY, settings TEXT NOT NULL UNIQUE);
-CREATE TABLE cells (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, common INTEGER NOT NULL, own TEXT NOT NULL);
-CREATE TABLE plan (position INTEGER PRIMARY KEY, place INTEGER NOT NULL UNIQUE, cell INTEGER NOT NULL UNIQUE,
-    state INTEGER NOT NULL);
-CREATE TABLE origins (id INTEGER PRIMARY KEY, record TEXT NOT NULL UNIQUE);
-CREATE TABLE blocks (cell INTEGER, block INTEGER, origin INTEGER NOT NULL, seconds REAL NOT NULL, row TEXT NOT NULL,
-    PRIMARY KEY (cell, block)) WITHOUT ROWID;
-CREATE TABLE failures (cell INTEGER, block INTEGER, origin INTEGER NOT NULL, error TEXT NOT NULL,
-    traceback TEXT NOT NULL, PRIMARY KEY (cell, block)) WITHOUT ROWID;
-"""
 
 
 class Planned(NamedTuple):
@@ -68,6 +52,12 @@ class Store:
         """Of the grid whose cells are planned; None in a new store."""
         found = self._query("SELECT value FROM facts WHERE name = 'grid'").fetchone()
         return json.loads(found[0]) if found else None
+
+    @property
+    def contents(self) -> str | None:
+        """The `digest` of the cells that were planned; None in a new store."""
+        found = self._query("SELECT value FROM facts WHERE name = 'cells'").fetchone()
+        return found[0] if found else None
 
     def adopt(self, grid: Grid) -> None:
         """Plans the cells of a grid, in place of those planned before; rows there are count as done.
@@ -100,7 +90,9 @@ class Store:
                 "UPDATE plan SET state = ? WHERE state = ? AND cell IN (SELECT cell FROM failures)",
                 (FAILED, TO_DO),
             )
-            self._query("INSERT OR REPLACE INTO facts VALUES ('grid', ?)", (json.dumps(grid.declaration),))
+            keys = digest(cell.key for _, cell in sorted(ordered, key=lambda placed: placed[0]))
+            facts = [("grid", json.dumps(grid.declaration)), ("cells", keys)]
+            self._many("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts)
 
     def counts(self) -> tuple[int, int, int]:
         """How many of the planned cells are to do, done, and failed."""
@@ -278,23 +270,15 @@ def _opened(path: Path, *, make: bool) -> Iterator[Store]:
             connection.execute("PRAGMA cache_size = -65536")  # KiB
             application, version, tables = (connection.execute(query).fetchone()[0] for query in asked)
             if make and not tables:
-                _make(connection)
-                application, version = APPLICATION, FORMAT
+                schema.make(connection)
+                application, version = schema.APPLICATION, schema.FORMAT
         except sqlite3.Error as error:
             raise InputError(f"{str(path)!r} cannot be opened as a store: {error}") from None
-        if application != APPLICATION:
+        if application != schema.APPLICATION:
             raise InputError(f"{str(path)!r} is not a store of a sweep: name another file")
-        if version != FORMAT:
+        if version != schema.FORMAT:
             raise InputError(
                 f"{str(path)!r} is a store of format {version}, but toyiwae {toyiwae.__version__} reads format "
-                f"{FORMAT}: export it with the version that made it, or name another file"
+                f"{schema.FORMAT}: export it with the version that made it, or name another file"
             )
         yield Store(path, connection)
-
-
-def _make(connection: sqlite3.Connection) -> None:
-    """The tables, all or none of them."""
-    connection.executescript(
-        f"PRAGMA journal_mode = DELETE; BEGIN IMMEDIATE; {TABLES} INSERT INTO facts VALUES ('made by', "
-        f"'{toyiwae.__version__}'); PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}; COMMIT;"
-    )
