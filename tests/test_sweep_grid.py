@@ -2,16 +2,21 @@
 
 import dataclasses
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import tomli_w
 
 import toyiwae
 from analysis.sweep import grid as grids
 from analysis.sweep.adaptive import Replicates
 from analysis.sweep.experiment import Experiment, seed_of
+from analysis.sweep.experiments import train
 from tests.sweep_cells import TOY, ToySettings, grid, toy
 from toyiwae import InputError
 
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 HEAD = 'experiment = "exact"\n[settings]\nN = 2\n'
 BAD = {
     "unknown estimator": (HEAD + '[axes]\nestimator = ["iwea"]\nK = [1]', "iwea.*did you mean iwae"),
@@ -107,6 +112,77 @@ def test_names_with_dots_reach_into_tables():
     found = grid(experiment=experiment, settings={"model": {"a": 1}}, axes=[{"model.b": [2, 3]}])
     assert [json.loads(cell.own) for cell in found.cells()] == [{"model.b": 2}, {"model.b": 3}]
     assert {json.loads(cell.common)[3]["model"]["a"] for cell in found.cells()} == {1}
+
+
+def test_paths_are_relative_to_the_grid_and_content_identifies(tmp_path):
+    text = (DOCS / "problem.toml").read_text()
+    found = []
+    for name, content in (("a", text), ("b", text), ("c", text.replace("0.", "1.", 1))):
+        home = tmp_path / name
+        home.mkdir()
+        (home / f"{name}.toml").write_text(content)
+        (home / "grid.toml").write_text(
+            f'experiment = "exact"\n[axes]\nproblem = ["{name}.toml", "paper"]\nK = [2]\n'
+        )
+        found.append([cell.key for cell in grids.load(home / "grid.toml").cells()])
+    assert found[0] == found[1]
+    assert found[0][0] != found[2][0]
+    assert found[0][1] == found[2][1]
+
+
+def training(folder, **changes):
+    """The only cell of a grid of trainings with files of one's own."""
+    settings = {"K": 2, "model": {"kind": "bernoulli_vae"}, "training": {"epochs": 1}, **changes}
+    text = tomli_w.dumps({"experiment": "train", "settings": settings, "axes": {"seed": [0]}})
+    (folder / "grid.toml").write_text(text)
+    (cell,) = grids.load(folder / "grid.toml").cells()
+    return cell.key
+
+
+def idx(folder, ink):
+    """IDX files of two images, twelve pixels each."""
+    for split in ("train", "t10k"):
+        head = bytes([0, 0, 8, 3, *(byte for size in (2, 3, 4) for byte in size.to_bytes(4, "big"))])
+        (folder / f"{split}-images-idx3-ubyte").write_bytes(head + bytes([ink] * 24))
+
+
+def test_the_users_files_identify_a_training(tmp_path):
+    for place in ("a", "b"):
+        (tmp_path / place / "images").mkdir(parents=True)
+        idx(tmp_path / place / "images", 7)
+        (tmp_path / place / "net.py").write_text("def net(mean):\n    return None\n")
+    data = {"data": {"name": "idx", "folder": "images"}, "estimator": "iwae"}
+    module = {"model": {"kind": "module", "file": "net.py:net"}, "estimator": "iwae"}
+    spec = {"estimator": f"{tmp_path / 'est.py'}:halfway"}
+    (tmp_path / "est.py").write_text((DOCS / "my_estimator.py").read_text())
+    for settings in (data, module):
+        assert training(tmp_path / "a", **settings) == training(tmp_path / "b", **settings)
+    before = [training(tmp_path / "a", **settings) for settings in (data, module, spec)]
+    idx(tmp_path / "a" / "images", 8)
+    for file in (tmp_path / "a" / "net.py", tmp_path / "est.py"):
+        file.write_text(f"{file.read_text()}\n# edited\n")
+    after = [training(tmp_path / "a", **settings) for settings in (data, module, spec)]
+    assert not set(before) & set(after)
+    with pytest.raises(InputError, match=r"'idx': expected the folder of the files in data\.folder"):
+        training(tmp_path / "a", data={"name": "idx"}, estimator="iwae")
+
+
+def test_cells_with_other_evaluations_keep_other_checkpoints(tmp_path, monkeypatch):
+    folders = []
+
+    def trained(tables, folder, **options):
+        folders.append(folder.name)
+        raise ArithmeticError
+
+    monkeypatch.setattr(toyiwae, "train", trained)
+    model, training = {"kind": "bernoulli_vae"}, {"epochs": 1}
+    for changes in ({}, {"test_k": 8}, {"test_images": 5}, {}):
+        asked = train.TrainSettings(K=2, model=model, training=training, estimator="iwae", **changes)
+        settings = asked.model_copy(update={"folder": str(tmp_path)}).model_dump(mode="json")
+        with pytest.raises(ArithmeticError):
+            train.run(SimpleNamespace(**settings), 0)
+    assert len(set(folders)) == 3
+    assert folders[0] == folders[3]
 
 
 def test_the_coarse_picture_comes_first():

@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +37,9 @@ class Experiment:
         merge: rows of blocks 0, 1, … of one cell -> its row; None if a cell is one block.
         quantities: names in a merged row that may be run to a target standard error, which is in the row as `NAME_se`.
         elsewhere: settings that say where, not what; no part of what identifies a cell.
+        paths: settings that are files or folders, names with dots as on axes, each with the texts that are none. In a
+            grid's file they are relative to its folder. They say where, too: `check` puts what is there into other
+            settings.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Experiment:
     merge: Callable[[Sequence[Row]], Row] | None = None
     quantities: tuple[str, ...] = ()
     elsewhere: frozenset[str] = frozenset()
+    paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def checked(self, values: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Settings of a cell as plain values, also those left at their defaults.

@@ -21,6 +21,7 @@ import hashlib
 import itertools
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,9 +137,12 @@ class Grid:
         full = self.experiment.checked(with_values(self.settings, own), where)
         values = {name: _taken(full, name) for name in self.names if _has(full, name)}
         identity = [self.experiment.name, self.experiment.version, toyiwae.__version__]
-        what = {name: value for name, value in full.items() if name not in self.experiment.elsewhere}
         # what was taken out is put in again: the same cell on other axes is the same cell
-        whole = json.dumps([*identity, with_values(what, values)], sort_keys=True, separators=(",", ":"))
+        what = json.loads(json.dumps(with_values(full, values)))
+        for name in (*self.experiment.elsewhere, *self.experiment.paths):
+            if _has(what, name):
+                _taken(what, name)
+        whole = json.dumps([*identity, what], sort_keys=True, separators=(",", ":"))
         return Cell(
             json.dumps(values, separators=(",", ":")),
             json.dumps([*identity, full], separators=(",", ":")),
@@ -173,7 +177,23 @@ def load(path: str | Path) -> Grid:
     if not isinstance(name, str) or not name:
         raise InputError(f"{path.name}: name is {shown(name)}: expected a text")
     experiment = find(tables["experiment"], path.parent)
-    return Grid(name, experiment, axes, settings, Replicates.read(replicates))
+    folder = os.path.abspath(path.parent)
+    axes = [_beside(table, experiment, folder) for table in axes]
+    return Grid(name, experiment, axes, _beside(settings, experiment, folder), Replicates.read(replicates))
+
+
+def _beside(table: Mapping[str, Any], experiment: Experiment, folder: str, above: str = "") -> dict[str, Any]:
+    """Settings or axes of a file in a folder, with the paths in them as absolute ones."""
+
+    def placed(name: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return [placed(name, one) for one in value]
+        if isinstance(value, dict):
+            return _beside(value, experiment, folder, f"{name}.")
+        is_path = isinstance(value, str) and value not in experiment.paths.get(name, (value,))
+        return os.path.join(folder, value) if is_path else value
+
+    return {name: placed(f"{above}{name}", value) for name, value in table.items()}
 
 
 def _check_axes(table: Mapping[str, Sequence[Any]], name: str, fixed: set[str]) -> None:

@@ -14,6 +14,9 @@ from toyiwae.errors import InputError
 Count = Annotated[int, Field(ge=1, le=10**15)]
 Seed = Annotated[int, Field(ge=0, le=10**15)]
 
+PATHS = {"problem": ("paper",)}
+"""What is a file, unless it is one of these."""
+
 PAPER = ("D", "N", "mismatch", "problem_seed")
 
 

@@ -84,4 +84,4 @@ def merge(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 QUANTITIES = ("bound", "ess")
-EXPERIMENT = Experiment("estimate", 1, EstimateSettings, run, check, merge, QUANTITIES)
+EXPERIMENT = Experiment("estimate", 1, EstimateSettings, run, check, merge, QUANTITIES, paths=_problem.PATHS)

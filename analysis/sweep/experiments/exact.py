@@ -59,4 +59,4 @@ def columns(moments: Any) -> dict[str, float | None]:
     return {key: None if value is None or np.isnan(value) else value for key, value in found.items()}
 
 
-EXPERIMENT = Experiment("exact", 1, ExactSettings, run, _problem.check)
+EXPERIMENT = Experiment("exact", 1, ExactSettings, run, _problem.check, paths=_problem.PATHS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -15,6 +16,11 @@ from analysis.sweep.experiment import Experiment
 from analysis.sweep.experiments._problem import Count, Seed
 from toyiwae.errors import InputError
 from toyiwae.networks.runs.settings import read
+from toyiwae.networks.runs.tables import DataSettings
+from toyiwae.problems.idx import find_idx
+
+CODE = ("model.file", "model.code", "members.code.")
+"""What `numbers` calls the user's own files."""
 
 
 class TrainSettings(Settings):
@@ -27,6 +33,7 @@ class TrainSettings(Settings):
         K, M, seed, learning_rate: of the member.
         test_k: particles of the estimate of the test images' log-likelihood.
         test_images: the first so many; by default all.
+        contents: SHA-256 of the images' files and of the user's own code, by what names it; not to be set.
         folder: where runs keep checkpoints, so that one that was interrupted goes on; "" for nowhere.
     """
 
@@ -43,6 +50,7 @@ class TrainSettings(Settings):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     test_k: Count = 64
     test_images: Count | None = None
+    contents: dict[str, str] = Field(default_factory=dict)
     folder: str = ""
     device: Literal["cpu", "cuda"] = "cpu"
 
@@ -78,17 +86,38 @@ def check(settings: TrainSettings) -> TrainSettings:
     for name, instead in {"seeds": "seed", "learning_rates": "learning_rate", "device": "device"}.items():
         if name in settings.training:
             raise InputError(f"training.{name} is given: expected {instead} of the cell")
-    full = read(tables_of(settings)).plain()
+    found = read(tables_of(settings))
+    full = found.plain()
     for name in ("seeds", "learning_rates", "device"):
         del full["training"][name]
-    return settings.model_copy(update={key: full[key] for key in ("data", "model", "training", "output")})
+    tables = {key: full[key] for key in ("data", "model", "training", "output")}
+    code = {key: value for key, value in found.numbers().items() if key in CODE or key.startswith(CODE)}
+    return settings.model_copy(update=tables | {"contents": code | _images(found.data)})
+
+
+def _images(data: DataSettings) -> dict[str, str]:
+    """The SHA-256 of each of a data set's files of the user's own; others are known byte for byte."""
+    if data.name != "idx":
+        return {}
+    if not data.folder:
+        raise InputError("data.name is 'idx': expected the folder of the files in data.folder")
+    files = [find_idx(data.folder, split) for split in ("train", "t10k")]
+    return {f"data.{file.name}": _content(file, file.stat().st_mtime_ns) for file in files}
+
+
+@functools.lru_cache
+def _content(file: Path, changed: int) -> str:
+    """The SHA-256 of a file as it is since a time."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def run(settings: Any, block: int) -> dict[str, Any]:
     """The last averages of the training, and bound and log-likelihood of the test images."""
     tables, folder = tables_of(settings), None
     if settings.folder:
-        what = hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()
+        cell = {name: value for name, value in vars(settings).items() if name != "folder"}
+        what = hashlib.sha256(json.dumps(cell, sort_keys=True).encode()).hexdigest()  # no two cells share one
         folder = Path(settings.folder) / what[:16]
         folder.parent.mkdir(parents=True, exist_ok=True)
     trained = toyiwae.train(tables, folder, resume=folder is not None, show_progress=False)
@@ -111,4 +140,5 @@ def run(settings: Any, block: int) -> dict[str, Any]:
     }
 
 
-EXPERIMENT = Experiment("train", 1, TrainSettings, run, check, elsewhere=frozenset({"folder"}))
+PATHS = {"data.folder": ("",), "model.file": ("",)}
+EXPERIMENT = Experiment("train", 1, TrainSettings, run, check, elsewhere=frozenset({"folder"}), paths=PATHS)
