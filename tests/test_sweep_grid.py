@@ -177,7 +177,8 @@ def test_cells_with_other_evaluations_keep_other_checkpoints(tmp_path, monkeypat
     monkeypatch.setattr(toyiwae, "train", trained)
     model, training = {"kind": "bernoulli_vae"}, {"epochs": 1}
     for changes in ({}, {"test_k": 8}, {"test_images": 5}, {}):
-        asked = train.TrainSettings(K=2, model=model, training=training, estimator="iwae", **changes)
+        values = {"K": 2, "model": model, "training": training, "estimator": "iwae", **changes}
+        asked = train.TrainSettings.model_validate(values)
         settings = asked.model_copy(update={"folder": str(tmp_path)}).model_dump(mode="json")
         with pytest.raises(ArithmeticError):
             train.run(SimpleNamespace(**settings), 0)

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from analysis.sweep import mounts, run
+from analysis.sweep.adaptive import Replicates
 from analysis.sweep.run import sweep
 from analysis.sweep.schema import FORMAT
 from analysis.sweep.store import reading, writing
@@ -213,6 +214,23 @@ def test_old_rows_stay_until_gc(path):
         assert store.gc() == 0
     assert integrity(path) == "ok"
     assert sweep(grid(), path, update=True).blocks == 10
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (Replicates(3), Replicates(2)),
+        (Replicates(quantity="draw", target_se=0.08), Replicates(quantity="draw", target_se=0.15)),
+        (Replicates(4), Replicates(quantity="draw", target_se=0.3)),
+    ],
+)
+def test_blocks_beyond_the_plan_do_not_count(path, first, then):
+    sweep(grid(replicates=first), path)
+    assert sweep(grid(replicates=then), path, update=True).to_do == 0
+    fresh = path.with_name("fresh.sqlite")
+    sweep(grid(replicates=then), fresh)
+    assert exported(path) == exported(fresh)
+    assert sweep(grid(replicates=first), path, update=True).blocks == 0  # they are still there
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from analysis.sweep.executors import Serial, Workers
 from analysis.sweep.grid import Grid
 from analysis.sweep.origin import origin
 from analysis.sweep.store import DONE, FAILED, Store
-from analysis.sweep.work import Job, Result, one_thread, task
+from analysis.sweep.work import Job, Result, in_line, one_thread, task
 from toyiwae.errors import ToyiwaeError
 
 BATCH_SECONDS = 0.2
@@ -82,7 +82,7 @@ class Engine:
         self.store, self.grid, self.workers, self.note = store, grid, workers, note
         self.left = limit
         self.task, self.origin = task(grid.experiment.run), origin()
-        self.buffer: tuple[list[Result], dict[int, int]] = ([], {})
+        self.buffer: tuple[list[Result], dict[int, tuple[int, int]]] = ([], {})
         self.queue: deque[_Task] = deque()
         self.flying: dict[Future, list[_Task]] = {}
         self.cells: dict[int, _Cell] = {}
@@ -174,7 +174,7 @@ class Engine:
                 count = self.workers.count(self.executor)
             except Exception as error:
                 raise ToyiwaeError(
-                    f"the scheduler is gone ({_line(error)}): start it and run this again"
+                    f"the scheduler is gone ({in_line(error)}): start it and run this again"
                 ) from None
             if count == 0 and self.there:
                 self.note("there is no worker now: waiting for one")
@@ -213,7 +213,7 @@ class Engine:
         state.waiting = len(missing)
         self.queue.extend(_Task(Job(cell, block, own, common)) for block in missing)
         if not missing:
-            self._close(cell, DONE)
+            self._close(cell, DONE, wanted)
 
     # what comes back
 
@@ -224,7 +224,7 @@ class Engine:
             found = future.result()
         except BaseException as error:
             if not executors.is_loss(error):
-                raise ToyiwaeError(f"a worker cannot run cells: {_line(error)}") from error
+                raise ToyiwaeError(f"a worker cannot run cells: {in_line(error)}") from error
             self._lose(batch, error)
             return
         self.heard = True
@@ -246,13 +246,13 @@ class Engine:
             state.rows[job.block] = json.loads(result.row) if self._several else None
         if state.waiting == 0:
             if state.failed:
-                self._close(job.cell, FAILED)
+                self._close(job.cell, FAILED, self.grid.replicates.blocks)
             else:
                 self._next_round(job.cell, state, job.own, job.common)
 
-    def _close(self, cell: int, state: int) -> None:
+    def _close(self, cell: int, state: int, blocks: int) -> None:
         del self.cells[cell]
-        self.buffer[1][cell] = state
+        self.buffer[1][cell] = state, blocks
         self.finished += 1
         self.failures += state == FAILED
 
@@ -263,7 +263,7 @@ class Engine:
             one.losses += 1
             one.alone += alone
             if one.alone >= LOSSES:
-                words = f"its worker was lost {one.losses} times: {_line(error)}"
+                words = f"its worker was lost {one.losses} times: {in_line(error)}"
                 self._record(one.job, Result(one.job.cell, one.job.block, 0.0, None, words, words))
             else:
                 self.queue.appendleft(one)
@@ -274,7 +274,7 @@ class Engine:
         """Starts the executor again if it is broken, unless it always breaks before anything comes back."""
         self.lost += 1
         if not self.heard and self.lost > MOST_LOST:
-            raise ToyiwaeError(f"workers die before they finish anything: {_line(error)}") from error
+            raise ToyiwaeError(f"workers die before they finish anything: {in_line(error)}") from error
         if isinstance(error, executors.BrokenExecutor) and not self.flying:
             self.workers.stop(self.executor)
             self.executor = self.workers.start()
@@ -298,7 +298,3 @@ class Engine:
             if not future.cancelled() and future.exception() is None:
                 for one, result in zip(self.flying[future], future.result(), strict=False):
                     self._record(one.job, Result(*result))
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -24,6 +24,7 @@ from toyiwae.errors import InputError, ToyiwaeError
 
 WAIT_SECONDS = 60.0
 TO_DO, DONE, FAILED = range(3)
+WANTED = "block < plan.blocks"  # a cell may have more: of a plan that was made before
 UNPLANNED = "cell NOT IN (SELECT cell FROM plan)"
 
 
@@ -67,6 +68,7 @@ class Store:
         """
         ordered, replicates = grid.ordered(), grid.replicates
         commons = {cell.common for _, cell in ordered}
+        most = replicates.blocks if replicates.target_se is None else replicates.at_most
         with self._transaction():
             self._many("INSERT OR IGNORE INTO commons (settings) VALUES (?)", ((text,) for text in commons))
             number = dict(self._query("SELECT settings, id FROM commons"))
@@ -77,18 +79,21 @@ class Store:
             )
             self._query("DELETE FROM plan")
             self._many(
-                "INSERT INTO plan SELECT ?, ?, id, 0 FROM cells WHERE key = ?",
-                ((position, place, cell.key) for position, (place, cell) in enumerate(ordered)),
+                "INSERT INTO plan SELECT ?, ?, id, 0, ? FROM cells WHERE key = ?",
+                (
+                    (position, place, replicates.blocks, cell.key)
+                    for position, (place, cell) in enumerate(ordered)
+                ),
             )
             if replicates.target_se is None:
                 self._query(
-                    "UPDATE plan SET state = ? WHERE ? = "
-                    "(SELECT count(*) FROM blocks WHERE blocks.cell = plan.cell AND block < ?)",
-                    (DONE, replicates.blocks, replicates.blocks),
+                    "UPDATE plan SET state = ? WHERE blocks = "
+                    f"(SELECT count(*) FROM blocks AS there WHERE there.cell = plan.cell AND {WANTED})",
+                    (DONE,),
                 )
             self._query(
-                "UPDATE plan SET state = ? WHERE state = ? AND cell IN (SELECT cell FROM failures)",
-                (FAILED, TO_DO),
+                "UPDATE plan SET state = ? WHERE state = ? AND cell IN (SELECT cell FROM failures WHERE block < ?)",
+                (FAILED, TO_DO, most),
             )
             keys = digest(cell.key for _, cell in sorted(ordered, key=lambda placed: placed[0]))
             facts = [("grid", json.dumps(grid.declaration)), ("cells", keys)]
@@ -112,13 +117,13 @@ class Store:
         found = self._query("SELECT block, row FROM blocks WHERE cell = ?", (cell,))
         return {block: json.loads(row) for block, row in found}
 
-    def write(self, origin: str, results: Sequence[Result], states: Mapping[int, int]) -> None:
+    def write(self, origin: str, results: Sequence[Result], states: Mapping[int, tuple[int, int]]) -> None:
         """Writes rows and failures of blocks, and the states of cells: all of it or nothing.
 
         Args:
             origin: where the rows come from, as JSON.
             results: of blocks; a row takes the place of a failure.
-            states: cell -> TO_DO, DONE or FAILED.
+            states: cell -> DONE or FAILED, and how many of its blocks count, from the first one on.
 
         Raises:
             ToyiwaeError: no room, or the file cannot be written; what was written before stays.
@@ -137,7 +142,8 @@ class Store:
                 ((r.cell, r.block, number, r.error, r.traceback) for r in results if r.row is None),
             )
             self._many(
-                "UPDATE plan SET state = ? WHERE cell = ?", ((state, cell) for cell, state in states.items())
+                "UPDATE plan SET state = ?, blocks = ? WHERE cell = ?",
+                ((*state, cell) for cell, state in states.items()),
             )
 
     def forget_failures(self) -> int:
@@ -154,10 +160,11 @@ class Store:
         return [(json.loads(own), *rest) for own, *rest in self._query(query, (FAILED, limit))]
 
     def finished(self) -> Iterator[tuple[int, str, str, str]]:
-        """(place, settings on the axes, common settings, row) of every block of every finished cell, in order."""
+        """(place, settings on the axes, common settings, row) of every block that counts, cell by cell in order."""
         query = (
             "SELECT place, own, settings, row FROM plan JOIN cells ON cells.id = plan.cell JOIN commons ON "
-            "commons.id = common JOIN blocks ON blocks.cell = plan.cell WHERE state = ? ORDER BY place, block"
+            f"commons.id = common JOIN blocks ON blocks.cell = plan.cell AND {WANTED} WHERE state = ? "
+            "ORDER BY place, block"
         )
         return iter(self._query(query, (DONE,)))
 
@@ -165,7 +172,7 @@ class Store:
         """Where the rows of the finished cells come from, with how many blocks each."""
         query = (
             "SELECT record, count FROM origins JOIN (SELECT origin, count(*) AS count FROM plan JOIN blocks ON "
-            "blocks.cell = plan.cell WHERE state = ? GROUP BY origin) ON origin = id ORDER BY record"
+            f"blocks.cell = plan.cell AND {WANTED} WHERE state = ? GROUP BY origin) ON origin = id ORDER BY record"
         )
         return [json.loads(record) | {"blocks": count} for record, count in self._query(query, (DONE,))]
 
@@ -174,7 +181,7 @@ class Store:
         step = max(1, self.counts()[DONE] // limit)
         query = (
             "SELECT own, sum(seconds) FROM plan JOIN cells ON cells.id = plan.cell JOIN blocks ON blocks.cell = "
-            "plan.cell WHERE state = ? AND position % ? = 0 GROUP BY plan.cell LIMIT ?"
+            f"plan.cell AND {WANTED} WHERE state = ? AND position % ? = 0 GROUP BY plan.cell LIMIT ?"
         )
         return list(self._query(query, (DONE, step, limit)))
 

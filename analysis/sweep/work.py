@@ -124,12 +124,17 @@ def perform(run: Callable[[Any, int], Any], jobs: Sequence[tuple], budget: float
             row = json.dumps(records.plain(run(settings, block)), allow_nan=False, ensure_ascii=False)
             found.append((cell, block, time.perf_counter() - started, row, "", ""))
         except (Exception, SystemExit) as error:
-            message = " ".join(f"{type(error).__name__}: {error}".split())
+            message = in_line(error)
             seconds = time.perf_counter() - started
             found.append((cell, block, seconds, None, message, traceback.format_exc()))
         if time.perf_counter() - began > budget:
             break
     return found
+
+
+def in_line(error: BaseException) -> str:
+    """An exception in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def with_values(settings: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
