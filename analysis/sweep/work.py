@@ -133,8 +133,8 @@ def perform(run: Callable[[Any, int], Any], jobs: Sequence[tuple], budget: float
 
 
 def in_line(error: BaseException) -> str:
-    """An exception in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    """An exception in one line that is not too long."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def with_values(settings: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
