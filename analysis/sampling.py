@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import defaultdict
 from dataclasses import dataclass
 
 from toyiwae import Problem, montecarlo
 from toyiwae.stats import Moments, Stream
+
+
+def engine_here(engine: str = "auto") -> str:
+    """The engine that "auto" is on this machine's CPU.
+
+    A cell has it among its settings, so that all workers draw the same numbers.
+    """
+    installed = "numba" if importlib.util.find_spec("numba") else "torch"
+    return installed if engine == "auto" else engine
 
 
 @dataclass(frozen=True)
@@ -31,16 +41,18 @@ def sample(
     seed: int,
     estimators: str | tuple[str, ...] = "elbo",
     parameters: str | tuple[str, ...] = "prior_mean",
+    engine: str = "auto",
 ) -> Sample:
-    """Draws replicates and keeps their moments; memory does not depend on how many.
+    """Draws replicates on one thread and keeps their moments; memory does not depend on how many.
 
     Raises:
         InputError: as `toyiwae.estimate` does.
     """
     bound, gradients = Stream(), defaultdict(lambda: defaultdict(Stream))
     for chunk in montecarlo.replicates(
-        problem, estimators, K=K, M=M, replicates=replicates, seed=seed, parameters=parameters
-    ):
+        problem, estimators, K=K, M=M, replicates=replicates, seed=seed, parameters=parameters, engine=engine,
+        threads=1,
+    ):  # fmt: skip
         bound.add(chunk.values)
         for name, parts in chunk.gradients.items():
             for parameter, values in parts.items():

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 import toyiwae
-from analysis.sampling import sample
+from analysis.sampling import engine_here, sample
 from analysis.studies._snr_figure import SAMPLED
 from analysis.study import Settings
 from analysis.sweep import cells
@@ -29,6 +29,7 @@ class SampleSettings(Settings):
     sample_seed: int
     K: int
     M: int
+    engine: str = "auto"
 
 
 def sampled_gradients(settings: SampleSettings, block: int) -> Row:
@@ -38,9 +39,14 @@ def sampled_gradients(settings: SampleSettings, block: int) -> Row:
     )
     found = sample(
         problem, K=settings.K, M=settings.M, estimators="iwae", parameters=SAMPLED,
-        replicates=settings.replicates, seed=seed_of(settings.sample_seed, block),
+        replicates=settings.replicates, seed=seed_of(settings.sample_seed, block), engine=settings.engine,
     )  # fmt: skip
     return sums(found.gradients["iwae"])
+
+
+def with_engine(settings: SampleSettings) -> SampleSettings:
+    """Settings with the engine that is chosen where the study is started."""
+    return settings.model_copy(update={"engine": engine_here(settings.engine)})
 
 
 def of_all(rows: Sequence[Row]) -> Row:
@@ -50,7 +56,11 @@ def of_all(rows: Sequence[Row]) -> Row:
     return {f"{name}.{key}": getattr(one, name) for key, one in found.items() for name in names}
 
 
-SAMPLES = Experiment("snr_samples", 1, SampleSettings, sampled_gradients, merge=of_all)
+SAMPLES = Experiment("snr_samples", 1, SampleSettings, sampled_gradients, with_engine, of_all)
+
+
+OWN = ("K", "M", "engine")
+"""What is not a study's setting."""
 
 
 def samples(settings: Any, iwae: pd.DataFrame) -> pd.DataFrame:
@@ -58,7 +68,7 @@ def samples(settings: Any, iwae: pd.DataFrame) -> pd.DataFrame:
     places = [("K", k, 1) for k in settings.sampled_k] + [
         ("M", settings.fixed_k, m) for m in settings.sampled_m
     ]
-    shared = {name: getattr(settings, name) for name in SampleSettings.model_fields if name not in ("K", "M")}
+    shared = {name: getattr(settings, name) for name in SampleSettings.model_fields if name not in OWN}
     chosen = [SampleSettings(**shared, K=k, M=m) for _, k, m in places]
     rows = cells.rows(
         SAMPLES, chosen, lambda cell: f"sampling K = {cell.K}, M = {cell.M}", blocks=settings.blocks

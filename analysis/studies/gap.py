@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 import toyiwae
 from analysis import measures, report, style
 from analysis.closed_limits import ClosedLimits
-from analysis.sampling import sample
+from analysis.sampling import engine_here, sample
 from analysis.study import Claim, Settings, Study, Table
 from analysis.sweep import cells
 from analysis.sweep.experiment import Experiment, Row, seed_of
@@ -31,6 +31,7 @@ class SampleSettings(Settings):
     replicates: int
     sample_seed: int
     K: int
+    engine: str = "auto"
 
 
 def sampled_bound(settings: SampleSettings, block: int) -> Row:
@@ -39,8 +40,13 @@ def sampled_bound(settings: SampleSettings, block: int) -> Row:
         settings.dimension, settings.rows, settings.perturbation_std, settings.seed
     )
     seed = seed_of(settings.sample_seed, block)
-    found = sample(problem, K=settings.K, replicates=settings.replicates, seed=seed)
+    found = sample(problem, K=settings.K, replicates=settings.replicates, seed=seed, engine=settings.engine)
     return sums({"bound": found.bound})
+
+
+def with_engine(settings: SampleSettings) -> SampleSettings:
+    """Settings with the engine that is chosen where the study is started."""
+    return settings.model_copy(update={"engine": engine_here(settings.engine)})
 
 
 def mean_bound(rows: Sequence[Row]) -> Row:
@@ -49,7 +55,11 @@ def mean_bound(rows: Sequence[Row]) -> Row:
     return {"mean": float(found.mean), "mean_se": float(found.mean_se), "replicates": found.count}
 
 
-SAMPLES = Experiment("gap_samples", 1, SampleSettings, sampled_bound, merge=mean_bound)
+SAMPLES = Experiment("gap_samples", 1, SampleSettings, sampled_bound, with_engine, mean_bound)
+
+
+OWN = ("K", "engine")
+"""What is not a study's setting."""
 
 
 class GapSettings(Settings):
@@ -102,7 +112,7 @@ def compute(settings: GapSettings) -> Table:
 
 def _cells(settings: GapSettings) -> list[SampleSettings]:
     """The values of K that are sampled."""
-    shared = {name: getattr(settings, name) for name in SampleSettings.model_fields if name != "K"}
+    shared = {name: getattr(settings, name) for name in SampleSettings.model_fields if name not in OWN}
     return [SampleSettings(**shared, K=k) for k in settings.sampled_k]
 
 

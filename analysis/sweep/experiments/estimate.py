@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from analysis.sampling import engine_here
 from analysis.sweep.experiment import Experiment, Row, seed_of
 from analysis.sweep.experiments import _problem
 from analysis.sweep.experiments._problem import Seed, problem_of
@@ -39,9 +39,7 @@ def check(settings: EstimateSettings) -> EstimateSettings:
     Raises:
         InputError: as for `exact`.
     """
-    installed = "numba" if importlib.util.find_spec("numba") else "torch"
-    engine = installed if settings.engine == "auto" else settings.engine
-    return _problem.check(settings).model_copy(update={"engine": engine})
+    return _problem.check(settings).model_copy(update={"engine": engine_here(settings.engine)})
 
 
 def run(settings: Any, block: int) -> dict[str, Any]:
