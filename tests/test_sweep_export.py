@@ -13,6 +13,8 @@ import pytest
 import xarray
 
 import toyiwae
+from analysis.sampling import engine_here
+from analysis.studies import _snr_samples, gap
 from analysis.sweep import cells, executors, export, forecast
 from analysis.sweep import grid as grids
 from analysis.sweep.adaptive import Replicates
@@ -21,7 +23,7 @@ from analysis.sweep.experiments import estimate, exact, train
 from analysis.sweep.run import sweep
 from analysis.sweep.store import reading, writing
 from tests.sweep_cells import TOY, ToySettings, exported, grid, of_all, toy
-from toyiwae import InputError, ToyiwaeError, stats
+from toyiwae import InputError, ToyiwaeError, montecarlo, stats
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -84,6 +86,24 @@ def test_a_data_set_has_the_axes_as_dimensions(tmp_path):
     np.testing.assert_array_equal(read["list"].sel(kind="sin", n=1.0, x=0.5), [math.sin(0.5), 0])
     assert json.loads(read.attrs["provenance"])["cells"]["done"] == 12
     read.close()
+
+
+def test_an_axis_that_a_product_lacks_and_whose_default_is_none(tmp_path):
+    class Optional(ToySettings):
+        size: int | None = None
+        label: str | None = None
+
+    experiment = Experiment("optional", 1, Optional, toy, merge=of_all)
+    axes = [{"size": [4, 9], "label": ["a"]}, {"x": [0.5, 2.0]}]
+    sweep(grid(experiment=experiment, axes=axes), tmp_path / "a.sqlite")
+    with reading(tmp_path / "a.sqlite") as found:
+        assert export.to_netcdf(found, experiment, tmp_path / "a.nc") == 4
+    with xarray.open_dataset(tmp_path / "a.nc", engine="scipy") as data:
+        np.testing.assert_array_equal(data["size"], [4, 9, np.nan])
+        assert [str(text) for text in np.char.decode(data["label"].values.astype(bytes))] == ["a", ""]
+        assert int(data["value"].notnull().sum()) == 4
+        assert float(data["value"].isel(size=2, label=1).sel(x=2.0)) == math.sin(2.0)
+        assert float(data["value"].isel(label=0).sel(size=9, x=1.0)) == math.sin(1.0)
 
 
 def ragged(settings, block):
@@ -173,6 +193,36 @@ def test_estimate_has_the_noise_of_the_function_and_its_exact_values(tmp_path):
         z = stats.z_score(frame[name][0], getattr(truth, name), frame[f"{name}_se"][0])
         assert abs(z) < stats.family_threshold(2, 1e-6, dof=599)
     assert frame["std.proposal_offset"][1] < frame["std.proposal_offset"][0]  # DReG's
+
+
+@pytest.mark.parametrize("experiment", [gap.SAMPLES, _snr_samples.SAMPLES])
+def test_samples_of_studies_have_their_engine_in_the_cell_and_one_thread(experiment, tmp_path, monkeypatch):
+    settings = {
+        "dimension": 3,
+        "rows": 2,
+        "perturbation_std": 0.3,
+        "seed": 0,
+        "replicates": 20,
+        "sample_seed": 1,
+    }
+    settings |= {"M": 1} if "M" in experiment.settings.model_fields else {}
+    asked = grids.Grid("s", experiment, [{"K": [2]}], settings)
+    keys = []
+    for installed in (None, object()):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name, found=installed: found)
+        keys += [cell.key for cell in asked.cells()]
+    monkeypatch.undo()
+    assert len(set(keys)) == 2
+    calls = []
+
+    def watched(*arguments, **options):
+        calls.append((options["engine"], options["threads"]))
+        return replicates(*arguments, **options)
+
+    replicates = montecarlo.replicates
+    monkeypatch.setattr(montecarlo, "replicates", watched)
+    sweep(asked, tmp_path / "a.sqlite")
+    assert calls == [(engine_here(), 1)]
 
 
 def test_train_gives_what_training_and_evaluation_give(tmp_path):

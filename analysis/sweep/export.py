@@ -103,6 +103,8 @@ def to_dataframe(store: Store, experiment: Experiment) -> pd.DataFrame:
 def to_xarray(store: Store, experiment: Experiment) -> xr.Dataset:
     """A data set whose dimensions are the axes; a cell that is not there is NaN, or "" among texts.
 
+    So is the place on an axis of a cell that has no value there: of another product, where the default is none.
+
     Lists of numbers get dimensions of their own, `NAME_0` and so on, and NaN where they are shorter than the longest.
 
     Raises:
@@ -118,15 +120,18 @@ def to_xarray(store: Store, experiment: Experiment) -> xr.Dataset:
         if found & {list, dict}:
             raise InputError(f"axis {name} has lists or tables: expected numbers and texts; export to CSV")
         values = dict.fromkeys(value for table in declared["axes"] for value in table.get(name, ()))
-        there = dict.fromkeys(frame[name])  # with defaults, where a product has no such axis
+        there = dict.fromkeys(map(_known, frame[name]))  # with defaults, where a product has no such axis
         ordered = [value for value in values | there if value in there]
         places.append({value: index for index, value in enumerate(ordered)})
     shape = tuple(map(len, places))
-    index = tuple(frame[name].map(place).to_numpy(int) for name, place in zip(names, places, strict=True))
+    index = tuple(
+        np.array([place[_known(value)] for value in frame[name]], dtype=int)
+        for name, place in zip(names, places, strict=True)
+    )
     variables = {
         name: _variable(name, frame[name], names, shape, index) for name in frame if name not in names
     }
-    coordinates = {name: _typed(list(place)) for name, place in zip(names, places, strict=True)}
+    coordinates = {name: _coordinate(list(place)) for name, place in zip(names, places, strict=True)}
     attributes = {"provenance": json.dumps(provenance(store), ensure_ascii=False)}
     return xarray.Dataset(variables, coordinates, attributes)
 
@@ -180,6 +185,17 @@ def _column(values: list[Any]) -> Any:
 def _typed(values: list[Any]) -> np.ndarray:
     """As whole numbers, numbers or texts."""
     return np.array(values) if values else np.array(values, dtype=float)
+
+
+def _known(value: Any) -> Any:
+    """A value on an axis; None for NaN, which is not equal to itself."""
+    return None if value != value else value
+
+
+def _coordinate(values: list[Any]) -> np.ndarray:
+    """An axis; what there is not is NaN, or "" among texts."""
+    absent = "" if any(isinstance(value, str) for value in values) else np.nan
+    return _typed([absent if value is None else value for value in values])
 
 
 def _variable(
