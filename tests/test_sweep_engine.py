@@ -2,10 +2,12 @@
 
 import csv
 import dataclasses
+import importlib
 import io
 import json
 import os
 import signal
+import sys
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
@@ -55,6 +57,37 @@ def test_threads_give_the_same(tmp_path, expected):
 def test_processes_give_the_same(tmp_path, expected):
     sweep(grid(replicates=TARGET), tmp_path / "a.sqlite", workers=executors.processes(2))
     assert exported(tmp_path / "a.sqlite") == expected[1]
+
+
+FAKE = """
+threads = 3
+def get_num_threads():
+    return threads
+def set_num_threads(count):
+    global threads
+    threads = count
+"""
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_torch_has_one_thread_in_cells_and_its_own_number_afterwards(tmp_path, monkeypatch, pool):
+    """Also if a cell is the first to import it; here it is another module of that name."""
+    (tmp_path / "torch.py").write_text(FAKE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "torch", None)  # what is there afterwards is what is there now, if anything
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+
+    def run(settings, block):
+        return toy(settings, block) | {"value": importlib.import_module("torch").get_num_threads()}
+
+    experiment = dataclasses.replace(TOY, run=run)
+    with ThreadPoolExecutor(1) as own:
+        workers = executors.of_executor(own, 1) if pool else executors.serial()
+        sweep(grid(experiment=experiment), tmp_path / "a.sqlite", workers=workers)
+    with reading(tmp_path / "a.sqlite") as store:
+        assert set(to_dataframe(store, TOY)["value"]) == {1}
+    assert importlib.import_module("torch").get_num_threads() == 3
 
 
 def test_an_executor_of_ones_own_serves(tmp_path, expected):

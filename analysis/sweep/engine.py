@@ -105,13 +105,13 @@ class Engine:
         to_do, done, failed = self.store.counts()
         total = to_do + done + failed
         with contextlib.ExitStack() as stack:
-            if self.workers.local:
-                stack.enter_context(one_thread())
             self.update = stack.enter_context(
                 progress.bar(total, done + failed, wanted=show_progress, note=self.note)
             )
             self.finished, self.failures = done + failed, failed
             if self._fill(1):
+                if self.workers.local:
+                    stack.enter_context(one_thread())
                 self.executor = self.workers.start()
                 try:
                     self._loop()

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import importlib.util
 import json
+import os
 import pickle
 import sys
 import time
@@ -108,8 +109,12 @@ def perform(run: Callable[[Any, int], Any], jobs: Sequence[tuple], budget: float
     Raises:
         RuntimeError: toyiwae has another version here than where the sweep was started.
     """
-    if "torch" in sys.modules and (torch := sys.modules["torch"]).get_num_threads() != 1:
-        torch.set_num_threads(1)  # the same numbers on every worker
+    with torch_on_one_thread():  # the same numbers on every worker
+        return _performed(run, jobs, budget)
+
+
+def _performed(run: Callable[[Any, int], Any], jobs: Sequence[tuple], budget: float) -> list[tuple]:
+    """`perform`, on as many threads as there are."""
     found: list[tuple] = []
     commons: dict[str, Any] = {}
     began = time.perf_counter()
@@ -153,12 +158,25 @@ def with_values(settings: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Within the block, the libraries of this process use one thread each, as those of workers do."""
-    torch: Any = sys.modules.get("torch")
-    threads = torch.get_num_threads() if torch else 0
     limits = importlib.util.find_spec("threadpoolctl") and importlib.import_module("threadpoolctl")
-    with limits.threadpool_limits(1) if limits else contextlib.nullcontext():
-        try:
-            yield
-        finally:
-            if torch:
-                torch.set_num_threads(threads)
+    with torch_on_one_thread(), limits.threadpool_limits(1) if limits else contextlib.nullcontext():
+        yield
+
+
+@contextlib.contextmanager
+def torch_on_one_thread() -> Iterator[None]:
+    """Within the block, torch uses one thread, also if a cell is the first to import it; afterwards as many as before.
+
+    So it is imported here, unless it is not installed or would start with one thread.
+    """
+    alone = os.environ.get("OMP_NUM_THREADS") == "1" or not importlib.util.find_spec("torch")
+    torch: Any = sys.modules.get("torch") if alone else importlib.import_module("torch")
+    before = torch.get_num_threads() if torch else 1
+    if before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
