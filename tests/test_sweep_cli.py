@@ -95,6 +95,17 @@ def test_an_edited_problem_file_is_noticed(tmp_path, said):
     assert "2 of 2 cells done" in said("run", toml, "--store", store, "--update")[1]
 
 
+def test_a_store_that_cannot_be_is_one_line_and_leaves_nothing(files, said):
+    toml, _ = files
+    (toml.parent / "folder").mkdir()
+    before = sorted(toml.parent.rglob("*"))
+    for place, words in (("folder", "cannot be opened as a store"), ("none/a.sqlite", "no such folder")):
+        code, _, err = said("run", toml, "--store", toml.parent / place)
+        assert code == 2
+        assert re.fullmatch(rf"error: .*{words}.*\n", err)
+    assert sorted(path for path in toml.parent.rglob("*") if "__pycache__" not in str(path)) == before
+
+
 def test_failures_are_listed_with_settings_and_tracebacks(files, said):
     toml, store = files
     toml.write_text(GRID.replace('trouble = ""', 'trouble = "overflow"'))

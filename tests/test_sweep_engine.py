@@ -74,7 +74,9 @@ def test_torch_has_one_thread_in_cells_and_its_own_number_afterwards(tmp_path, m
     """Also if a cell is the first to import it; here it is another module of that name."""
     (tmp_path / "torch.py").write_text(FAKE)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(sys.modules, "torch", None)  # what is there afterwards is what is there now, if anything
+    monkeypatch.setitem(
+        sys.modules, "torch", None
+    )  # what is there afterwards is what is there now, if anything
     monkeypatch.delitem(sys.modules, "torch")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
 

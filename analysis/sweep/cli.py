@@ -88,7 +88,8 @@ def run(
         raise InputError(f"--batch is {batch}: expected seconds greater than 0")
     asked = grid.load(file)
     path = store or _default(asked.name)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if store is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
     try:
         summary = sweep(
             asked, path, workers=workers, limit=limit, update=update, retry_failed=retry_failed,

@@ -246,7 +246,14 @@ def writing(path: str | Path, *, create: bool = True) -> Iterator[Store]:
         raise InputError(f"no such store: {str(path)!r}")
     if not path.parent.is_dir():
         raise InputError(f"no such folder: {str(path.parent)!r}")
-    with locks.only_process(lock_of(path), f"the store {str(path)!r}"), _opened(path, make=create) as store:
+    lock, new = lock_of(path), not lock_of(path).exists()
+    with locks.only_process(lock, f"the store {str(path)!r}"), contextlib.ExitStack() as stack:
+        try:
+            store = stack.enter_context(_opened(path, make=create))
+        except BaseException:
+            if new:
+                lock.unlink(missing_ok=True)
+            raise
         yield store
 
 
@@ -271,8 +278,10 @@ def lock_of(path: str | Path) -> Path:
 @contextlib.contextmanager
 def _opened(path: Path, *, make: bool) -> Iterator[Store]:
     asked = "PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master"
-    with contextlib.closing(sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)) as connection:
+    with contextlib.ExitStack() as stack:
         try:
+            connection = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)
+            stack.enter_context(contextlib.closing(connection))
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA cache_size = -65536")  # KiB
             application, version, tables = (connection.execute(query).fetchone()[0] for query in asked)
