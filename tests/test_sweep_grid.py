@@ -30,6 +30,23 @@ BAD = {
     "duplicate name": (HEAD + "[axes]\nK = [1]\nN = [3]", "axis N stands under .settings., too"),
     "duplicate key": (HEAD + "[axes]\nK = [1]\nK = [2]", "not valid TOML"),
     "duplicate cell": (HEAD + "[[axes]]\nK = [1, 8]\n[[axes]]\nK = [8]", "cell K = 8: comes twice"),
+    "unknown parameter": (
+        HEAD + '[axes]\nK = [1]\nparameters = [["prior_meen"]]',
+        "meen.*did you mean prior_mean",
+    ),
+    "unknown parameter of a file": (
+        f'experiment = "exact"\n[settings]\nproblem = "{DOCS}/problem.toml"\nparameters = ["proposal_weight"]\n'
+        "[axes]\nK = [1]",
+        "'proposal_weight', which this problem does not have",
+    ),
+    "axis within an axis": (
+        HEAD + '[axes]\n"K.x" = [1]\nK = [1]',
+        "axis K.x reaches into K, which is an axis, too",
+    ),
+    "axis within a setting": (
+        HEAD + '[axes]\nK = [1]\n"N.x" = [1]',
+        "N.x reaches into N, which is under .settings",
+    ),
     "no axes": (HEAD + "[axes]", "without any"),
     "axis that is no list": (HEAD + "[axes]\nK = 1", "axis K is 1: expected a list"),
     "unknown setting": (HEAD + "[axes]\nKs = [1]", "no setting Ks; did you mean K"),

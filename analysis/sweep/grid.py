@@ -75,7 +75,7 @@ class Grid:
     def __post_init__(self):
         """Refuses what can be refused without looking at cells."""
         self.replicates.check(self.experiment)
-        fixed = set(_flat(self.settings))
+        fixed = dict(_flat(self.settings))
         for table in self.axes:
             _check_axes(table, self.name, fixed)
         if not self.axes:
@@ -196,7 +196,7 @@ def _beside(table: Mapping[str, Any], experiment: Experiment, folder: str, above
     return {name: placed(f"{above}{name}", value) for name, value in table.items()}
 
 
-def _check_axes(table: Mapping[str, Sequence[Any]], name: str, fixed: set[str]) -> None:
+def _check_axes(table: Mapping[str, Sequence[Any]], name: str, fixed: Mapping[str, Any]) -> None:
     for axis, values in table.items():
         where = f"sweep {name!r}, axis {axis}"
         if not isinstance(values, (list, tuple)):
@@ -205,6 +205,11 @@ def _check_axes(table: Mapping[str, Sequence[Any]], name: str, fixed: set[str]) 
             raise InputError(f"{where} is empty: expected at least one value")
         if axis in fixed:
             raise InputError(f"{where} stands under [settings], too: expected it in one place")
+        parts = axis.split(".")
+        for above in (".".join(parts[:count]) for count in range(1, len(parts))):
+            if above in table or (above in fixed and not isinstance(fixed[above], Mapping)):
+                other = "an axis" if above in table else "under [settings]"
+                raise InputError(f"{where} reaches into {above}, which is {other}, too: expected one of them")
         texts = [json.dumps(value, sort_keys=True, default=repr) for value in values]
         twice = next((v for v, text in zip(values, texts, strict=True) if texts.count(text) > 1), None)
         if len(set(texts)) < len(texts):
@@ -235,9 +240,9 @@ def _axis_levels(name: str, values: Sequence[Any]) -> list[int]:
     return levels
 
 
-def _flat(tables: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _flat(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tables.items():
-        yield f"{prefix}{key}"
+        yield f"{prefix}{key}", value
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
 

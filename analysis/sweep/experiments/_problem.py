@@ -8,7 +8,7 @@ from pydantic import Field
 
 import toyiwae
 from analysis.study import Settings
-from toyiwae import estimators, files
+from toyiwae import arguments, estimators, files
 from toyiwae.errors import InputError
 
 Count = Annotated[int, Field(ge=1, le=10**15)]
@@ -54,8 +54,8 @@ def check(settings: Found) -> Found:
     """Settings with the problem's defaults, or its tables.
 
     Raises:
-        InputError: an unknown estimator, K below its minimum, one of a file (its content would not be part of what
-            identifies the cell), a bad problem.
+        InputError: an unknown estimator or parameter, K below its minimum, an estimator of a file (its content would
+            not be part of what identifies the cell), a bad problem.
     """
     if ".py:" in settings.estimator:
         raise InputError(
@@ -64,12 +64,18 @@ def check(settings: Found) -> Found:
     estimators.get(settings.estimator).check_particles(settings.K)
     given = [name for name in PAPER if getattr(settings, name) is not None]
     if settings.problem == "paper":
+        if settings.parameters is not None:  # whose names are the same at every size
+            _known_parameters(settings, toyiwae.paper_problem(1, 1))
         return settings.model_copy(update={key: DEFAULTS[key] for key in PAPER if key not in given})
     if given:
         raise InputError(f"{given[0]} belongs to problem 'paper', not to a file: expected one of them")
     tables = files.read_toml(settings.problem)
-    toyiwae.Problem.from_dict(tables)
+    _known_parameters(settings, toyiwae.Problem.from_dict(tables))
     return settings.model_copy(update={"tables": tables})
+
+
+def _known_parameters(settings: ProblemSettings, problem: toyiwae.Problem) -> None:
+    arguments.parameter_names(settings.parameters, problem.parameters, problem.mean_parameters)
 
 
 def problem_of(settings: Any) -> toyiwae.Problem:
