@@ -14,7 +14,10 @@ from analysis.study import Claim, Settings, Study, Table, track
 from toyiwae import plot, stats
 from toyiwae.networks.members import Member
 
-STACK = (("elbo", 64, 1), ("iwae", 8, 8), ("iwae", 1, 64), ("dreg", 1, 64))
+COMPARED_AT = ("iwae", 1, 64)
+"""The member at whose parameters estimators are compared."""
+
+STACK = (("elbo", 64, 1), ("iwae", 8, 8), COMPARED_AT, ("dreg", 1, 64))
 """Estimator, M and K of the members: from the ELBO to one group, and the repair."""
 
 COMPARED = ("iwae", "dreg")
@@ -50,10 +53,11 @@ def compute(settings: EncoderSnrSettings) -> Table:
                 names = {"estimator": member.model, "M": member.M, "particles": member.K}
                 along.append({"step": step, **names, **_numbers(found, 0)})
         last = kept.at(kept.steps[-1])
+        place = [(one.model, one.M, one.K) for one in last.members].index(COMPARED_AT)
         against = []
         for K in track(settings.compared_k, lambda K: f"K = {K}"):
             rules = [Member(name, name, 1, K, 0) for name in COMPARED]
-            found = gradients.encoder_snr(last, 2, rules, seed=K, **sizes)
+            found = gradients.encoder_snr(last, place, rules, seed=K, **sizes)
             against += [{"estimator": name, "K": K, **_numbers(found, i)} for i, name in enumerate(COMPARED)]
     facts = {**settings.model_dump(exclude={"compared_k"}), "per_epoch": kept.steps[1]}
     return {

@@ -1,4 +1,4 @@
-"""Five methods with the same particles on handwritten digits: what they train, and how good their proposals are."""
+"""Methods with the same particles on handwritten digits: what they train, and how good their proposals are."""
 
 from __future__ import annotations
 
@@ -134,12 +134,13 @@ def _points(panels: Any, table: Table) -> None:
         "minus_kl": r"$-\mathrm{KL}(Q\Vert P)$ (nats)",
     }
     for axes, letter, (name, text) in zip(panels, "cde", what.items(), strict=True):
-        for position, method in enumerate(_methods(table["results"])):
+        methods = _methods(table["results"])
+        for position, method in enumerate(methods):
             own, mean = _of(table["runs"], method)[name], _of(table["results"], method).iloc[0]
             look = {k: v for k, v in plot.look(method[0], method[1]).items() if k != "linestyle"}
             axes.plot(np.full(len(own), position - 0.2), own, ".", color=look["color"], markersize=2.5)
             axes.errorbar(position + 0.1, mean[name], mean[f"{name}_se"], capsize=2, markersize=4.5, **look)
-        axes.set(xticks=[], xlim=(-0.6, 4.6), xlabel="method", ylabel=text)
+        axes.set(xticks=[], xlim=(-0.6, len(methods) - 0.4), xlabel="method", ylabel=text)
         style.label_panel(axes, letter, {"c": "Model", "d": "Bound", "e": "Proposal"}[letter])
 
 
