@@ -119,7 +119,7 @@ class Compiled:
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 def test_launches_compile_once_for_all_sizes(monkeypatch):
     """The arguments are those of a launch; ones and multiples of 16, which Triton likes to set apart, among them."""
-    from triton.runtime import driver
+    from triton.runtime import driver  # pyright: ignore[reportMissingImports]
 
     from toyiwae.montecarlo.kernels.gpu import TritonSampler, kernels, launch
 

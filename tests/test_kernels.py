@@ -101,7 +101,13 @@ def form_estimator(name, form):
 
 
 def user_estimator(function, form=None, min_particles=1):
-    claims = {"target": both(iwae_bound), "form": form, "value": None, "vanishes_at_posterior": False}
+    claims = {
+        "target": both(iwae_bound),
+        "form": form,
+        "value": None,
+        "vanishes_at_posterior": False,
+        "subsets": None,
+    }
     shared = {"shift_invariant": True, "cite": (), "between": (-math.inf, math.inf)}
     return family(function, claims | {"min_particles": min_particles}, shared)
 

@@ -179,7 +179,9 @@ def test_too_many_double_integrals_are_made_with_digits_alone(monkeypatch):
         for digits in (None, 9)
     )
     assert none.var is None
+    assert none.reason is not None
     assert "for each of 2 coordinates of all rows, more than 1: ask with digits=" in none.reason
+    assert some.var is not None
     np.testing.assert_allclose(some.var, plain.parameters["proposal_mean"].var, rtol=1e-12)
 
 

@@ -113,7 +113,8 @@ def test_chunks_change_nothing_but_rounding(kind, monkeypatch):
     for chunk in (1, 2, 5):
         parts = step(model, stack, x, noise, chunk=chunk)
         assert relative(parts.gradients, whole.gradients) < 1e-12
-        torch.testing.assert_close(parts.bound, whole.bound, rtol=1e-13, atol=0)
+        # Rounding is in units of the log-weights: a bound near zero has no other digits than the largest.
+        assert relative({"bound": parts.bound}, {"bound": whole.bound}) < 1e-13
         torch.testing.assert_close(parts.ess, whole.ess, rtol=1e-12, atol=0)
 
 

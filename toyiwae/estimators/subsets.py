@@ -6,10 +6,10 @@ is the unbiased estimate of `L_m` that K ≥ m particles allow. With `log y = �
 
     U_m + log m = log c + ∫₀^∞ (e^{−ct} − P(t)) dt/t,     P = e_m(a_1, …, a_K) / C(K, m),   a_k = e^{−t w_k}
 
-for any c > 0. The elementary symmetric polynomial e_m of K particles follows from those of K−1 by sums of positive
-terms, in O(K min(m, K−m)) operations for each t, and its derivatives by running through the particles once more,
-backwards; the trapezoidal rule in log t converges exponentially. The cost grows with the range of the log-weights and
-not with the number of subsets.
+for any c > 0. The elementary symmetric polynomials of a block of particles follow from those of its halves by sums of
+positive terms, in O(K min(m, K−m)) operations for each t and log K steps, and derivatives by running through the blocks
+once more, backwards; the trapezoidal rule in log t converges exponentially. The cost grows with the range of the
+log-weights and not with the number of subsets.
 
 References:
     burroni2023ustatistics, trefethen2014trapezoidal
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from array_api_compat import array_namespace, device
 
 from toyiwae.errors import InputError
+from toyiwae.estimators import symmetric
 from toyiwae.weights import Array, log_mean_exp, log_normalise, log_sum_others, normalise
 
 _STEP = 0.25  # of log t; the rule's relative error is 2|Γ(1+2πi/h)| < 2e-16
@@ -165,36 +166,25 @@ def _chunks(levels: Array, size: int) -> Iterator[Array]:
 
 
 def _integrated(integrand: Array, levels: Array, log_t: Array, size: int) -> Array:
-    """The rule's sum `[G]` of `[G, n]` up to each group's own last node, so that no bit depends on other groups."""
+    """The rule's sum over the last axis, up to each group's own last node, so that no bit depends on other groups."""
     xp = array_namespace(levels)
-    last = math.log(_STOP / size) + _STEP - xp.min(levels, axis=-1, keepdims=True)
+    last = math.log(_STOP / size) + _STEP - xp.min(levels, axis=-1)
+    last = xp.reshape(last, (-1, *(1,) * (len(integrand.shape) - 1)))
     step = xp.where(log_t <= last, xp.full_like(integrand, _STEP), xp.zeros_like(integrand))
     return xp.cumulative_sum(step * integrand, axis=-1)[..., -1]  # one by one, so that zeros change nothing
 
 
-def _shares(count: int, states: int, like: Array) -> Array:
-    """Chance j/k, at most 1, that the last of k particles is among j chosen ones: `[states, 1, 1]`."""
-    xp = array_namespace(like)
-    chosen = xp.arange(states, dtype=like.dtype, device=device(like))
-    return xp.clip(chosen / count, max=1.0)[:, None, None]
-
-
 def _average(levels: Array, size: int) -> Array:
     """Mean of `log Σ w` over subsets, `[G, K] -> [G]`: with `1 − P`, which keeps its digits at small t."""
-    xp, particles = array_namespace(levels), levels.shape[-1]
-    states, chosen = _states(particles, size), size <= particles - size
+    xp, states = array_namespace(levels), _states(levels.shape[-1], size)
     log_c = xp.log(size * xp.mean(xp.exp(levels), axis=-1))
     total = log_c
     for log_t in _chunks(levels, size):
-        less = xp.zeros((states, levels.shape[0], log_t.shape[0]), dtype=levels.dtype, device=device(levels))
-        for k in range(particles):
-            share, below = _shares(k + 1, states, levels), xp.concat([less[:1], less[:-1]])
-            lost = -xp.expm1(-_scaled(levels[:, k, None], log_t))
-            if chosen:
-                less = (1.0 - share) * less + share * (below + lost * (1.0 - below))
-            else:
-                less = (1.0 - share) * (less + lost * (1.0 - less)) + share * below
-        difference = less[-1] + xp.expm1(-_scaled(log_c[:, None], log_t))
+        lost = -xp.expm1(-_scaled(levels[:, :, None], log_t))
+        less, _ = symmetric.root(
+            symmetric.leaves(lost, xp.zeros_like(lost), size), (1, 0), None, states, symmetric.merge_less
+        )
+        difference = less[-1, :, 0] + xp.expm1(-_scaled(log_c[:, None], log_t))
         total = total + _integrated(difference, levels, log_t, size)
     return total
 
@@ -202,33 +192,15 @@ def _average(levels: Array, size: int) -> Array:
 def _gradient(levels: Array, size: int) -> Array:
     """Mean of `[k∈A] w_k / Σ_A w` over subsets, `[G, K] -> [G, K]`: `∫ w_k a_k ∂P/∂a_k dt`, all terms positive."""
     xp, particles = array_namespace(levels), levels.shape[-1]
-    total = 0.0
+    states, total = _states(particles, size), 0.0
     for log_t in _chunks(levels, size):
-        total = total + xp.stack(_weighted(levels, log_t, size), axis=-1)
+        scaled = _scaled(levels[:, :, None], log_t)
+        a = xp.exp(-scaled)
+        root, backward = symmetric.root(
+            symmetric.leaves(a, xp.ones_like(a), size), (1, 0), None, states, symmetric.merge
+        )
+        adjoint, _ = backward(xp.concat([xp.zeros_like(root[:-1]), xp.ones_like(root[:1])]))
+        derivative = adjoint[1 if symmetric.chosen(particles, size) else 0]
+        total = total + _integrated(scaled * a * derivative, levels, log_t, size)
     tail = size / particles * _STEP / math.expm1(_STEP)  # of the rule's nodes below the first, where P is 1
     return total + tail * xp.exp(levels + math.log(_START / size))
-
-
-def _weighted(levels: Array, log_t: Array, size: int) -> list[Array]:
-    """`∫ t w_k a_k ∂P/∂a_k d log t` over some nodes, for every particle: arrays `[G]`."""
-    xp, particles = array_namespace(levels), levels.shape[-1]
-    states, chosen = _states(particles, size), size <= particles - size
-    shape = (states, levels.shape[0], log_t.shape[0])
-    value = xp.ones(shape, dtype=levels.dtype, device=device(levels))
-    before, kept = [], []
-    for k in range(particles):
-        share, a = _shares(k + 1, states, levels), xp.exp(-_scaled(levels[:, k, None], log_t))
-        taken, left = share * xp.concat([value[:1], value[:-1]]), (1.0 - share) * value
-        before.append(taken if chosen else left)
-        kept.append(a)
-        value = a * taken + left if chosen else taken + a * left
-    none = xp.zeros_like(value[:1])
-    adjoint = xp.concat([xp.zeros_like(value[:-1]), xp.ones_like(value[:1])])
-    found = []
-    for k in reversed(range(particles)):
-        share, a = _shares(k + 1, states, levels), kept[k]
-        derivative = a * xp.sum(adjoint * before[k], axis=0)
-        found.append(_integrated(_scaled(levels[:, k, None], log_t) * derivative, levels, log_t, size))
-        taken, left = xp.concat([(share * adjoint)[1:], none]), (1.0 - share) * adjoint
-        adjoint = a * taken + left if chosen else taken + a * left
-    return found[::-1]
