@@ -20,7 +20,7 @@ Where = tuple[slice, slice]
 
 
 class Asked(NamedTuple):
-    """An estimator as two passes take it: its name, its Form if it has one, log-weights `[..., M, K]` -> Coefficients."""
+    """An estimator as two passes take it: its name, its Form if any, and log-weights `[..., M, K]` -> Coefficients."""
 
     name: str
     form: Form | None
