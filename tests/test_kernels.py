@@ -109,7 +109,7 @@ def user_estimator(function, form=None, min_particles=1):
         "subsets": None,
     }
     shared = {"shift_invariant": True, "cite": (), "between": (-math.inf, math.inf)}
-    return family(function, claims | {"min_particles": min_particles}, shared)
+    return family(function, claims | {"min_particles": min_particles, "subsets": None}, shared)
 
 
 def by_numpy(log_w):

@@ -83,7 +83,8 @@ def test_a_hundred_million_particles_agree_with_exact_means_and_variances(case, 
             if m.z_var is not None
         ]
         found = np.concatenate([np.array([cell.bound.z, cell.ess.z], dtype=float), *scores, *spreads])
-        largest, tests = max(largest, float(np.nanmax(np.abs(found)))), tests + len(found)
+        assert np.isfinite(found).all()
+        largest, tests = max(largest, float(np.max(np.abs(found)))), tests + len(found)
     threshold = stats.family_threshold(3 * tests, 1e-6)
     with capsys.disabled():
         print(f"\n{case}: {tests} tests, largest |z| {largest:.2f}, threshold {threshold:.2f}")

@@ -147,9 +147,14 @@ def select(specs: Any, particles: Sequence[int] = ()) -> tuple[Estimator, ...]:
     for estimator in chosen.values():
         for count in particles:
             estimator.check_particles(count)
-        if not _module(estimator.function).startswith(_OWN):
+        if not of_the_package(estimator):
             users.compare(estimator)
     return tuple(chosen.values())
+
+
+def of_the_package(found: Estimator) -> bool:
+    """Whether an estimator's function is one of the package's own, and so without side effects."""
+    return _module(found.function).startswith(_OWN)
 
 
 def run_file(spec: str, file: Path) -> ModuleType:

@@ -41,7 +41,7 @@ def estimate(
     engine: Any = "auto",
     precision: Any = None,
     threads: Any = None,
-    budget: int | None = None,
+    budget: Any = None,
 ) -> EstimateResult:
     """Monte Carlo estimates of the bound and of every gradient's moments, each beside its exact value.
 
@@ -61,9 +61,13 @@ def estimate(
         device: "cpu", "cuda" or "cuda:N".
         engine: "numba", "torch", "triton" (for GPUs; not measured so far), or "auto": numba on a CPU where it is
             installed, else torch. Engines draw different noise.
-        precision: of the noise: "float32" (the engine numba's own) or "float64" (torch's). All else is float64.
-        threads: at once, on the engine numba; by default as many as there are cores. Changes no number.
-        budget: bytes of noise that the engine torch holds at once; changes numbers in round-off only.
+        precision: of the noise: "float32" (the engine numba's own) or "float64" (torch's). All else is float64, but
+            for triton's first sums of the noise, of up to 128 particles each, which are float32 as its noise.
+        threads: at once, on the engine numba, the only one that heeds it; by default `OMP_NUM_THREADS` where it is
+            set, else as many as there are cores. Changes no number. Unless it is given, a user's own function is
+            called by one thread at a time, so that it may keep something between its calls.
+        budget: bytes of noise that the engines torch and triton hold at once; changes numbers in round-off only.
+            The engine numba ignores it.
 
     Raises:
         InputError: for another kind of problem, a count that is not whole or too small, K below an estimator's
@@ -124,7 +128,7 @@ def replicates(
     engine: Any = "auto",
     precision: Any = None,
     threads: Any = None,
-    budget: int | None = None,
+    budget: Any = None,
 ) -> Iterator[Chunk]:
     """Raw replicates of one cell, in order, in chunks of no particular size, for histograms and tests.
 

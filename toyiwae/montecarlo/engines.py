@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from toyiwae import arguments
@@ -19,6 +19,8 @@ from toyiwae.problems.linear_gaussian import Problem
 
 PRECISIONS = ("float32", "float64")
 
+_MOST_THREADS = 1024
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -28,15 +30,16 @@ class Settings:
         device: "cpu", "cuda" or "cuda:N".
         engine: a name of `ENGINES`, or "auto".
         precision: of the noise, "float32" or "float64"; None is the engine's own.
-        threads: how many at once; None is as many as there are cores for this process.
-        budget: bytes of noise held at once; None is the engine's own.
+        threads: how many at once, on the engine numba; None is `OMP_NUM_THREADS`, else as many as there are cores for
+            this process, and a user's functions are then called one at a time.
+        budget: bytes of noise held at once, on the others; None is the engine's own.
     """
 
     device: Any = "cpu"
     engine: Any = "auto"
     precision: Any = None
     threads: Any = None
-    budget: int | None = None
+    budget: Any = None
 
 
 def numba_engine(
@@ -55,8 +58,10 @@ def numba_engine(
         )
     module = importlib.import_module("toyiwae.montecarlo.kernels.numba_sampler")
     precision = settings.precision or "float32"
+    given = settings.threads is not None
+    threads = settings.threads if given else _usual_threads()
     return module.NumbaSampler(
-        problem, estimators, parameters, precision=precision, threads=_threads(settings.threads)
+        problem, estimators, parameters, precision=precision, threads=threads, together=given
     )
 
 
@@ -72,7 +77,6 @@ def torch_engine(
     torch = import_extra("torch", extra="torch", purpose="toyiwae estimate")
     if settings.precision == "float32":
         raise InputError("precision is 'float32': the engine torch draws in float64, use engine numba")
-    _threads(settings.threads)
     module = importlib.import_module("toyiwae.montecarlo.kernels.torch_sampler")
     device = torch_device(settings.device, torch)
     return module.TorchSampler(problem, estimators, parameters, device, settings.budget)
@@ -91,7 +95,6 @@ def triton_engine(
     triton = import_extra("triton", extra="gpu", purpose="the engine triton")
     if settings.precision == "float64":
         raise InputError("precision is 'float64': the engine triton draws in float32, use engine torch")
-    _threads(settings.threads)
     device = torch_device(settings.device, torch)
     if device.type == "cpu" and not triton.knobs.runtime.interpret:
         raise InputError(
@@ -112,7 +115,8 @@ def sampler_for(
     """The sampler of the engine that is asked for; "auto": Numba's on a CPU where it is installed, else torch's.
 
     Raises:
-        InputError: for an unknown engine, device or precision, or a pair that does not go together.
+        InputError: for an unknown engine, device or precision, a pair that does not go together, or threads or a budget
+            that are no whole numbers of at least 1.
         MissingExtraError: where the engine is not installed.
     """
     name = settings.engine
@@ -125,7 +129,12 @@ def sampler_for(
             raise InputError(f"device is {shown(settings.device)}: all CPU cores are one device, use cpu")
     if not isinstance(name, str) or name not in ENGINES:
         raise InputError(f"engine is {shown(name)}: {nearest(str(name), ['auto', *ENGINES])}")
-    return ENGINES[name](problem, estimators, parameters, settings)
+    threads, budget = settings.threads, settings.budget
+    if threads is not None:
+        threads = arguments.whole_number(threads, "threads", maximum=_MOST_THREADS)
+    if budget is not None:
+        budget = arguments.whole_number(budget, "budget")
+    return ENGINES[name](problem, estimators, parameters, replace(settings, threads=threads, budget=budget))
 
 
 def torch_device(value: Any, torch: Any) -> Any:
@@ -149,9 +158,13 @@ def torch_device(value: Any, torch: Any) -> Any:
     return device
 
 
-def _threads(value: Any) -> int:
-    """Threads asked for, or as many as OpenMP would take: `OMP_NUM_THREADS`, or this process's cores."""
-    if value is not None:
-        return arguments.whole_number(value, "threads", maximum=1024)
-    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    return int(asked) if asked.isdigit() and int(asked) else len(os.sched_getaffinity(0))
+def _usual_threads() -> int:
+    """As many as OpenMP would take: `OMP_NUM_THREADS` where it is a number, else this process's cores."""
+    try:
+        asked = int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0])
+    except ValueError:
+        asked = 0
+    if asked > 0:
+        return min(asked, _MOST_THREADS)
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

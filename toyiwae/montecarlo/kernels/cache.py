@@ -20,11 +20,11 @@ def folder() -> str | None:
     """The folder, under `XDG_CACHE_HOME` or `~/.cache`; None where none can be made."""
     sources = sorted(Path(__file__).parent.glob("*.py"))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:16]
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    found = Path(base) / "toyiwae" / "kernels" / digest
     try:
+        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        found = Path(base) / "toyiwae" / "kernels" / digest
         found.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # the latter of a user without a home
         return None
     return str(found) if os.access(found, os.W_OK) else None
 

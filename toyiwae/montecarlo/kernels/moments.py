@@ -13,6 +13,7 @@ import numpy as np
 from toyiwae.montecarlo.kernels.simd import helper, kernel
 from toyiwae.montecarlo.kernels.streams import GRANULE, LANES, advance, start
 from toyiwae.montecarlo.kernels.tiles import (
+    LOWEST,
     add_first,
     add_second,
     add_symmetric,
@@ -50,7 +51,7 @@ def _mix(factor, sums, other_factor, others):
 def _clear(tops, totals, sums):
     """Nothing taken in yet."""
     for e in range(len(tops)):
-        tops[e] = -np.inf
+        tops[e] = LOWEST
     for e in range(len(totals)):
         totals[e] = 0.0
     for p in range(sums.shape[0]):

@@ -4,12 +4,15 @@ Estimators whose Form is a polynomial in the normalised weights (with `log Ẑ` 
 noise and no memory for it (`moments`). All others are called on blocks of log-weights whose noise is held, or drawn a
 second time where it is too much to hold (`held`, `Streamed`). Both see the same noise.
 
-A cell is cut into tasks of some replicates and some rows. How depends on the problem's sizes, K and M alone, and the
-tasks' results are added in their order: numbers depend neither on threads nor on chunks.
+A cell is cut into blocks of replicates, a stream for each of their rows. How depends on the problem's sizes, K and M
+alone, so that the noise does too. Tasks are some blocks and some rows; how many depends on the parameters as well,
+which changes sums over rows in round-off. Their results are added in their order: numbers depend neither on threads nor on
+chunks.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
@@ -54,6 +57,7 @@ class NumbaSampler(Sampler):
         parameters: whose gradients.
         precision: of the noise, "float32" or "float64".
         threads: how many tasks at once.
+        together: whether a user's functions may be called on several threads at once.
     """
 
     name = "numba"
@@ -67,11 +71,13 @@ class NumbaSampler(Sampler):
         *,
         precision: str = "float32",
         threads: int = 1,
+        together: bool = True,
     ):
         """Whitens the problem, and tries the estimators."""
         super().__init__(problem, estimators, parameters)
         self.precision, self.threads = np.dtype(precision), threads
-        self.callers = {estimator.name: Caller(estimator) for estimator in estimators}
+        lock = None if together or threads == 1 else threading.Lock()
+        self.callers = {estimator.name: Caller(estimator, lock) for estimator in estimators}
 
     @property
     def versions(self) -> dict[str, str]:
@@ -122,7 +128,7 @@ class Cell:
     """
 
     def __init__(self, sampler: NumbaSampler, particles: int, groups: int, key: np.ndarray):
-        """Cuts it: what a stream holds depends on the problem's sizes, K and M alone."""
+        """Cuts it: what a stream holds depends on the problem's sizes, K and M alone; a task, on the parameters too."""
         self.sampler, self.sizes, self.key = sampler, (groups, particles), key
         self.own = sampler.whitened
         self._constants = self.own.base, self.own.slope, self.own.curvature

@@ -14,7 +14,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from toyiwae.montecarlo.kernels.simd import EXACT, F32, U32, helper, kernel, pair32
+from toyiwae.montecarlo.kernels.simd import EXACT, U32, helper, kernel, pair32
 from toyiwae.montecarlo.kernels.simd64 import pair64
 
 LANES = 32
@@ -127,17 +127,3 @@ def key_of(seed: int, *stream: int) -> np.ndarray:
 def padded(particles: int) -> int:
     """Particles with those that are made along with them."""
     return -(-particles // GRANULE) * GRANULE
-
-
-__all__ = [
-    "F32",
-    "GRANULE",
-    "LANES",
-    "advance",
-    "granule",
-    "key_of",
-    "normals",
-    "padded",
-    "philox_words",
-    "start",
-]

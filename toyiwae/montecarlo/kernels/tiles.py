@@ -6,9 +6,10 @@ Whatever is a sum is in float64.
 
 from __future__ import annotations
 
-import numpy as np
-
 from toyiwae.montecarlo.kernels.simd import F64, SUMS, exponential, helper, larger
+
+LOWEST = -1e300
+"""Below all log-weights: kernels are compiled for finite numbers."""
 
 
 @helper()
@@ -37,7 +38,7 @@ def log_weights(noise, first, count, slope, curvature, out):
 @helper(SUMS)
 def peak(log_w, first, count, exponent):
     """The largest `exponent · log w`."""
-    w, found = log_w[first : first + count], -np.inf
+    w, found = log_w[first : first + count], LOWEST
     for j in range(count):
         found = larger(found, exponent * w[j])
     return found
