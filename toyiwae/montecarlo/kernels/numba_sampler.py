@@ -6,8 +6,8 @@ second time where it is too much to hold (`held`, `Streamed`). Both see the same
 
 A cell is cut into blocks of replicates, a stream for each of their rows. How depends on the problem's sizes, K and M
 alone, so that the noise does too. Tasks are some blocks and some rows; how many depends on the parameters as well,
-which changes sums over rows in round-off. Their results are added in their order: numbers depend neither on threads nor on
-chunks.
+which changes sums over rows in round-off. Their results are added in their order: numbers depend neither on threads nor
+on chunks.
 """
 
 from __future__ import annotations

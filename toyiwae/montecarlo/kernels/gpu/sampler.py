@@ -74,7 +74,9 @@ class TritonSampler(TorchSampler):
         arguments = (self.whitened, self.estimators, self.parameters, particles, groups, start)
         if self.second:
             return None
-        cell = FusedCell(*arguments) if self.fused else CalledCell(*arguments)
+        if self.fused:
+            return FusedCell(*arguments)
+        cell = CalledCell(*arguments)
         return cell if cell.numbers <= self.budget else None
 
     def _in_blocks(self, cell: Cell, replicate: int, capacity: int) -> Chunk:
