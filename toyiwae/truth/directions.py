@@ -39,7 +39,7 @@ def directions(
         else:
             cov = _covariance(numbers, request, estimator.form, part, k, m)
             std = np.sqrt(np.maximum(np.diag(cov.value), 0.0))
-            scale, why = np.multiply.outer(std, std), "ball arithmetic serves variances only"
+            scale, why = np.multiply.outer(std, std), "ask with digits="
             kept, reason = masked(f"the covariance of {estimator.name} at K = {k}", cov, scale, why)
             mean = concatenate([_flat(parameters[n].mean, parameters[n].mean_error) for n in members])
             what = f"the directional SNR of {estimator.name} at K = {k}"
@@ -90,7 +90,7 @@ def _along(
     if np.isnan(found.value):
         return None, None, f"{what}: how the {part}'s gradient varies across its mean is not told from zero"
     found, reason = masked(
-        what, found, 0.0, "ball arithmetic serves neither covariances nor what follows from them"
+        what, found, 0.0, "ball arithmetic does not serve it"
     )
     return number(found.value), number(found.error), reason
 
