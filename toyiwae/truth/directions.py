@@ -89,9 +89,7 @@ def _along(
         return None, None, f"{what} is infinite: the {part}'s gradient does not vary across its mean"
     if np.isnan(found.value):
         return None, None, f"{what}: how the {part}'s gradient varies across its mean is not told from zero"
-    found, reason = masked(
-        what, found, 0.0, "ball arithmetic does not serve it"
-    )
+    found, reason = masked(what, found, 0.0, "ball arithmetic does not serve it")
     return number(found.value), number(found.error), reason
 
 
