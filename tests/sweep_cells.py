@@ -94,6 +94,7 @@ def forked(call: Callable[[], Any]) -> int:
     if not child:
         code = 1
         try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
             call()
             code = 0
         finally:

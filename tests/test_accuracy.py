@@ -256,6 +256,7 @@ def test_a_variance_out_of_reach_takes_nothing_else_with_it() -> None:
     assert "not computed" in (other.reason or "")
 
 
+@pytest.mark.slow
 def test_means_of_targets_state_what_cancelling_observations_round():
     """∂ log p/∂m₀ = Σ (x - m₀)/1.5/N cancels to nothing; K = 4 moves the jackknife's bound by less than 1e-16."""
     x = 1e3 * np.random.default_rng(3).normal(size=(200, 1))

@@ -59,7 +59,9 @@ def joined(problem, estimators, **options):
     [(5_000, 0.15), pytest.param(40_000, 0.05, marks=pytest.mark.slow)],
     ids=["few", "many"],
 )
-@pytest.mark.parametrize("problem", [ONE_ROW, AMORTISED], ids=["one row", "amortised"])
+@pytest.mark.parametrize(
+    "problem", [ONE_ROW, pytest.param(AMORTISED, marks=pytest.mark.slow)], ids=["one row", "amortised"]
+)
 def test_estimates_agree_with_the_truth(problem, replicates, shift, capsys):
     """Every registered estimator with an exact mean, at K = 8, M = 3; rate 1e-6 over both problems."""
     exact = toyiwae.exact(problem, K=8, M=3, estimators=toyiwae.estimators.all()).cell(8, 3)

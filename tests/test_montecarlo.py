@@ -212,9 +212,9 @@ def test_global_generators_are_neither_read_nor_moved():
     ("problem", "M", "K", "axis"),
     [
         (ONE_ROW, 3, 50, REPLICATES),
-        (random_problem(4, 3, 2, rows=300, amortised=True), 4, 60, ROWS),
-        (SHARED_MEAN, 400, 211, GROUPS),
-        (random_problem(5, 3, 2, rows=2), 2, 44_000, PARTICLES),
+        pytest.param(random_problem(4, 3, 2, rows=300, amortised=True), 4, 60, ROWS, marks=pytest.mark.slow),
+        pytest.param(SHARED_MEAN, 400, 211, GROUPS, marks=pytest.mark.slow),
+        pytest.param(random_problem(5, 3, 2, rows=2), 2, 44_000, PARTICLES, marks=pytest.mark.slow),
     ],
     ids=["replicates", "rows", "groups", "particles"],
 )

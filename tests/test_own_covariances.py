@@ -141,6 +141,7 @@ def test_samples_are_those_of_single_observations() -> None:
             np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_estimates_agree_with_exact_numbers() -> None:
     """In standard errors, at a family-wise rate of one in a thousand; K = 1 in closed form among them."""
     pytest.importorskip("torch")
@@ -171,6 +172,7 @@ def z_scores(tree: Any) -> Iterator[Any]:
                 yield from z_scores(value)
 
 
+@pytest.mark.slow
 def test_observations_far_apart_do_not_spoil_each_other() -> None:
     """One contour for weights that lie hundreds of nats apart overflowed, and left the gap known to 271 nats."""
     rng = np.random.default_rng(0)
