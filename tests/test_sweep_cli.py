@@ -166,7 +166,9 @@ def test_ctrl_c_ends_the_command_in_two_seconds(files, where):
         'experiment = "own.py:EXPERIMENT"\n[[axes]]\nn = [1]\n[[axes]]\nn = [2]\n[[axes]]\nn = [9, 8]\n'
     )
     command = [sys.executable, "-m", "analysis", "sweep", "run", str(toml), "--store", str(store), *where]
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, heard)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not store.exists():
         time.sleep(0.05)
