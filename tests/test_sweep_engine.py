@@ -256,7 +256,7 @@ def kept(path):
 
 
 def test_ctrl_c_keeps_what_is_finished(tmp_path, expected):
-    seconds, rows = interrupted(tmp_path / "a.sqlite", executors.serial(), 0.4, 3)
+    seconds, rows = interrupted(tmp_path / "a.sqlite", executors.serial(), 0.1, 3)
     assert seconds < 2
     assert 3 <= rows < 12
     sweep(grid(), tmp_path / "a.sqlite")
