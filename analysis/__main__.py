@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis import output, report, runner
-from analysis.settings import check_names, read_assignments, read_toml, settings_of, unknown_study
-from analysis.study import discover
+from analysis.settings import read_assignments, read_toml
+from analysis.study import check_names, discover, settings_of, unknown_study
 from analysis.sweep import cli as sweep_cli
 from toyiwae.errors import InputError, ToyiwaeError
 from toyiwae.records import provenance

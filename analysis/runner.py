@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from analysis import mathml, output
-from analysis.study import Claim, Settings, Study, Table, watched_by
+from analysis.settings import Settings
+from analysis.study import Claim, Study, Table, watched_by
 from toyiwae.errors import ToyiwaeError
 
 

@@ -1,4 +1,4 @@
-"""Settings of the studies: defaults, `--quick`, a TOML file and `--set`, in this order, then checked."""
+"""Settings of studies and cells: their base, a TOML file, `--set`, and how they are checked."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from analysis.study import Settings, Study
 from toyiwae import files
 from toyiwae.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class Settings(BaseModel):
+    """Base of a study's settings: strict, closed, finite and frozen."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
+    )
 
 
 def read_toml(path: Path) -> dict[str, dict[str, Any]]:
@@ -54,29 +61,6 @@ def read_assignments(
     return found
 
 
-def settings_of(
-    study: Study, *overrides: Mapping[str, Mapping[str, Any]], quick: bool = False, full: bool = False
-) -> Settings:
-    """The checked settings of a study.
-
-    Args:
-        study: whose settings.
-        overrides: {study: {key: value}}, later ones win.
-        quick: whether to start from the study's quick settings.
-        full: whether to start from its full ones.
-
-    Raises:
-        InputError: both of them; one line that names the study, the key, the value and what would be right.
-    """
-    if quick and full:
-        raise InputError("--quick and --full are given: expected one of them")
-    values: dict[str, Any] = dict(study.quick) if quick else dict(study.full) if full else {}
-    for override in overrides:
-        values |= override.get(study.name, {})
-
-    return validated(study.settings, values, f"settings of {study.name}")
-
-
 def validated(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
     """A record of settings, checked.
 
@@ -113,22 +97,3 @@ def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
     if first["type"] == "missing":
         return f"{where}: {key} is not given"
     return f"{where}: {key} = {first['input']!r}: {first['msg']}"
-
-
-def check_names(studies: Iterable[Study], *overrides: Mapping[str, Any]) -> None:
-    """Refuses settings for a study that does not exist.
-
-    Raises:
-        InputError: that names the nearest study.
-    """
-    known = [study.name for study in studies]
-    for name in [name for override in overrides for name in override]:
-        if name not in known:
-            raise InputError(unknown_study(name, known))
-
-
-def unknown_study(name: str, known: Iterable[str]) -> str:
-    """The message for a study that does not exist."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"no study {name!r}; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}")

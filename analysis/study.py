@@ -11,36 +11,28 @@ A study is one file in `analysis/studies/` that defines `STUDY`; nothing else li
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import math
 import pkgutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
-
+from analysis.settings import Settings, validated
+from analysis.sweep.experiment import Experiment
 from toyiwae.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from analysis.sweep.experiment import Experiment
 
 Item = TypeVar("Item")
 Table = Mapping[str, "pd.DataFrame"]
 """What a study computes: named data frames. The name becomes part of the CSV's name."""
-
-
-class Settings(BaseModel):
-    """Base of a study's settings: strict, closed, finite and frozen."""
-
-    model_config = ConfigDict(
-        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
-    )
 
 
 @dataclass(frozen=True)
@@ -158,3 +150,45 @@ def watched_by(watcher: Watcher) -> Iterator[None]:
         yield
     finally:
         _watcher.reset(token)
+
+
+def settings_of(
+    study: Study, *overrides: Mapping[str, Mapping[str, Any]], quick: bool = False, full: bool = False
+) -> Settings:
+    """The checked settings of a study.
+
+    Args:
+        study: whose settings.
+        overrides: {study: {key: value}}, later ones win.
+        quick: whether to start from the study's quick settings.
+        full: whether to start from its full ones.
+
+    Raises:
+        InputError: both of them; one line that names the study, the key, the value and what would be right.
+    """
+    if quick and full:
+        raise InputError("--quick and --full are given: expected one of them")
+    values: dict[str, Any] = dict(study.quick) if quick else dict(study.full) if full else {}
+    for override in overrides:
+        values |= override.get(study.name, {})
+
+    return validated(study.settings, values, f"settings of {study.name}")
+
+
+def check_names(studies: Iterable[Study], *overrides: Mapping[str, Any]) -> None:
+    """Refuses settings for a study that does not exist.
+
+    Raises:
+        InputError: that names the nearest study.
+    """
+    known = [study.name for study in studies]
+    for name in [name for override in overrides for name in override]:
+        if name not in known:
+            raise InputError(unknown_study(name, known))
+
+
+def unknown_study(name: str, known: Iterable[str]) -> str:
+    """The message for a study that does not exist."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"no study {name!r}; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.study import Settings
+from analysis.settings import Settings
 from analysis.sweep import export
 from analysis.sweep.experiment import Experiment, seed_of
 from analysis.sweep.grid import Grid

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from analysis import __main__ as cli
 from analysis import mathml, output, report, runner
-from analysis.settings import read_assignments, read_toml, settings_of
-from analysis.study import Claim, Settings, Study, discover, track, watched_by
+from analysis.settings import Settings, read_assignments, read_toml
+from analysis.study import Claim, Study, discover, settings_of, track, watched_by
 from analysis.style import house_style, panels
 from toyiwae.errors import InputError
 
@@ -113,7 +113,8 @@ def test_discovery_refuses_what_is_no_study(tmp_path, monkeypatch, second, messa
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "one.py").write_text(
-        "from analysis.study import Settings, Study\n"
+        "from analysis.settings import Settings\n"
+        "from analysis.study import Study\n"
         "STUDY = Study('small', 1, 't', 'q', Settings, dict, dict, dict, str)\n"
     )
     (package / "two.py").write_text(second)

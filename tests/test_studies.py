@@ -12,8 +12,7 @@ import pytest
 import toyiwae
 from analysis import measures, runner
 from analysis.closed_limits import ClosedLimits
-from analysis.settings import settings_of
-from analysis.study import discover
+from analysis.study import discover, settings_of
 from tests.problems import random_problem
 from toyiwae import estimators
 from toyiwae.errors import MissingMomentError

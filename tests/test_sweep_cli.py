@@ -157,7 +157,7 @@ def test_a_study_needs_a_folder_to_run_elsewhere(monkeypatch, capsys):
 def test_ctrl_c_ends_the_command_in_two_seconds(files, where):
     toml, store = files
     (toml.parent / "own.py").write_text(
-        "import time\nfrom analysis.study import Settings\nfrom analysis.sweep.experiment import Experiment\n"
+        "import time\nfrom analysis.settings import Settings\nfrom analysis.sweep.experiment import Experiment\n"
         "class Own(Settings):\n    n: int\n"
         "def run(settings, block):\n    time.sleep(0 if settings.n < 4 else 60)\n    return {'n': settings.n}\n"
         "EXPERIMENT = Experiment('own', 1, Own, run)\n"

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from analysis.benchmarks.timing import Timing
-from analysis.study import Settings
+from analysis.settings import Settings
 from analysis.sweep import executors, export
 from analysis.sweep.experiment import Experiment
 from analysis.sweep.grid import Grid

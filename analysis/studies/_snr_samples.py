@@ -10,8 +10,8 @@ import pandas as pd
 
 import toyiwae
 from analysis.sampling import engine_here, sample
+from analysis.settings import Settings
 from analysis.studies._snr_figure import SAMPLED
-from analysis.study import Settings
 from analysis.sweep import cells
 from analysis.sweep.experiment import Experiment, Row, seed_of
 from analysis.sweep.moments import sums, together

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure, SubFigure
 import toyiwae
 from analysis import measures, report, style
 from analysis.closed_limits import ClosedLimits
-from analysis.study import Claim, Settings, Study, Table
+from analysis.settings import Settings
+from analysis.study import Claim, Study, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

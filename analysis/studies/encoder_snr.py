@@ -9,8 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import gradients, measures, style
+from analysis.settings import Settings
 from analysis.studies import _trained
-from analysis.study import Claim, Settings, Study, Table, track
+from analysis.study import Claim, Study, Table, track
 from toyiwae import plot, stats
 from toyiwae.networks.members import Member
 

@@ -12,7 +12,8 @@ import toyiwae
 from analysis import measures, report, style
 from analysis.closed_limits import ClosedLimits
 from analysis.sampling import engine_here, sample
-from analysis.study import Claim, Settings, Study, Table
+from analysis.settings import Settings
+from analysis.study import Claim, Study, Table
 from analysis.sweep import cells
 from analysis.sweep.experiment import Experiment, Row, seed_of
 from analysis.sweep.moments import sums, together

@@ -10,8 +10,9 @@ import torch
 from matplotlib.figure import Figure
 
 from analysis import style
+from analysis.settings import Settings
 from analysis.studies import _trained
-from analysis.study import Claim, Settings, Study, Table, track
+from analysis.study import Claim, Study, Table, track
 from toyiwae import plot
 from toyiwae.networks.data.images import images_named
 from toyiwae.networks.evaluation.bounds import image_bounds

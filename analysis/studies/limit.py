@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 import toyiwae
 from analysis import measures, report, style
 from analysis.closed_limits import ClosedLimits
-from analysis.study import Claim, Settings, Study, Table, track
+from analysis.settings import Settings
+from analysis.study import Claim, Study, Table, track
 from toyiwae import estimators
 from toyiwae.oracle.enclosure import enclose
 from toyiwae.problems.linear_gaussian import Data

@@ -10,9 +10,10 @@ import pandas as pd
 import toyiwae
 from analysis import measures
 from analysis.closed_limits import ClosedLimits
+from analysis.settings import Settings
 from analysis.studies._snr_figure import COMPARED, GENERATIVE, INFERENCE, along, caption, draw
 from analysis.studies._snr_samples import SAMPLES, samples
-from analysis.study import Claim, Settings, Study, Table
+from analysis.study import Claim, Study, Table
 from toyiwae import estimators
 from toyiwae.problems.linear_gaussian import Data
 

@@ -11,8 +11,9 @@ from matplotlib.lines import Line2D
 
 import toyiwae
 from analysis import measures, style
+from analysis.settings import Settings
 from analysis.studies import _trained
-from analysis.study import Claim, Settings, Study, Table
+from analysis.study import Claim, Study, Table
 from toyiwae import plot, stats
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ import pandas as pd
 
 import toyiwae
 from analysis import gradients, measures, particles
+from analysis.settings import Settings
 from analysis.studies import _trained
 from analysis.studies._transfer_figure import DEEP, LINEAR, PREDICTED, caption, draw
-from analysis.study import Claim, Settings, Study, Table, track
+from analysis.study import Claim, Study, Table, track
 from toyiwae import estimators, stats, truth, weights
 
 

@@ -1,6 +1,7 @@
 """Sweeps: grids of cells, run on any executor, kept row by row in one file, resumable after anything.
 
 experiment   what a cell computes: a function of its settings and of a block's number, and a version
+lookup       the experiments there are
 grid         cells from axes, checked and ordered
 store        rows by settings and version, in one SQLite file
 adaptive     how many blocks of replicates a cell needs

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from analysis.study import Settings, track
+from analysis.settings import Settings
+from analysis.study import track
 from analysis.sweep import export
 from analysis.sweep.adaptive import Replicates, merged
 from analysis.sweep.executors import Workers

@@ -17,7 +17,7 @@ from analysis.sweep import executors, export, forecast, grid
 from analysis.sweep.cells import Place, kept_in
 from analysis.sweep.engine import BATCH_SECONDS
 from analysis.sweep.executors import Workers
-from analysis.sweep.experiment import find
+from analysis.sweep.lookup import find
 from analysis.sweep.progress import duration
 from analysis.sweep.run import sweep
 from analysis.sweep.store import lock_of, reading, writing

@@ -29,7 +29,8 @@ from typing import Any
 
 import toyiwae
 from analysis.sweep.adaptive import Replicates
-from analysis.sweep.experiment import Experiment, find
+from analysis.sweep.experiment import Experiment
+from analysis.sweep.lookup import find
 from analysis.sweep.work import with_values
 from toyiwae import checks, files
 from toyiwae.checks import shown

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field
 
 import toyiwae
-from analysis.study import Settings
+from analysis.settings import Settings
 from toyiwae import arguments, estimators, files
 from toyiwae.errors import InputError
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 import toyiwae
-from analysis.study import Settings
+from analysis.settings import Settings
 from analysis.sweep.experiment import Experiment
 from analysis.sweep.experiments._problem import Count, Seed
 from toyiwae.errors import InputError
