@@ -6,6 +6,8 @@ import importlib.util
 from collections import defaultdict
 from dataclasses import dataclass
 
+import toyiwae
+from analysis.settings import Settings
 from toyiwae import Problem, montecarlo
 from toyiwae.stats import Moments, Stream
 
@@ -17,6 +19,29 @@ def engine_here(engine: str = "auto") -> str:
     """
     installed = "numba" if importlib.util.find_spec("numba") else "torch"
     return installed if engine == "auto" else engine
+
+
+class SampleSettings(Settings):
+    """Replicates of the paper's problem at one K, in a cell of a sweep."""
+
+    dimension: int
+    rows: int
+    perturbation_std: float
+    seed: int
+    replicates: int
+    sample_seed: int
+    K: int
+    engine: str = "auto"
+
+
+def paper_problem(settings: SampleSettings) -> Problem:
+    """What the replicates are of; a function, since workers get values of settings and not their class."""
+    return toyiwae.paper_problem(settings.dimension, settings.rows, settings.perturbation_std, settings.seed)
+
+
+def with_engine(settings: SampleSettings) -> SampleSettings:
+    """Settings with the engine that is chosen where the study is started."""
+    return settings.model_copy(update={"engine": engine_here(settings.engine)})
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import toyiwae
-from analysis.sampling import engine_here, sample
-from analysis.settings import Settings
+from analysis.sampling import SampleSettings, paper_problem, sample, with_engine
 from analysis.studies._snr_figure import SAMPLED
 from analysis.sweep import cells
 from analysis.sweep.experiment import Experiment, Row, seed_of
@@ -18,35 +16,19 @@ from analysis.sweep.moments import sums, together
 from toyiwae import stats
 
 
-class SampleSettings(Settings):
+class GradientSettings(SampleSettings):
     """The sampled gradients at one K and M."""
 
-    dimension: int
-    rows: int
-    perturbation_std: float
-    seed: int
-    replicates: int
-    sample_seed: int
-    K: int
     M: int
-    engine: str = "auto"
 
 
-def sampled_gradients(settings: SampleSettings, block: int) -> Row:
+def sampled_gradients(settings: GradientSettings, block: int) -> Row:
     """Moments of IWAE's gradients over a block of replicates."""
-    problem = toyiwae.paper_problem(
-        settings.dimension, settings.rows, settings.perturbation_std, settings.seed
-    )
     found = sample(
-        problem, K=settings.K, M=settings.M, estimators="iwae", parameters=SAMPLED,
+        paper_problem(settings), K=settings.K, M=settings.M, estimators="iwae", parameters=SAMPLED,
         replicates=settings.replicates, seed=seed_of(settings.sample_seed, block), engine=settings.engine,
     )  # fmt: skip
     return sums(found.gradients["iwae"])
-
-
-def with_engine(settings: SampleSettings) -> SampleSettings:
-    """Settings with the engine that is chosen where the study is started."""
-    return settings.model_copy(update={"engine": engine_here(settings.engine)})
 
 
 def of_all(rows: Sequence[Row]) -> Row:
@@ -56,7 +38,7 @@ def of_all(rows: Sequence[Row]) -> Row:
     return {f"{name}.{key}": getattr(one, name) for key, one in found.items() for name in names}
 
 
-SAMPLES = Experiment("snr_samples", 1, SampleSettings, sampled_gradients, with_engine, of_all)
+SAMPLES = Experiment("snr_samples", 1, GradientSettings, sampled_gradients, with_engine, of_all)
 
 
 OWN = ("K", "M", "engine")
@@ -68,8 +50,8 @@ def samples(settings: Any, iwae: pd.DataFrame) -> pd.DataFrame:
     places = [("K", k, 1) for k in settings.sampled_k] + [
         ("M", settings.fixed_k, m) for m in settings.sampled_m
     ]
-    shared = {name: getattr(settings, name) for name in SampleSettings.model_fields if name not in OWN}
-    chosen = [SampleSettings(**shared, K=k, M=m) for _, k, m in places]
+    shared = {name: getattr(settings, name) for name in GradientSettings.model_fields if name not in OWN}
+    chosen = [GradientSettings(**shared, K=k, M=m) for _, k, m in places]
     rows = cells.rows(
         SAMPLES, chosen, lambda cell: f"sampling K = {cell.K}, M = {cell.M}", blocks=settings.blocks
     )

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 import toyiwae
 from analysis import measures, report, style
 from analysis.closed_limits import ClosedLimits
-from analysis.sampling import engine_here, sample
+from analysis.sampling import SampleSettings, paper_problem, sample, with_engine
 from analysis.settings import Settings
 from analysis.study import Claim, Study, Table
 from analysis.sweep import cells
@@ -22,32 +22,17 @@ from toyiwae.oracle.enclosure import enclose, precision
 from toyiwae.problems.linear_gaussian import Data
 
 
-class SampleSettings(Settings):
-    """The sampled bound at one K."""
-
-    dimension: int
-    rows: int
-    perturbation_std: float
-    seed: int
-    replicates: int
-    sample_seed: int
-    K: int
-    engine: str = "auto"
-
-
 def sampled_bound(settings: SampleSettings, block: int) -> Row:
     """Moments of log Ẑ over a block of replicates."""
-    problem = toyiwae.paper_problem(
-        settings.dimension, settings.rows, settings.perturbation_std, settings.seed
-    )
     seed = seed_of(settings.sample_seed, block)
-    found = sample(problem, K=settings.K, replicates=settings.replicates, seed=seed, engine=settings.engine)
+    found = sample(
+        paper_problem(settings),
+        K=settings.K,
+        replicates=settings.replicates,
+        seed=seed,
+        engine=settings.engine,
+    )
     return sums({"bound": found.bound})
-
-
-def with_engine(settings: SampleSettings) -> SampleSettings:
-    """Settings with the engine that is chosen where the study is started."""
-    return settings.model_copy(update={"engine": engine_here(settings.engine)})
 
 
 def mean_bound(rows: Sequence[Row]) -> Row:

@@ -99,6 +99,17 @@ class Streamed:
         return (self._summaries[first] for first in sorted(self._summaries))
 
 
+def refuse_unheld(estimators: Iterable[Any], groups: int, particles: int) -> None:
+    """Refuses what two passes cannot hold: too many particles without a Form, or too many groups.
+
+    Raises:
+        InputError: naming the estimator, or M.
+    """
+    refuse_formless(estimators, groups, particles)
+    if groups > HELD:
+        raise InputError(f"M is {groups}: at most {HELD} groups of a row can be held at once, lower M")
+
+
 def refuse_formless(estimators: Iterable[Any], groups: int, particles: int) -> None:
     """Refuses more particles than may be held for an estimator without a Form.
 

@@ -19,7 +19,6 @@ from functools import cached_property
 import numba
 import numpy as np
 
-from toyiwae.errors import InputError
 from toyiwae.estimators import Estimator
 from toyiwae.montecarlo.callers import Caller
 from toyiwae.montecarlo.chunks import Chunk
@@ -29,7 +28,7 @@ from toyiwae.montecarlo.kernels.moments import moments, tile_of
 from toyiwae.montecarlo.kernels.streams import key_of
 from toyiwae.montecarlo.kernels.tasks import in_order
 from toyiwae.montecarlo.sampler import Sampler, refuse_noise
-from toyiwae.montecarlo.streamed import HELD, refuse_formless
+from toyiwae.montecarlo.streamed import refuse_unheld
 from toyiwae.montecarlo.whitened import OF_MODEL, SECOND_ORDER
 from toyiwae.problems.linear_gaussian import Problem
 
@@ -96,11 +95,7 @@ class NumbaSampler(Sampler):
         refuse_noise(particles, groups, replicates, numbers, _MOST, f"more than {_MOST:.2g}")
         others = [e for e in self.estimators if not self.callers[e.name].linear]
         if others and groups * particles * self.dim > HELD_NUMBERS:
-            refuse_formless(others, groups, particles)
-            if groups > HELD:
-                raise InputError(
-                    f"M is {groups}: at most {HELD} groups of a row can be held at once, lower M"
-                )
+            refuse_unheld(others, groups, particles)
 
     def chunks(
         self, particles: int, groups: int, replicates: int, seed: int, stream: int = 0

@@ -13,12 +13,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from toyiwae.errors import InputError
 from toyiwae.estimators import Estimator
 from toyiwae.montecarlo.chunks import Chunk
 from toyiwae.montecarlo.noise import GROUPS, MOST_UNITS, REPLICATES, ROWS, Layout, Noise
 from toyiwae.montecarlo.sampler import Sampler, refuse_noise, three, triples
-from toyiwae.montecarlo.streamed import HELD, Asked, Streamed, refuse_formless
+from toyiwae.montecarlo.streamed import Asked, Streamed, refuse_unheld
 from toyiwae.montecarlo.whitened import Sums
 from toyiwae.problems.linear_gaussian import Problem
 
@@ -84,11 +83,7 @@ class TorchSampler(Sampler):
         super().check(particles, groups, replicates)
         self._check_noise(particles, groups, replicates)
         if groups * particles * self.dim > self.budget:
-            refuse_formless(self.estimators, groups, particles)
-            if groups > HELD:
-                raise InputError(
-                    f"M is {groups}: at most {HELD} groups of a row can be held at once, lower M"
-                )
+            refuse_unheld(self.estimators, groups, particles)
 
     def chunks(
         self, particles: int, groups: int, replicates: int, seed: int, stream: int = 0
