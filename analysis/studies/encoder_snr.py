@@ -29,12 +29,12 @@ class EncoderSnrSettings(Settings):
 
     latents: int = 8
     hidden: int = 32
-    epochs: int = 100
+    epochs: int = 6
     batch: int = 100
-    checkpoints: int = 6
-    images: int = 20
-    replicates: int = 400
-    compared_k: tuple[int, ...] = (1, 4, 16, 64)
+    checkpoints: int = 3
+    images: int = 10
+    replicates: int = 200
+    compared_k: tuple[int, ...] = (1, 8, 64)
 
 
 def compute(settings: EncoderSnrSettings) -> Table:
@@ -153,7 +153,8 @@ STUDY = Study(
     title="Signal-to-noise ratios in training",
     question="How much signal is in the encoder's gradient while it is trained?",
     settings=EncoderSnrSettings,
-    quick={"epochs": 6, "checkpoints": 2, "images": 10, "replicates": 200, "compared_k": (4, 64)},
+    quick={"checkpoints": 2, "compared_k": (4, 64)},
+    full={"epochs": 100, "checkpoints": 6, "images": 20, "replicates": 400, "compared_k": (1, 4, 16, 64)},
     compute=compute,
     draw=draw,
     verdicts=verdicts,

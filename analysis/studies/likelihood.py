@@ -25,15 +25,15 @@ from toyiwae.problems.factor_analysis import probabilistic_pca
 class LikelihoodSettings(Settings):
     """Sizes of the model, how long it is trained, and where it is looked at."""
 
-    latents: int = 8
-    particles: int = 16
-    epochs: int = 121
-    batch: int = 100
-    images: int = 1500
-    learning_rate: float = 5e-3
-    checkpoints: int = 14
-    narrow: int = 2
-    bound_images: int = 200
+    latents: int = 2
+    particles: int = 4
+    epochs: int = 80
+    batch: int = 50
+    images: int = 200
+    learning_rate: float = 0.02
+    checkpoints: int = 4
+    narrow: int = 1
+    bound_images: int = 50
 
 
 AFFINE, NARROW = "affine encoder", "narrow encoder"
@@ -190,16 +190,16 @@ STUDY = Study(
     title="Training against the exact likelihood",
     question="Does training on a bound find the maximum of the likelihood?",
     settings=LikelihoodSettings,
-    quick={
-        "latents": 2,
-        "particles": 4,
-        "images": 200,
-        "batch": 50,
-        "epochs": 80,
-        "learning_rate": 2e-2,
-        "checkpoints": 4,
-        "narrow": 1,
-        "bound_images": 50,
+    full={
+        "latents": 8,
+        "particles": 16,
+        "images": 1500,
+        "batch": 100,
+        "epochs": 121,
+        "learning_rate": 5e-3,
+        "checkpoints": 14,
+        "narrow": 2,
+        "bound_images": 200,
     },
     compute=compute,
     draw=draw,

@@ -25,11 +25,11 @@ class TrainingSettings(Settings):
 
     latents: int = 8
     hidden: int = 32
-    epochs: int = 100
+    epochs: int = 10
     batch: int = 100
-    seeds: tuple[int, ...] = (1, 2, 3, 4)
+    seeds: tuple[int, ...] = (1, 2)
     learning_rate: float = 3e-3
-    largest_k: int = 5000
+    largest_k: int = 500
 
 
 METHOD = ["model", "M", "K"]
@@ -203,7 +203,7 @@ STUDY = Study(
     title="Training on digits",
     question="Which of the methods trains the better model, and which the better proposal?",
     settings=TrainingSettings,
-    quick={"epochs": 10, "seeds": (1, 2), "largest_k": 500},
+    full={"epochs": 100, "seeds": (1, 2, 3, 4), "largest_k": 5000},
     compute=compute,
     draw=draw,
     verdicts=verdicts,

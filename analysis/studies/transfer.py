@@ -19,13 +19,13 @@ from toyiwae import estimators, stats, truth, weights
 class TransferSettings(Settings):
     """How long both networks are trained, how many images are looked at, and the particles of each."""
 
-    deep_epochs: int = 60
+    deep_epochs: int = 12
     linear_epochs: int = 40
-    images: int = 60
-    particles: int = 2**17
-    exact_images: int = 8
-    compared_images: int = 12
-    compared_particles: int = 2**15
+    images: int = 40
+    particles: int = 2**13
+    exact_images: int = 2
+    compared_images: int = 3
+    compared_particles: int = 2**12
     seed: int = 5
 
 
@@ -202,13 +202,13 @@ STUDY = Study(
     title="From the toy problem to networks",
     question="Does the theory of the toy problem explain the gradients of a trained network?",
     settings=TransferSettings,
-    quick={
-        "deep_epochs": 12,
-        "images": 40,
-        "particles": 2**13,
-        "exact_images": 2,
-        "compared_images": 3,
-        "compared_particles": 2**12,
+    full={
+        "deep_epochs": 60,
+        "images": 60,
+        "particles": 2**17,
+        "exact_images": 8,
+        "compared_images": 12,
+        "compared_particles": 2**15,
     },
     compute=compute,
     draw=draw,
