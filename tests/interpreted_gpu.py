@@ -1,4 +1,4 @@
-"""The Triton kernels in Triton's interpreter: run by tests/test_gpu.py in a process of its own.
+"""The Triton kernels in Triton's interpreter: run by tests/test_gpu_compiled.py in a process of its own.
 
 TRITON_INTERPRET=1 must be set before the kernels are defined.
 """

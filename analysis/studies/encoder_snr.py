@@ -83,12 +83,12 @@ def draw(table: Table) -> Figure:
     left.set_xlim(0, None)
     style.count_ticks(left, [0, *style.round_counts(training.step.max() / per_epoch)])
     style.label_panel(left, "a", "During training")
-    left.legend(fontsize="small", loc="best")
+    left.legend(fontsize="small", loc="upper right")
     for name, own in table["against_k"].groupby("estimator", sort=False):
         _line(right, own.K, own, plot.short(str(name)), plot.look(str(name)))
     right.set(xscale="log", yscale="log", xlabel="particles $K$ ($M=1$)")
     style.count_ticks(right, table["against_k"].K)
-    right.legend(fontsize="small", loc="best")
+    right.legend(fontsize="small", loc="upper right")
     style.label_panel(right, "b", "Same parameters, IWAE's")
     return figure
 

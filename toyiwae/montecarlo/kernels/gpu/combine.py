@@ -22,7 +22,7 @@ from toyiwae.montecarlo.whitened import Sums, Weighted
 Tensor = torch.Tensor
 
 REGISTERS = 160
-"""Numbers that a lane's registers have room for beside the generator, by machine code for sm_90 (test_gpu.py)."""
+"""Numbers that a lane's registers have room for beside the generator, by machine code for sm_90."""
 
 
 def fusible(form: Form | None) -> bool:

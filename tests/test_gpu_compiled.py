@@ -1,0 +1,147 @@
+"""Triton's kernels without a GPU: in the interpreter, and compiled for sm_90 with a budget of instructions."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import toyiwae
+from tests.problems import random_problem
+
+ROOT = Path(__file__).resolve().parents[1]
+CPU = torch.device("cpu")
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="Triton is not installed: pip install 'toyiwae[gpu]'"
+)
+
+POINTERS = dict.fromkeys(("slope", "curvature", "extremes", "zeroth"), "*fp64") | {
+    "start": "*i64",
+    "first": "*fp32",
+}
+SIZES = dict.fromkeys(("rows", "groups", "particles", "segments", "length", "curvature_stride"), "i32")
+
+
+@needs_triton
+@pytest.mark.slow
+def test_kernels_in_the_interpreter():
+    """In a process of its own: Triton reads TRITON_INTERPRET when kernels are defined."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/interpreted_gpu.py"]
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=550)
+    assert run.returncode == 0, run.stdout[-5000:]
+    assert "skipped" not in run.stdout
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+def test_budget_of_instructions_of_the_generator(tmp_path):
+    """At most 24 a normal on sm_90, two of them special functions; the addition that takes each normal in, included."""
+    from analysis.benchmarks import gpu_kernels
+    from tests import sass
+
+    constants = {"DIM": 20, "ROUNDS": 10, "BLOCK": 128}
+    loop = sass.compiled(gpu_kernels.generator, {"out": "*fp32", "steps": "i32"}, constants, tmp_path)
+    print(
+        f"{len(loop.instructions) / 20:.1f} instructions and {loop.special / 20} special functions a normal"
+    )
+    assert loop.special == 2 * 20
+    assert 10 * 20 < len(loop.instructions) <= 24 * 20
+    assert loop.stack == 0
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+@pytest.mark.parametrize(
+    ("dim", "exponents", "first"),
+    [(20, (1.0, 2.0), 1), (20, (1.0, 2.0), 2), (20, (-1.0, 0.0, 1.0, 2.0), 4), (32, (1.0, 2.0), 1)],
+    ids=["IWAE", "IWAE and DReG", "full registers", "most latents"],
+)
+def test_budget_of_instructions_of_the_fused_kernel(dim, exponents, first, tmp_path):
+    """At most 33 a normal, log-weights and all sums included; nothing leaves the registers."""
+    from tests import sass
+    from toyiwae.montecarlo.kernels.gpu.combine import REGISTERS
+    from toyiwae.montecarlo.kernels.gpu.kernels import power_sums
+
+    assert dim * (first + 4) <= REGISTERS
+    constants = {"D": dim, "EXPONENTS": exponents, "FIRST": first, "ROUNDS": 10, "BLOCK": 128}
+    loop = sass.compiled(power_sums, POINTERS | SIZES | {"tasks": "i32"}, constants, tmp_path)
+    print(f"{len(loop.instructions) / dim:.1f} instructions a normal, {loop.registers} registers")
+    assert 2 * dim < loop.special <= 2 * dim + len(exponents)
+    assert 10 * dim < len(loop.instructions) <= 33 * dim
+    assert loop.stack == 0
+
+
+class Hopper:
+    """A driver of a GPU that is not there: enough to compile for it."""
+
+    def get_current_target(self):
+        from tests import sass
+
+        return sass.HOPPER
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device):
+        return 0
+
+
+class Compiled:
+    """Stands in for a kernel: compiles what a launch would, and does not launch it."""
+
+    def __init__(self, kernel):
+        self.kernel, self.found = kernel, []
+
+    def __getitem__(self, grid):  # noqa: D105
+        return lambda *args, **options: self.found.append(self.kernel.warmup(*args, grid=grid, **options))
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+def test_launches_compile_once_for_all_sizes(monkeypatch):
+    """The arguments are those of a launch; ones and multiples of 16, which Triton likes to set apart, among them."""
+    from triton.runtime import driver  # pyright: ignore[reportMissingImports]
+
+    from toyiwae.montecarlo.kernels.gpu import TritonSampler, kernels, launch
+
+    found = {}
+    for name in ("power_sums", "log_weights", "weighted_sums", "standard_normals"):
+        found[name] = Compiled(getattr(kernels, name))
+        monkeypatch.setattr(kernels, name, found[name])
+    monkeypatch.setattr(driver, "_active", Hopper())
+    for problem in (random_problem(1), random_problem(2, 2, 2, rows=16, amortised=True)):
+        for names in ("iwae,dreg", "iwae,vimco_arithmetic"):
+            engine = TritonSampler(problem, toyiwae.estimators.select(names), problem.mean_parameters, CPU)
+            least = max(estimator.min_particles for estimator in engine.estimators)
+            for particles, groups, replicates in ((least, 1, 1), (64, 1, 16), (300, 2, 5)):
+                list(engine.chunks(particles, groups, replicates, 0))
+                layout = launch.Layout.of(engine.n_rows, groups, particles, 2)
+                launch.PhiloxNoise(layout, 0, (particles,), CPU).draw(0)
+    for kernel in found.values():
+        assert len(kernel.found) >= 6
+        assert len(set(map(id, kernel.found))) == 1
+        assert kernel.found[0].metadata.target.arch == 90
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+def test_what_the_benchmark_probes_is_what_it_says(tmp_path):
+    """A product and an exclusive or for each step of each chain, and hardly anything else."""
+    from analysis.benchmarks import gpu_kernels
+    from tests import sass
+
+    for half, name in (("low", "IMAD"), ("high", "IMAD.HI.U32"), ("both", "IMAD.WIDE.U32")):
+        constants = {"HALF": half, "CHAINS": 8, "BLOCK": 128}
+        loop = sass.compiled(gpu_kernels.products, {"out": "*i32", "steps": "i32"}, constants, tmp_path)
+        products = loop.instructions.count(name)
+        assert products % 8 == 0 < products
+        assert loop.instructions.count("LOP3.LUT") == products
+        assert len(loop.instructions) <= 2 * products + 6
