@@ -1,4 +1,4 @@
-"""The command line of the studies: `python -m analysis list | run NAME | report | sweep | audit | mnist | bench`."""
+"""The command line of the studies: `python -m analysis list`, `run`, `report`, `ledger`, `sweep`, `audit`, `mnist`, `bench`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from analysis import output, report, runner
+from analysis import ledger, output, report, runner
 from analysis.settings import read_assignments, read_toml
 from analysis.study import check_names, discover, settings_of, unknown_study
 from analysis.sweep import cli as sweep_cli
@@ -93,19 +93,41 @@ def report_(
 ) -> None:
     """Run all studies and write report.html. Exit code 1 if a claim fails; the report is written even so."""
     started = time.perf_counter()
+    outcomes = _run_all(quick, settings, assignments)
+    words = ["python -m analysis report", *(["--quick"] if quick else [])]
+    source = provenance()
+    html = report.render(outcomes, source, " ".join(words))
+    for outcome in outcomes:
+        _write(out, outcome)
+    output.write_all(out, {**ledger.files(outcomes, source), "report.html": html.encode("utf-8")})
+    _show_claims(outcomes)
+    console.print(f"{out / 'report.html'} ({time.perf_counter() - started:.0f} s)")
+    raise typer.Exit(0 if all(outcome.passed for outcome in outcomes) else 1)
+
+
+@app.command("ledger")
+def ledger_(
+    quick: Quick = False,
+    settings: File = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="STUDY.KEY=VALUE", help=SET_HELP)
+    ] = None,
+    out: Folder = Path("results"),
+) -> None:
+    """Run all studies and write their claims, ledger.csv and ledger.json. Exit code 1 if one fails."""
+    outcomes = _run_all(quick, settings, assignments)
+    output.write_all(out, ledger.files(outcomes, provenance()))
+    _show_claims(outcomes)
+    raise typer.Exit(0 if all(outcome.passed for outcome in outcomes) else 1)
+
+
+def _run_all(quick: bool, settings: Path | None, assignments: list[str] | None) -> list[runner.Outcome]:
+    """All studies, with their settings from the command line."""
     studies = discover()
     overrides = [read_toml(settings) if settings else {}, read_assignments(assignments or [])]
     check_names(studies, *overrides)
     cells = [(study, settings_of(study, *overrides, quick=quick)) for study in studies]
-    outcomes = runner.run_all(cells, console)
-    words = ["python -m analysis report", *(["--quick"] if quick else [])]
-    html = report.render(outcomes, provenance(), " ".join(words))
-    for outcome in outcomes:
-        _write(out, outcome)
-    output.write_all(out, {"report.html": html.encode("utf-8")})
-    _show_claims(outcomes)
-    console.print(f"{out / 'report.html'} ({time.perf_counter() - started:.0f} s)")
-    raise typer.Exit(0 if all(outcome.passed for outcome in outcomes) else 1)
+    return runner.run_all(cells, console)
 
 
 @app.command("audit")

@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from analysis import mathml
+from analysis import mathml, sources
 from analysis.runner import Outcome
 from analysis.study import Claim
 
@@ -70,6 +70,7 @@ def environment(*, autoescape: bool = True) -> jinja2.Environment:
     made.filters |= {
         "math": lambda formula, display=False: Markup(mathml.to_mathml(formula, display=display)),
         "prose": mathml.prose,
+        "source": sources.shown,
         "measured": measured,
         "powers": powers,
         "tolerance": tolerance,

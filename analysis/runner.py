@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from analysis import mathml, output
+from analysis import mathml, output, sources
 from analysis.settings import Settings
 from analysis.study import Claim, Study, Table, watched_by
 from toyiwae.errors import ToyiwaeError
@@ -52,7 +52,7 @@ def run(study: Study, settings: Settings) -> Outcome:
         table = study.compute(settings)
         claims = tuple(study.verdicts(table))
         files, caption = _draw(study, table), study.caption(table)
-        _check_formulas([study.question, study.method, caption], claims)
+        _check_texts([study.question, study.method, caption], claims)
     except Exception as error:
         if not isinstance(error, ToyiwaeError):
             traceback.print_exc()
@@ -61,11 +61,12 @@ def run(study: Study, settings: Settings) -> Outcome:
     return Outcome(study, settings, time.perf_counter() - started, claims, caption, files)
 
 
-def _check_formulas(texts: list[str], claims: tuple[Claim, ...]) -> None:
-    """Raises ValueError for a formula that the report could not show, while it is this study's fault alone."""
+def _check_texts(texts: list[str], claims: tuple[Claim, ...]) -> None:
+    """Raises ValueError for what the report could not show, formula or source, while it is this study's fault alone."""
     for claim in claims:
         mathml.to_mathml(claim.formula)
-        texts += [claim.text, claim.note]
+        sources.parts(claim.source)
+        texts += [claim.text, claim.note, claim.condition]
     for text in texts:
         mathml.prose(text)
 

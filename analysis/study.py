@@ -47,6 +47,9 @@ class Claim:
         high: the largest value that passes.
         expected: the value the theory gives, if it gives one.
         note: what a reader needs to judge the number: how it was measured, what it would have seen.
+        source: who states it: slides and keys of docs/references.bib, as `analysis.sources` reads them,
+            `"slide: SNR; rainforth2018tighter"`; empty for a check of our own.
+        condition: when it holds, what follows an "if", formulas between dollars: `"$w$ has a finite variance"`.
     """
 
     text: str
@@ -56,13 +59,17 @@ class Claim:
     high: float = math.inf
     note: str = ""
     expected: float | None = None
+    source: str = ""
+    condition: str = ""
 
     @classmethod
     def near(
-        cls, text: str, formula: str, number: float, *, expected: float, within: float, note: str = ""
-    ) -> Claim:
+        cls, text: str, formula: str, number: float, *, expected: float, within: float, note: str = "",
+        source: str = "", condition: str = "",
+    ) -> Claim:  # fmt: skip
         """A claim that `number` is `expected` up to `within`."""
-        return cls(text, formula, number, expected - within, expected + within, note, expected)
+        low, high = expected - within, expected + within
+        return cls(text, formula, number, low, high, note, expected, source, condition)
 
     @property
     def passed(self) -> bool:

@@ -45,7 +45,13 @@ def verdicts(table):
     slope = float(np.diff(np.log(table["curve"].y)).mean())
     return [
         Claim.near(
-            "$y$ falls & <b>fast</b>", r"\frac{d}{dx}\log y=-\frac{1}{2}", slope, expected=-0.5, within=1e-9
+            "$y$ falls & <b>fast</b>",
+            r"\frac{d}{dx}\log y=-\frac{1}{2}",
+            slope,
+            expected=-0.5,
+            within=1e-9,
+            source="slide: SNR; lievin2020ovis",
+            condition="$x>0$ & <i>whole</i>",
         )
     ]
 
@@ -192,6 +198,43 @@ def test_a_formula_that_cannot_be_shown_is_the_failure_of_its_study_alone(capsys
     assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("slide: SRN", "no slide 'SRN'; did you mean SNR?"),
+        (
+            "rainforth2018",
+            "no key of docs/references.bib 'rainforth2018'; did you mean rainforth2018tighter?",
+        ),
+        ("SNR", "no key of docs/references.bib 'SNR'"),
+    ],
+)
+def test_a_source_that_does_not_exist_is_the_failure_of_its_study(source, message):
+    outcome = runner.run(make(verdicts=lambda table: [Claim("t", "x", 1.0, source=source)]), Small())
+    assert not outcome.passed
+    assert message in outcome.error
+
+
+def test_the_ledger_has_a_row_for_every_claim_and_every_breakdown(tmp_path, monkeypatch, only, capsys):
+    only(make(), make(name="never", order=2, verdicts=failing), make(name="no", order=3, compute=breaking))
+    assert invoke(monkeypatch, "ledger", "--out", tmp_path) == 1
+    assert "−0.5 ± 10^−9" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"ledger.csv", "ledger.json"}
+    document = json.loads((tmp_path / "ledger.json").read_text(), parse_constant=pytest.fail)
+    assert (document["held"], document["total"]) == (1, 3)
+    first, second, third = document["claims"]
+    assert first["source"] == "slide “SNR”, Liévin et al. (2020)"
+    assert (first["expected"], first["verdict"]) == (-0.5, "pass")
+    assert first["low"] < first["number"] < first["high"]
+    assert (second["number"], second["low"], second["verdict"]) == (None, None, "fail")
+    assert third["evidence"] == "InputError: model.prior_cov is <bad>"
+    table = pd.read_csv(tmp_path / "ledger.csv", keep_default_na=False)
+    assert list(table.claim) == [row["claim"] for row in document["claims"]]
+    assert float(table.number[0]) == first["number"]
+    only(make())
+    assert invoke(monkeypatch, "ledger", "--out", tmp_path) == 0
+
+
 def test_a_study_without_claims_shows_nothing():
     assert not runner.run(make(verdicts=lambda table: []), Small()).passed
 
@@ -231,7 +274,7 @@ def page_of(*outcomes):
 def test_the_report_is_one_file_that_needs_no_network():
     html, page = page_of(runner.run(make(), Small()))
     outside = [r for r in page.references if not r.startswith(("#", "data:image/png;base64,"))]
-    assert outside == ["small.png", "small.pdf", "small-curve.csv"]
+    assert outside == ["ledger.csv", "ledger.json", "small.png", "small.pdf", "small-curve.csv"]
     assert not re.search(r"https?://|//[a-z]|@import|url\(", re.sub(r"base64,[^\"]*", "", html))
     assert not {"script", "iframe", "object", "embed", "link", "base", "form"} & set(page.tags)
     (policy,) = [meta["content"] for meta in page.meta if meta.get("http-equiv") == "Content-Security-Policy"]
@@ -247,6 +290,8 @@ def test_the_report_escapes_text_and_shows_claims_first():
     assert html.index("falls &amp; &lt;b&gt;fast&lt;/b&gt;") < html.index("<figure>")
     assert "1 of 1 claims hold." in "".join(page.text)
     assert "−0.5 ± 10<sup>−9</sup>" in html
+    assert "If x>0 & <i>whole</i> · slide “SNR”, Liévin et al. (2020)" in "".join(page.text)
+    assert "<i>" not in html
 
 
 def test_the_report_tells_of_failures_and_breakdowns():
@@ -299,7 +344,7 @@ def test_the_command_line_reports_and_a_failed_claim_ends_in_1(tmp_path, monkeyp
     only(make())
     assert invoke(monkeypatch, "report", "--quick", "--out", tmp_path) == 0
     assert set(path.name for path in tmp_path.iterdir()) == {
-        "report.html", "small.png", "small.pdf", "small-curve.csv",
+        "report.html", "ledger.csv", "ledger.json", "small.png", "small.pdf", "small-curve.csv",
     }  # fmt: skip
     assert len(pd.read_csv(tmp_path / "small-curve.csv")) == 3
     only(make(verdicts=failing, compute=lambda settings: {"other": compute(settings)["curve"]},
@@ -311,7 +356,7 @@ def test_the_command_line_reports_and_a_failed_claim_ends_in_1(tmp_path, monkeyp
     only(make(compute=breaking))
     assert invoke(monkeypatch, "report", "--out", tmp_path) == 1
     assert "broke down" in (tmp_path / "report.html").read_text()
-    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "ledger.csv", "ledger.json"}
     assert "broke down" in capsys.readouterr().out
 
 
