@@ -13,12 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from tueplots import axes, figsizes, fontsizes
 
+from toyiwae.plot import COLORS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# P. Tol's "bright" qualitative scheme, which readers with the common colour-vision deficiencies tell apart
-BLUE, RED, GREEN, YELLOW, CYAN, PURPLE = "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377"
-INK, GREY = "#222222", "#777777"
+# for what is no estimator: how those look is in toyiwae.plot
+BLUE, RED, PURPLE, YELLOW, GREEN, CYAN, INK = COLORS
+GREY = "#777777"
 PALETTE = (BLUE, RED, GREEN, PURPLE, CYAN, YELLOW, GREY)
 DASHES = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 EXACT = {"color": INK, "linewidth": 1.3}

@@ -12,12 +12,14 @@ from matplotlib.lines import Line2D
 
 from analysis import style
 from analysis.study import Table
+from toyiwae import plot
 
 GENERATIVE, INFERENCE = ("prior_mean",), ("proposal_offset", "proposal_weight")
 NETWORKS = {INFERENCE: r"inference $\phi$", GENERATIVE: r"generative $\theta$"}
 COLORS = {INFERENCE: style.BLUE, GENERATIVE: style.RED}
 SAMPLED, COMPARED = ("prior_mean", "proposal_offset"), "proposal_offset"
 KINDS = {"total": "Total derivative", "path": "Path alone", "score": "Score alone"}
+EVERY = 4  # point of a curve has a marker
 BAND, LINES = (0.1, 0.5, 0.9), (0.5, 0.75, 1.0)
 
 
@@ -44,7 +46,7 @@ def _absent(curves: pd.DataFrame, missing: pd.DataFrame) -> str:
     for name, part in missing.groupby("estimator", sort=False):
         reason = str(part.reason.iloc[0]).removeprefix("no closed form: ")
         where = f"from $K$ = {part.K.min():,} on" if part.K.min() > first else "at any $K$"
-        sentences.append(f"{name} {where}, since {reason}")
+        sentences.append(f"{plot.short(name)} {where}, since {reason}")
     return f"Not shown: {'; '.join(sentences)}." if sentences else ""
 
 
@@ -119,7 +121,7 @@ def _compare(figure: SubFigure, curves: pd.DataFrame, missing: pd.DataFrame) -> 
     ]
     absent = [name for name in dict.fromkeys(missing.estimator) if name not in set(curves.estimator)]
     if absent:
-        label = f"no exact variance: {', '.join(absent)}"
+        label = f"no exact variance: {', '.join(map(plot.short, absent))}"
         handles.append(Line2D([], [], linestyle="none", label=label))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize="small")
 
@@ -138,12 +140,13 @@ def _lines(axes: Axes, curves: pd.DataFrame) -> None:
         else:
             drawn.append([str(name)])
     handles = {}
-    for position, group in enumerate(drawn):
+    for group in drawn:
         k, snr, against = values[group[0]].T
-        color = style.PALETTE[position]
-        (line,) = axes.loglog(k, snr, color=color, linewidth=1.1, label=", ".join(group))
+        look = plot.look(group[0]) | {"linestyle": "solid"}  # of one panel they are all of one kind
+        mark = {"markersize": 3.2, "markevery": (len(handles) % EVERY, EVERY), "linewidth": 1.1}
+        (line,) = axes.loglog(k, snr, label=", ".join(map(plot.short, group)), **mark, **look)
         if not np.allclose(snr, against, rtol=1e-2):
-            axes.loglog(k, against, color=color, linewidth=1.1, linestyle=style.DASHES[1])
+            axes.loglog(k, against, **mark, **look | {"linestyle": style.DASHES[1]})
         handles[line] = np.log(snr[-1]) + np.log(curves.K.max() / k[-1])
     order = sorted(handles, key=lambda line: handles[line], reverse=True)
     axes.legend(

@@ -14,7 +14,7 @@ from analysis.settings import Settings
 from analysis.studies._snr_figure import COMPARED, GENERATIVE, INFERENCE, along, caption, draw
 from analysis.studies._snr_samples import SAMPLES, samples
 from analysis.study import Claim, Study, Table
-from toyiwae import estimators
+from toyiwae import estimators, plot
 from toyiwae.problems.linear_gaussian import Data
 
 TERMS = ("iwae", "iwae_stl", "rws_wake_phi")
@@ -92,22 +92,12 @@ def _estimators(problem: toyiwae.Problem, settings: SnrSettings) -> tuple[pd.Dat
             if np.isnan(found.snr).any():  # masked where it is not known well enough
                 missing.append((estimator.name, cell.K, found.reason))
                 continue
-            kind = kind_of(estimator)
+            kind = plot.kind(estimator)
             rows.append((cell.K, cell.M, estimator.name, kind, np.median(found.snr), np.median(against)))
     columns = ["K", "M", "estimator", "kind", "snr", "target_over_rmse"]
     frame = pd.DataFrame(rows, columns=columns)
     curves = frame[frame.groupby("estimator").K.transform("count") > 1].reset_index(drop=True)
     return curves, pd.DataFrame(missing, columns=["estimator", "K", "reason"])
-
-
-def kind_of(estimator: estimators.Estimator) -> str:
-    """What its gradient for φ is made of, by its form: "total" derivative, "path" or "score" alone."""
-    form = estimator.form
-    if form is None:  # an average over subsets, of IWAE's
-        return "total"
-    if not form.path:
-        return "score"
-    return "total" if form.score else "path"
 
 
 def _limits(problem: toyiwae.Problem) -> pd.DataFrame:
