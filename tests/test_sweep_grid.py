@@ -147,6 +147,25 @@ def test_paths_are_relative_to_the_grid_and_content_identifies(tmp_path):
     assert found[0][1] == found[2][1]
 
 
+def test_a_resume_looks_at_every_file_but_not_at_every_cell(tmp_path):
+    seen = []
+    experiment = dataclasses.replace(TOY, check=lambda settings: seen.append(settings))
+    found = grid(experiment=experiment, axes=[{"a": list(range(40)), "b": list(range(50))}, {"a": [99]}])
+    assert len(list(found.cells())) == len(seen) == 2001
+    seen.clear()
+    assert found.contents
+    assert len(seen) == 2
+    for name in ("a.toml", "b.toml"):
+        (tmp_path / name).write_text((DOCS / "problem.toml").read_text())
+    (tmp_path / "grid.toml").write_text(
+        'experiment = "exact"\n[axes]\nproblem = ["a.toml", "b.toml"]\nK = [2, 3]\n'
+    )
+    before = grids.load(tmp_path / "grid.toml").contents
+    assert grids.load(tmp_path / "grid.toml").contents == before
+    (tmp_path / "b.toml").write_text((DOCS / "problem.toml").read_text().replace("0.", "1.", 1))
+    assert grids.load(tmp_path / "grid.toml").contents != before
+
+
 def training(folder, **changes):
     """The only cell of a grid of trainings with files of one's own."""
     settings = {"K": 2, "model": {"kind": "bernoulli_vae"}, "training": {"epochs": 1}, **changes}

@@ -22,7 +22,7 @@ from analysis.sweep import executors, export
 from analysis.sweep.experiment import Experiment
 from analysis.sweep.grid import Grid
 from analysis.sweep.run import sweep
-from analysis.sweep.store import Result, reading, writing
+from analysis.sweep.store import DONE, Result, reading, writing
 from toyiwae.extras import import_extra
 
 CELLS = 20_000
@@ -148,7 +148,7 @@ def fill(path: Path) -> None:
         while found := store.to_do(after, 10_000):
             after = found[-1].position
             results = [Result(cell.cell, 0, 1e-3, ROW) for cell in found]
-            store.write("{}", results, {cell.cell: 1 for cell in found})
+            store.write("{}", results, {cell.cell: (DONE, 1) for cell in found})
 
 
 def status(path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.sweep.grid import Grid, digest
+from analysis.sweep.grid import Grid
 from analysis.sweep.store import Store, reading
 
 SAMPLE = 2000
@@ -36,7 +36,7 @@ class Forecast:
 
 
 def forecast(grid: Grid, path: Path) -> Forecast:
-    """Looks at the store, if there is one, and at the grid's cells, all of which are checked.
+    """Looks at the store, if there is one, and at the grid's cells, which are checked unless it has planned them.
 
     Raises:
         InputError: a bad grid, no store.
@@ -44,14 +44,13 @@ def forecast(grid: Grid, path: Path) -> Forecast:
     if not path.is_file():
         return Forecast(0, 0, sum(1 for _ in grid.cells()), False, None)
     with reading(path) as store:
-        cells = list(grid.cells())
         same = store.declaration == json.loads(json.dumps(grid.declaration))
-        if same and store.contents == digest(cell.key for cell in cells):
+        if same and store.contents == grid.contents:
             to_do, done, failed = store.counts()
             left = [cell.own for cell in store.to_do(-1, SAMPLE)]
             return Forecast(done, failed, to_do, False, _seconds(store, left, to_do))
         there = store.keys(grid.replicates.blocks)
-        missing = [cell.own for cell in cells if cell.key not in there]
+        missing = [cell.own for cell in grid.cells() if cell.key not in there]
         seconds = _seconds(store, missing[:: max(1, len(missing) // SAMPLE)], len(missing))
         return Forecast(len(grid) - len(missing), 0, len(missing), True, seconds)
 

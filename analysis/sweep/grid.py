@@ -22,8 +22,8 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,19 @@ class Grid:
                 seen.add(cell.key)
                 yield cell
 
+    @property
+    def contents(self) -> str:
+        """The SHA-256 of what the grid's text does not show: the files that it names, and what `check` makes of them.
+
+        Files are named by texts, so that cells with every text and the first of all numbers will do: it costs no time
+        where there are a million cells.
+        """
+        few = [{name: _texts(values) for name, values in table.items()} for table in self.axes]
+        found = hashlib.sha256()
+        for cell in replace(self, axes=few).cells():
+            found.update(cell.key)
+        return found.hexdigest()
+
     def ordered(self) -> list[tuple[int, Cell]]:
         """Every cell with its place in the grid, in the order in which they are to be run.
 
@@ -151,12 +164,9 @@ class Grid:
         )
 
 
-def digest(keys: Iterable[bytes]) -> str:
-    """The SHA-256 of what identifies all cells of a grid, in its order: of its text and of the files it names."""
-    found = hashlib.sha256()
-    for key in keys:
-        found.update(key)
-    return found.hexdigest()
+def _texts(values: Sequence[Any]) -> Sequence[Any]:
+    """What of an axis may name a file: all of it, of numbers alone the first."""
+    return values[:1] if all(isinstance(value, (int, float)) for value in values) else values
 
 
 def load(path: str | Path) -> Grid:

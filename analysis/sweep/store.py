@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import toyiwae
 from analysis.sweep import schema
-from analysis.sweep.grid import Grid, digest
+from analysis.sweep.grid import Grid
 from analysis.sweep.work import Result
 from toyiwae import locks
 from toyiwae.errors import InputError, ToyiwaeError
@@ -56,8 +56,8 @@ class Store:
 
     @property
     def contents(self) -> str | None:
-        """The `digest` of the cells that were planned; None in a new store."""
-        found = self._query("SELECT value FROM facts WHERE name = 'cells'").fetchone()
+        """The `contents` of the grid whose cells are planned; None in a new store."""
+        found = self._query("SELECT value FROM facts WHERE name = 'contents'").fetchone()
         return found[0] if found else None
 
     def adopt(self, grid: Grid) -> None:
@@ -95,8 +95,7 @@ class Store:
                 "UPDATE plan SET state = ? WHERE state = ? AND cell IN (SELECT cell FROM failures WHERE block < ?)",
                 (FAILED, TO_DO, most),
             )
-            keys = digest(cell.key for _, cell in sorted(ordered, key=lambda placed: placed[0]))
-            facts = [("grid", json.dumps(grid.declaration)), ("cells", keys)]
+            facts = [("grid", json.dumps(grid.declaration)), ("contents", grid.contents)]
             self._many("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts)
 
     def counts(self) -> tuple[int, int, int]:
