@@ -150,7 +150,7 @@ def test_paths_are_relative_to_the_grid_and_content_identifies(tmp_path):
 def test_a_resume_looks_at_every_file_but_not_at_every_cell(tmp_path):
     seen = []
     experiment = dataclasses.replace(TOY, check=lambda settings: seen.append(settings))
-    found = grid(experiment=experiment, axes=[{"a": list(range(40)), "b": list(range(50))}, {"a": [99]}])
+    found = grid(experiment=experiment, axes=[{"n": list(range(40)), "seed": list(range(50))}, {"n": [99]}])
     assert len(list(found.cells())) == len(seen) == 2001
     seen.clear()
     assert found.contents
