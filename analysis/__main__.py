@@ -1,4 +1,4 @@
-"""The command line of the studies: `python -m analysis list`, `run`, `report`, `ledger`, `sweep`, `audit`, `mnist`, `bench`."""
+"""The studies on the command line: `python -m analysis list | run | report | ledger | sweep | audit | mnist`..."""
 
 from __future__ import annotations
 
@@ -33,6 +33,12 @@ Sweeps = Annotated[
 ]
 File = Annotated[Path | None, typer.Option("--settings", help="TOML file with one table per study.")]
 Folder = Annotated[Path, typer.Option("--out", help="Folder for figures, data and report.")]
+Style = Annotated[
+    str,
+    typer.Option(
+        "--style", metavar="VENUE", help="Sizes and type of the figures: jmlr, neurips, icml, slides."
+    ),
+]
 Picture = Annotated[Path | None, typer.Option("--figure", help="Write the figure to this PNG file only.")]
 SET_HELP = "Override one setting; a value is TOML. May be given several times."
 
@@ -59,6 +65,7 @@ def run(
     ] = None,
     out: Folder = Path("results"),
     figure: Picture = None,
+    style: Style = "jmlr",
     sweeps: Sweeps = None,
     processes: sweep_cli.Processes = None,
     scheduler: sweep_cli.Scheduler = None,
@@ -72,8 +79,9 @@ def run(
     if unused := [other for other in overrides[1] if other != name]:
         raise InputError(f"--set {unused[0]}...: only {name} runs; use report, or run {unused[0]}")
     chosen = settings_of(studies[name], *overrides, quick=quick, full=full)
+    venue = _venue(style)
     with sweep_cli.keeping(sweeps, processes, scheduler):
-        (outcome,) = runner.run_all([(studies[name], chosen)], console)
+        (outcome,) = runner.run_all([(studies[name], chosen)], console, venue)
     _show_claims([outcome])
     if outcome.files and figure is not None:
         output.write_all(figure.parent, {figure.name: outcome.files[f"{name}.png"]})
@@ -90,11 +98,13 @@ def report_(
         list[str] | None, typer.Option("--set", metavar="STUDY.KEY=VALUE", help=SET_HELP)
     ] = None,
     out: Folder = Path("results"),
+    style: Style = "jmlr",
 ) -> None:
     """Run all studies and write report.html. Exit code 1 if a claim fails; the report is written even so."""
     started = time.perf_counter()
-    outcomes = _run_all(quick, settings, assignments)
+    outcomes = _run_all(quick, settings, assignments, _venue(style))
     words = ["python -m analysis report", *(["--quick"] if quick else [])]
+    words += [f"--style {style}"] if style != "jmlr" else []
     source = provenance()
     html = report.render(outcomes, source, " ".join(words))
     for outcome in outcomes:
@@ -121,13 +131,20 @@ def ledger_(
     raise typer.Exit(0 if all(outcome.passed for outcome in outcomes) else 1)
 
 
-def _run_all(quick: bool, settings: Path | None, assignments: list[str] | None) -> list[runner.Outcome]:
+def _venue(name: str) -> str:
+    """The style of a venue, refused before anything is computed if there is none."""
+    return importlib.import_module("analysis.style").check_venue(name)  # loads matplotlib: a second
+
+
+def _run_all(
+    quick: bool, settings: Path | None, assignments: list[str] | None, venue: str = "jmlr"
+) -> list[runner.Outcome]:
     """All studies, with their settings from the command line."""
     studies = discover()
     overrides = [read_toml(settings) if settings else {}, read_assignments(assignments or [])]
     check_names(studies, *overrides)
     cells = [(study, settings_of(study, *overrides, quick=quick)) for study in studies]
-    return runner.run_all(cells, console)
+    return runner.run_all(cells, console, venue)
 
 
 @app.command("audit")

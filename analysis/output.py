@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
+import platform
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.study import Table
+import tomli_w
+
+from analysis.settings import Settings
+from analysis.study import Study, Table
 from toyiwae.files import write_atomic
 
 if TYPE_CHECKING:
@@ -49,7 +55,34 @@ def csv_files(study: str, table: Table) -> dict[str, bytes]:
     }
 
 
+def caption_text(study: Study, settings: Settings, caption: str, venue: str) -> str:
+    """What stands beside a figure: its caption, the settings as TOML for `--settings`, and versions; no time.
+
+    Args:
+        study: the study.
+        settings: it ran with.
+        caption: of the figure, formulas between dollars.
+        venue: the style of the figure.
+    """
+    values = {key: value for key, value in settings.model_dump().items() if value is not None}
+    names = (
+        "toyiwae",
+        "numpy",
+        "scipy",
+        "torch",
+        "matplotlib",
+    )  # whether or not this process has loaded them
+    found = [f"{name} {metadata.version(name)}" for name in names if _installed(name)]
+    versions = ", ".join([*found, f"Python {platform.python_version()}"])
+    return f"{caption}\n\n{tomli_w.dumps({study.name: values})}\n# python -m analysis, --style {venue}\n# {versions}\n"
+
+
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
 def stale(folder: Path, study: str, files: Mapping[str, bytes]) -> list[Path]:
     """Files that an earlier run of a study left in the folder and this one does not write."""
-    candidates = [*folder.glob(f"{study}-*.csv"), *folder.glob(f"{study}.png"), *folder.glob(f"{study}.pdf")]
+    own = [folder / f"{study}.{kind}" for kind in ("png", "pdf", "txt")]
+    candidates = [*folder.glob(f"{study}-*.csv"), *filter(Path.exists, own)]
     return [path for path in candidates if path.name not in files]

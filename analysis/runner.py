@@ -45,13 +45,20 @@ class Outcome:
         return not self.error and bool(self.claims) and all(claim.passed for claim in self.claims)
 
 
-def run(study: Study, settings: Settings) -> Outcome:
-    """Runs one study; if it breaks down, the outcome carries the error and stderr the traceback."""
+def run(study: Study, settings: Settings, venue: str = "jmlr") -> Outcome:
+    """Runs one study; if it breaks down, the outcome carries the error and stderr the traceback.
+
+    Args:
+        study: the study.
+        settings: its settings.
+        venue: whose sizes and type the figure has, see `analysis.style`.
+    """
     started = time.perf_counter()
     try:
         table = study.compute(settings)
         claims = tuple(study.verdicts(table))
-        files, caption = _draw(study, table), study.caption(table)
+        files, caption = _draw(study, table, venue), study.caption(table)
+        files[f"{study.name}.txt"] = output.caption_text(study, settings, caption, venue).encode("utf-8")
         _check_texts([study.question, study.method, caption], claims)
     except Exception as error:
         if not isinstance(error, ToyiwaeError):
@@ -71,17 +78,17 @@ def _check_texts(texts: list[str], claims: tuple[Claim, ...]) -> None:
         mathml.prose(text)
 
 
-def _draw(study: Study, table: Table) -> dict[str, bytes]:
+def _draw(study: Study, table: Table, venue: str) -> dict[str, bytes]:
     """The study's files: PNG, PDF and the data."""
     from analysis.style import house_style  # matplotlib takes a second that `list` need not wait for
 
-    with house_style():
+    with house_style(venue):
         figure = study.draw(table)
         images = {f"{study.name}.{kind}": output.figure_bytes(figure, kind) for kind in ("png", "pdf")}
     return {**images, **output.csv_files(study.name, table)}
 
 
-def run_all(cells: Sequence[tuple[Study, Settings]], console: Console) -> list[Outcome]:
+def run_all(cells: Sequence[tuple[Study, Settings]], console: Console, venue: str = "jmlr") -> list[Outcome]:
     """Runs studies one after the other under a progress bar."""
     outcomes = []
     with _progress(console) as bar:
@@ -89,7 +96,7 @@ def run_all(cells: Sequence[tuple[Study, Settings]], console: Console) -> list[O
         for study, settings in cells:
             bar.update(studies, description=study.title)
             with _watching(bar):
-                outcomes.append(run(study, settings))
+                outcomes.append(run(study, settings, venue))
             bar.advance(studies)
             bar.console.print(_line(outcomes[-1]))
     return outcomes

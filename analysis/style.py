@@ -1,4 +1,4 @@
-"""How figures look: sizes of a paper, one palette, one set of lines; no global state."""
+"""How figures look: sizes and type of a venue, one palette, one set of lines; no global state."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from tueplots import axes, figsizes, fontsizes
 
+from toyiwae.checks import nearest
+from toyiwae.errors import InputError
 from toyiwae.plot import COLORS
 
 if TYPE_CHECKING:
@@ -32,15 +34,39 @@ GUIDE = {"color": GREY, "linewidth": 0.8, "linestyle": (0, (4, 2.5))}
 LIMIT = {"color": RED, "linewidth": 0.9, "linestyle": (0, (4, 2.5))}
 
 
-def rc_params() -> Any:
-    """The parameters of matplotlib for all figures: JMLR sizes, STIX type (bundled), thin lines."""
+SERIF = {"font.family": "STIXGeneral", "mathtext.fontset": "stix"}
+SANS = {"font.family": "DejaVu Sans", "mathtext.fontset": "dejavusans"}
+VENUES: dict[str, dict[str, Any]] = {
+    "jmlr": {**figsizes.jmlr2001(), **fontsizes.jmlr2001(default_smaller=1), **SERIF},
+    "neurips": {**figsizes.neurips2024(), **fontsizes.neurips2024(default_smaller=1), **SERIF},
+    "icml": {**figsizes.icml2024_full(), **fontsizes.icml2024(default_smaller=1), **SERIF},
+    "slides": {**figsizes.beamer_169(rel_width=0.95), **fontsizes.beamer(default_smaller=2), **SANS},
+}
+"""Venue -> width of a figure (of both columns where there are two) and type: Times and its like for papers, by the STIX
+fonts that matplotlib brings, a sans serif for slides."""
+
+
+def check_venue(name: str) -> str:
+    """The venue's name.
+
+    Raises:
+        InputError: there is no such venue; with the nearest one.
+    """
+    if name not in VENUES:
+        raise InputError(f"--style is {name!r}: {nearest(name, VENUES)}")
+    return name
+
+
+def rc_params(venue: str = "jmlr") -> Any:
+    """The parameters of matplotlib for all figures: sizes and type of a venue, thin lines.
+
+    Raises:
+        InputError: no such venue.
+    """
     return {
-        **figsizes.jmlr2001(),
-        **fontsizes.jmlr2001(default_smaller=1),
+        **VENUES[check_venue(venue)],
         **axes.lines(base_width=0.6),
         **axes.spines(top=False, right=False),
-        "font.family": "STIXGeneral",
-        "mathtext.fontset": "stix",
         "axes.prop_cycle": cycler(color=PALETTE),
         "axes.edgecolor": INK,
         "axes.labelcolor": INK,
@@ -60,16 +86,23 @@ def rc_params() -> Any:
 
 
 @contextmanager
-def house_style() -> Iterator[None]:
-    """Within the block, matplotlib draws and saves in the house style, whatever the user's own settings."""
+def house_style(venue: str = "jmlr") -> Iterator[None]:
+    """Within the block, matplotlib draws and saves in the house style, whatever the user's own settings.
+
+    Args:
+        venue: one of VENUES.
+
+    Raises:
+        InputError: no such venue.
+    """
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(rc_params())
+        mpl.rcParams.update(rc_params(venue))
         yield
 
 
 def panels(rows: int, columns: int, *, aspect: float = 0.72, **options: Any) -> tuple[Figure, Any]:
-    """A figure as wide as the text of a paper, with `rows` × `columns` axes.
+    """A figure as wide as the text of the venue, with `rows` × `columns` axes.
 
     Args:
         rows: of axes.
@@ -77,7 +110,7 @@ def panels(rows: int, columns: int, *, aspect: float = 0.72, **options: Any) -> 
         aspect: height of one axes over its width.
         options: for `Figure.subplots` (`sharex`, `gridspec_kw`, ...).
     """
-    width = figsizes.jmlr2001()["figure.figsize"][0]
+    width = mpl.rcParams["figure.figsize"][0]
     figure = Figure(figsize=(width, width * aspect * rows / columns), layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
 

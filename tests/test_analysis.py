@@ -16,7 +16,7 @@ from analysis import __main__ as cli
 from analysis import mathml, output, report, runner
 from analysis.settings import Settings, read_assignments, read_toml
 from analysis.study import Claim, Study, discover, settings_of, track, watched_by
-from analysis.style import house_style, panels
+from analysis.style import VENUES, house_style, panels
 from toyiwae.errors import InputError
 
 
@@ -172,7 +172,7 @@ def test_a_run_gives_figure_data_and_verdict_twice_the_same():
     outcomes = [runner.run(make(), Small()) for _ in range(2)]
     first = outcomes[0]
     assert first.passed
-    assert set(first.files) == {"small.png", "small.pdf", "small-curve.csv"}
+    assert set(first.files) == {"small.png", "small.pdf", "small-curve.csv", "small.txt"}
     assert first.files == outcomes[1].files
     read = pd.read_csv(io.BytesIO(first.files["small-curve.csv"]))
     pd.testing.assert_frame_equal(read, compute(Small())["curve"], check_exact=True)
@@ -189,6 +189,36 @@ def test_figures_are_fine_enough_and_leave_no_trace_on_matplotlib():
     assert dict(mpl.rcParams) == before
     with house_style():
         assert mpl.rcParams["font.family"] == ["STIXGeneral"]
+
+
+@pytest.mark.parametrize(("venue", "width"), {"jmlr": 6.0, "neurips": 5.5, "icml": 6.75}.items())
+def test_a_figure_has_the_width_of_its_venue_and_the_same_bytes_for_the_same_settings(venue, width):
+    first, second = (runner.run(make(), Small(), venue).files for _ in range(2))
+    assert first == second
+    assert int.from_bytes(first["small.png"][16:20], "big") == pytest.approx(width * output.PNG_DPI, abs=1)
+    assert f"--style {venue}" in first["small.txt"].decode()
+
+
+def test_every_venue_has_a_look_of_its_own():
+    assert set(VENUES) == {"jmlr", "neurips", "icml", "slides"}
+    shown = {
+        venue: (rc["figure.figsize"], rc["font.size"], rc["font.family"]) for venue, rc in VENUES.items()
+    }
+    assert len(set(shown.values())) == len(shown)
+
+
+def test_caption_settings_and_versions_stand_beside_the_figure(tmp_path):
+    files = runner.run(make(), Small(points=4, counts=(3, 5))).files
+    text = files["small.txt"].decode()
+    assert text.startswith("4 points of $y$ <over> $x$.\n\n[small]\n")
+    path = tmp_path / "again.toml"
+    path.write_text(text.partition("\n\n")[2])
+    again = settings_of(make(), read_toml(path))
+    assert again == Small(points=4, counts=(3, 5))
+    assert runner.run(make(), again).files == files
+    assert re.search(
+        r"^# toyiwae \S+, numpy \S+, scipy \S+, .*matplotlib \S+, Python \S+$", text, re.MULTILINE
+    )
 
 
 def test_a_formula_that_cannot_be_shown_is_the_failure_of_its_study_alone(capsys):
@@ -274,7 +304,7 @@ def page_of(*outcomes):
 def test_the_report_is_one_file_that_needs_no_network():
     html, page = page_of(runner.run(make(), Small()))
     outside = [r for r in page.references if not r.startswith(("#", "data:image/png;base64,"))]
-    assert outside == ["ledger.csv", "ledger.json", "small.png", "small.pdf", "small-curve.csv"]
+    assert outside == ["ledger.csv", "ledger.json", "small.png", "small.pdf", "small-curve.csv", "small.txt"]
     assert not re.search(r"https?://|//[a-z]|@import|url\(", re.sub(r"base64,[^\"]*", "", html))
     assert not {"script", "iframe", "object", "embed", "link", "base", "form"} & set(page.tags)
     (policy,) = [meta["content"] for meta in page.meta if meta.get("http-equiv") == "Content-Security-Policy"]
@@ -344,7 +374,7 @@ def test_the_command_line_reports_and_a_failed_claim_ends_in_1(tmp_path, monkeyp
     only(make())
     assert invoke(monkeypatch, "report", "--quick", "--out", tmp_path) == 0
     assert set(path.name for path in tmp_path.iterdir()) == {
-        "report.html", "ledger.csv", "ledger.json", "small.png", "small.pdf", "small-curve.csv",
+        "report.html", "ledger.csv", "ledger.json", "small.png", "small.pdf", "small-curve.csv", "small.txt",
     }  # fmt: skip
     assert len(pd.read_csv(tmp_path / "small-curve.csv")) == 3
     only(make(verdicts=failing, compute=lambda settings: {"other": compute(settings)["curve"]},
@@ -382,6 +412,8 @@ def test_the_command_line_runs_one_study_and_lists_all(tmp_path, monkeypatch, on
     ("words", "message"),
     [
         (["run", "smal"], "no study 'smal'; did you mean small?"),
+        (["run", "small", "--style", "icmll"], "--style is 'icmll': did you mean icml?"),
+        (["report", "--style", "paper"], "--style is 'paper': "),
         (["run", "small", "--set", "points=x"], "settings of small: points = 'x'"),
         (["report", "--set", "points=3"], "expected STUDY.key=value"),
         (["report", "--set", "tiny.points=3"], "no study 'tiny'; there are small"),

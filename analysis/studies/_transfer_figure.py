@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LINEAR, DEEP = "linear decoder", "deep network"
 PREDICTED = ("iwae", "dreg")
-NETWORKS = {LINEAR: style.GREEN, DEEP: style.PURPLE}
+NETWORKS = {LINEAR: style.BLUE, DEEP: style.YELLOW}  # which the estimators of the panels above do not have
 POWER = {"iwae": -0.5, "dreg": 0.5}
 
 
@@ -162,10 +162,10 @@ def _all(figure: Any, compared: pd.DataFrame) -> None:
             linewidth=0.9,
             markersize=3.2,
             elinewidth=0.6,
-            label=rule,
+            label=plot.short(str(rule)),
             **look,
         )
-        last[rule] = found.snr.iloc[-1] if len(found) else 0.0
+        last[plot.short(str(rule))] = found.snr.iloc[-1] if len(found) else 0.0
     axes.set(
         xscale="log", yscale="log", xlabel="particles $K$ ($M=1$)", ylabel=r"SNR of the gradient by $\mu_q$"
     )
