@@ -155,14 +155,15 @@ def test_a_resume_looks_at_every_file_but_not_at_every_cell(tmp_path):
     seen.clear()
     assert found.contents
     assert len(seen) == 2
-    for name in ("a.toml", "b.toml"):
-        (tmp_path / name).write_text((DOCS / "problem.toml").read_text())
+    text = (DOCS / "problem.toml").read_text()
+    for name, content in (("a.toml", text), ("b.toml", text.replace("0.", "1.", 1))):
+        (tmp_path / name).write_text(content)
     (tmp_path / "grid.toml").write_text(
         'experiment = "exact"\n[axes]\nproblem = ["a.toml", "b.toml"]\nK = [2, 3]\n'
     )
     before = grids.load(tmp_path / "grid.toml").contents
     assert grids.load(tmp_path / "grid.toml").contents == before
-    (tmp_path / "b.toml").write_text((DOCS / "problem.toml").read_text().replace("0.", "1.", 1))
+    (tmp_path / "b.toml").write_text(text.replace("0.", "2.", 1))
     assert grids.load(tmp_path / "grid.toml").contents != before
 
 
