@@ -117,27 +117,39 @@ class ClosedLimits:
         stretch, apart = self._stretched()
         return stretch[0] * np.abs(apart[:, 0])
 
-    def heavy_tail_gap(self, particles: float) -> np.ndarray:
-        """What log Z − L_K tends to where Var[w] is infinite, of every row [N].
+    def tail_remainder(self, particles: float) -> np.ndarray:
+        """What is left of log Z − L_K after all terms of its expansion in 1/K that exist, as K → ∞, of every row [N].
 
         To first order in the deviation of the weight's Laplace transform over e^−t, whose Mellin transform is
         `Γ(−s) (E[(w/Z)^s] − 1)`, the gap is
 
-            (1/2πi) ∫ Γ(s) Γ(−s) K^{1−s} (E[(w/Z)^s] − 1) ds,    1 < Re s < s*,
+            (1/2πi) ∫ Γ(s) Γ(−s) K^{1−s} (E[(w/Z)^s] − 1) ds,    1 < Re s < 2,
 
-        and Γ(s) Γ(−s) = −π/(s sin πs). Beyond s* = −1/β_min the moment is infinite: the gap falls like K^{1−s*}, up to
-        a slowly varying factor.
+        and Γ(s) Γ(−s) = −π/(s sin πs), whose pole at s = n + 1 takes out a term of order n. Beyond s* = −1/β_min the
+        moment is infinite. The contour just before it gives the remainder, which falls like K^{1−s*} up to a slowly
+        varying factor; what it neglects falls like the next whole power of 1/K.
+
+        Raises:
+            MissingMomentError: if all moments are finite.
+        """
+        if self.least_beta() >= 0:
+            raise MissingMomentError("all moments of w are finite: the expansion in 1/K has every term")
+        last = -1 / self.least_beta()
+        strip = last - (np.ceil(last) - 1)  # to the last pole that is passed
+        step = 0.02 * strip
+        s = last - 0.25 * strip + 1j * np.arange(-16.0, 16.0, step)
+        kernel = -np.pi / (s * np.sin(np.pi * s)) * np.exp((1 - s) * np.log(particles))
+        return (kernel @ np.expm1(self.log_moment(s))).real * step / (2 * np.pi)
+
+    def heavy_tail_gap(self, particles: float) -> np.ndarray:
+        """What log Z − L_K tends to where Var[w] is infinite, of every row [N]: see `tail_remainder`.
 
         Raises:
             MissingMomentError: if Var[w] is finite, so that the gap falls like 1/K.
         """
-        last = -1 / self.least_beta()
-        if not 1 < last < 2:
+        if not 1 < -1 / self.least_beta() < 2:
             raise MissingMomentError("the variance of w is finite: the gap tends to Var[w]/(2KZ²)")
-        step = 0.02 * (last - 1)
-        s = last - 0.25 * (last - 1) + 1j * np.arange(-16.0, 16.0, step)
-        kernel = -np.pi / (s * np.sin(np.pi * s)) * np.exp((1 - s) * np.log(particles))
-        return (kernel @ np.expm1(self.log_moment(s))).real * step / (2 * np.pi)
+        return self.tail_remainder(particles)
 
     def inference_drift(self) -> np.ndarray:
         """−∇Var[w]/(2Z²) in the proposal's mean, of every row [N, D_z]: the limit of K·E[Δ(φ)].
