@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+HEAVY = r"$-1<\beta_{\min}<-\frac{1}{2}$"
+
+
 class DigitsSettings(Settings):
     """The size of the model, the images, and the values of K."""
 
@@ -131,6 +134,7 @@ def verdicts(table: Table) -> list[Claim]:
             low=0.0,
             note=f"The smallest relative fall of the gap from one $K$ to the next ({', '.join(values)}), over "
             f"{len(gaps):,} images.",
+            source="slide: IWAE 1; burda2016iwae",
         ),
         Claim(
             "The effective sample size of every image lies between 1 and $K$.",
@@ -139,6 +143,7 @@ def verdicts(table: Table) -> list[Claim]:
             low=0.0,
             note=f"The smallest distance from either end, as a fraction of $K$ (for $K>1$). At $K$ = {counts[-1]} the "
             f"fractions run from {fraction[:, -1].min():.1%} to {fraction[:, -1].max():.1%}.",
+            source="slide: effective sample size",
         ),
     ]
     if counts[0] == 1:
@@ -150,6 +155,7 @@ def verdicts(table: Table) -> list[Claim]:
                 float(np.abs(gaps[1].to_numpy() / kl - 1).max()),
                 high=1e-9,
                 note="The largest relative difference from the closed form, over all images.",
+                source="slide: VAE optimum; kingma2014vae",
             )
         )
     if facts.least_beta < -0.5:
@@ -178,6 +184,7 @@ def _heavy(tail: pd.DataFrame, beta: float, near: int, far: int) -> list[Claim]:
             note=f"The exact gap at {at} over $\\frac{{1}}{{2\\pi i}}\\int\\Gamma(s)\\Gamma(-s)K^{{1-s}}"
             f"(\\mathrm{{E}}[(w/Z)^s]-1)ds$, by code of its own: the farthest from 1 of {len(ratio)} images (the "
             f"median is off by {middle}). The law is of first order in the gap, which is {largest} at most.",
+            condition=HEAVY,
         ),
         Claim.near(
             "Its power of $K$ comes from the direction in which the proposal is narrowest, and is not $-1$.",
@@ -189,6 +196,7 @@ def _heavy(tail: pd.DataFrame, beta: float, near: int, far: int) -> list[Claim]:
             "less the two slow terms that the law implies where the means differ by $h$ in that direction, "
             "$|h|/(|\\beta|\\sqrt{2|\\beta|\\log K})-1/(2\\log K)$. The tolerance is the size of the term after them, "
             "$(\\log K)^{-3/2}$; with a finite variance the slope would be $-1$.",
+            condition=HEAVY,
         ),
     ]
 

@@ -122,6 +122,7 @@ def verdicts(table: Table) -> list[Claim]:
             low=threshold,
             note=f"From {against.snr[('iwae', few)]:.3f} at $K$ = {few} to {against.snr[('iwae', many)]:.3f} at "
             f"{many}, on the scale of logarithms {change['iwae']:.2f} ± {se[0]:.2f}. {chance}",
+            source="slide: SNR; rainforth2018tighter",
         ),
         Claim(
             "DReG keeps more of its own.",
@@ -130,6 +131,7 @@ def verdicts(table: Table) -> list[Claim]:
             low=threshold,
             note=f"From {against.snr[('dreg', few)]:.3f} at $K$ = {few} to {against.snr[('dreg', many)]:.3f} at "
             f"{many}. The number compares both changes of the logarithm.",
+            source="tucker2019dreg",
         ),
     ]
 

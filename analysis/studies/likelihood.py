@@ -153,6 +153,8 @@ def verdicts(table: Table) -> list[Claim]:
             note=f"Nats per image below the closed form of probabilistic PCA ({facts.maximum:.3f}), after "
             f"{int(facts.epochs)} epochs with an affine encoder, $K$ = {int(facts.particles)}. The mean-field "
             "posterior is exact in one rotation of the latents, and training finds it.",
+            source="slide: VAE optimum; burda2016iwae",
+            condition="the family of proposals holds the posterior",
         ),
         Claim(
             "No decoder is above the maximum.",
@@ -160,6 +162,7 @@ def verdicts(table: Table) -> list[Claim]:
             float(likelihood.below.min()),
             low=0.0,
             note="The smallest distance, over both encoders, all members and all checkpoints; both sides are exact.",
+            source="tipping1999probabilistic",
         ),
         Claim(
             "Where the encoder cannot be the posterior, the ELBO's decoder is worse than IWAE's.",
@@ -168,6 +171,8 @@ def verdicts(table: Table) -> list[Claim]:
             low=0.0,
             note=f"With {int(facts.narrow)} hidden units between image and proposal the ELBO's decoder is {one:.3f} "
             f"nats below the maximum, IWAE's {many:.3f}. Both numbers are exact, of one run each.",
+            source="slide: inference or likelihood; burda2016iwae",
+            condition="the family of proposals does not hold the posterior",
         ),
     ]
 

@@ -151,6 +151,8 @@ def verdicts(table: Table) -> list[Claim]:
             note=f"The exact mean at $K$ = {largest:,}, projected on the limit and divided by it (the worse of both "
             "parameters); the limit comes from closed Gaussian integrals that share no code with the oracle. The "
             "tolerance is $1/K$.",
+            source="slide: inference gradient; rainforth2018tighter",
+            condition=r"$\mathrm{Var}[w]<\infty$ and $\nabla_\phi\mathrm{Var}[w]\ne 0$",
         ),
         Claim.near(
             "The distance from that limit falls like $1/K$.",
@@ -159,6 +161,8 @@ def verdicts(table: Table) -> list[Claim]:
             expected=-1.0,
             within=0.02,
             note=f"The local slope of panel (b) farthest from −1 for $K\\ge$ {tail.K.min():,}.",
+            source="rainforth2018tighter",
+            condition=r"$\mathrm{E}[w^3]<\infty$",
         ),
         Claim(
             "The mean gradients are right to twelve digits.",

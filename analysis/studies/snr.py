@@ -19,6 +19,8 @@ from toyiwae.problems.linear_gaussian import Data
 
 TERMS = ("iwae", "iwae_stl", "rws_wake_phi")
 REPAIRED = "dreg"
+HAS_DRIFT = r"$\mathrm{Var}[w]<\infty$ and $\partial_\phi\mathrm{Var}[w]\ne 0$"
+HAS_SLOPE = r"$\mathrm{Var}[w]<\infty$ and $\partial_\theta\log Z\ne 0$"
 
 
 class SnrSettings(Settings):
@@ -136,32 +138,34 @@ def verdicts(table: Table) -> list[Claim]:
     inference, generative = over_k[list(INFERENCE)], over_k[list(GENERATIVE)]
     limits = table["limits"].set_index(["estimator", "parameter", "index"]).constant
     return [
-        _slope(inference, -0.5, "inference", r"\mathrm{SNR}(\phi)=\Theta(\sqrt{M/K})"),
-        _slope(generative, 0.5, "generative", r"\mathrm{SNR}(\theta)=\Theta(\sqrt{MK})"),
+        _slope(inference, -0.5, "inference", r"\mathrm{SNR}(\phi)=\Theta(\sqrt{M/K})", HAS_DRIFT),
+        _slope(generative, 0.5, "generative", r"\mathrm{SNR}(\theta)=\Theta(\sqrt{MK})", HAS_SLOPE),
         _groups(table["samples"]),
         _constant(
             inference, limits["iwae"], 0.5,
             "The inference network's ratio has the constant that the theory gives.",
             r"\sqrt{K}\,\mathrm{SNR}(\phi)\to\frac{\sqrt{M}|\partial_\phi\mathrm{Var}[w]|}"
-            r"{2Z\sqrt{\mathrm{E}[(\partial_\phi w)^2]}}",
+            r"{2Z\sqrt{\mathrm{E}[(\partial_\phi w)^2]}}", "rainforth2018tighter", HAS_DRIFT,
         ),
         _constant(
             generative, limits["iwae"], -0.5,
             "So has the generative network's.",
             r"\frac{\mathrm{SNR}(\theta)}{\sqrt{K}}\to\frac{\sqrt{M}|\partial_\theta Z|}"
             r"{\sqrt{\mathrm{E}[w^2(\partial_\theta\log p-\partial_\theta\log Z)^2]}}",
+            "rainforth2018tighter", HAS_SLOPE,
         ),
         _constant(
             dreg, limits["dreg"], -0.5,
             "With DReG the inference network's ratio grows with $K$ as well.",
-            r"\mathrm{SNR}_\mathrm{DReG}(\phi)=\Theta(\sqrt{MK})",
+            r"\mathrm{SNR}_\mathrm{DReG}(\phi)=\Theta(\sqrt{MK})", "tucker2019dreg",
+            r"$\mathrm{E}[w^4]<\infty$ and $\partial_\phi\mathrm{Var}[w]\ne 0$",
         ),
         *_means(identity),
         _agreement(table["samples"]),
     ]  # fmt: skip
 
 
-def _slope(snr: pd.DataFrame, expected: float, network: str, formula: str) -> Claim:
+def _slope(snr: pd.DataFrame, expected: float, network: str, formula: str, condition: str) -> Claim:
     last = snr.iloc[-2:]
     verb = "falls" if expected < 0 else "grows"
     return Claim.near(
@@ -172,10 +176,14 @@ def _slope(snr: pd.DataFrame, expected: float, network: str, formula: str) -> Cl
         within=1e-6,
         note=f"The exact local slope in $K$ farthest from {expected:g} over {snr.shape[1]} coordinates, between "
         f"$K$ = {last.index[0]:,} and {last.index[1]:,}.",
+        source="slide: SNR; rainforth2018tighter",
+        condition=condition,
     )
 
 
-def _constant(snr: pd.DataFrame, limits: pd.Series, power: float, text: str, formula: str) -> Claim:
+def _constant(
+    snr: pd.DataFrame, limits: pd.Series, power: float, text: str, formula: str, source: str, condition: str
+) -> Claim:
     largest = snr.index[-1]
     ratio = snr.iloc[-1] * float(largest) ** power / limits.reindex(snr.columns)
     return Claim.near(
@@ -186,6 +194,8 @@ def _constant(snr: pd.DataFrame, limits: pd.Series, power: float, text: str, for
         within=1e-6,
         note=f"The exact ratio at $K$ = {largest:,} over its limit, a closed Gaussian integral: the farthest from "
         f"1 of {ratio.size} coordinates.",
+        source=source,
+        condition=condition,
     )
 
 
@@ -203,6 +213,7 @@ def _groups(samples: pd.DataFrame) -> Claim:
         f"{' and '.join(str(m) for m in several.M.unique())} against the exact variance at $M$ = 1 divided by $M$, on "
         f"the scale of logarithms, with a family-wise error rate of {measures.RATE_TEXT}. A variance {ratio:.2f} "
         f"times as large would have been found with probability {measures.POWER}.",
+        source="slide: SNR in M and K; rainforth2018tighter",
     )
 
 
@@ -218,6 +229,7 @@ def _means(identity: pd.DataFrame) -> list[Claim]:
             high=1e-12,
             note="The largest difference over all coordinates, relative to the largest mean at the same $K$; the worst "
             "$K$. The two come from different integrals: of the first and of the second power of the weights.",
+            source="tucker2019dreg",
         ),
         Claim(
             "Sticking the landing adds the mean of wake-φ, a bias that does not fall with $K$.",
@@ -227,6 +239,7 @@ def _means(identity: pd.DataFrame) -> list[Claim]:
             note="The largest difference of both sides, relative to the largest mean at the same $K$. All three come "
             "from the same integrals, so this checks how they are put together. The ratio in panel (d) is excellent, "
             "for the wrong direction: its dashed line.",
+            source="roeder2017sticking; tucker2019dreg",
         ),
     ]
 

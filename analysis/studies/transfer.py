@@ -158,6 +158,7 @@ def verdicts(table: Table) -> list[Claim]:
                 note=f"Slope of $\\log$ SNR against $\\log K$ between {FEW} and {MANY}: {slope:.3f} ± {se:.3f} over "
                 f"{count} images (jackknife). The number is its distance from {against:g} in standard errors, "
                 f"signed; so many are reached by chance with a family-wise rate of {measures.RATE_TEXT}.",
+                source="slide: SNR; rainforth2018tighter" if rule == "iwae" else "tucker2019dreg",
             )
         )
     deep = images[images.network == DEEP]
@@ -171,6 +172,8 @@ def verdicts(table: Table) -> list[Claim]:
             "so $p(x\\mid z)$ is bounded away from 0 for all $z$, and $\\mathrm{E}_q w^m\\ge c\\int p(z)^m "
             "q(z)^{1-m}dz$, which is infinite unless every $\\sigma_i^2$ is above $1-1/m$. "
             f"{(deep.least_var <= 0.5).mean():.0%} of the images have weights of infinite variance.",
+            source="tucker2019dreg",
+            condition="the decoder's hidden units are bounded",
         )
     )
     return claims
