@@ -46,6 +46,8 @@ class ClosedLimits:
         self.precision = self.prior_precision + model.loading.T @ noise_precision @ model.loading
         self.cov = np.linalg.inv(self.precision)
         evidence = (rows.x - model.offset) @ noise_precision @ model.loading
+        self.marginal_mean = model.loading @ model.prior_mean + model.offset
+        self.marginal_cov = model.loading @ model.prior_cov @ model.loading.T + model.noise_cov
         self.mean = (evidence + self.prior_precision @ self.prior_mean) @ self.cov
 
     def tilted(self, s: float) -> Tilted:
@@ -74,6 +76,13 @@ class ClosedLimits:
         mean = (law.mean - self.mean) @ matrix.T + shift
         second = mean**2 + np.diag(matrix @ law.cov @ matrix.T)
         return law.mass[:, None] * mean, law.mass[:, None] * second
+
+    def log_evidence(self) -> np.ndarray:
+        """Log p(x) of every row [N]."""
+        cov = self.marginal_cov
+        apart = self.x - self.marginal_mean
+        far = (apart * np.linalg.solve(cov, apart.T).T).sum(axis=1)
+        return -0.5 * (far + np.linalg.slogdet(2 * np.pi * cov)[1])
 
     def kl(self) -> np.ndarray:
         """KL(q‖p(z|x)) of every row [N]."""
@@ -169,10 +178,26 @@ class ClosedLimits:
         The limit of K³·Var[Δ(φ)] of DReG.
         """
         proposal_precision = np.linalg.inv(self.proposal_cov)
-        path = proposal_precision - self.precision
         shift = (self.mean - self.proposal_mean) @ proposal_precision
-        a, third = (self._moments(s, path, shift)[0] for s in (2, 3))
-        fourth = self._moments(4, path, shift)[1]
+        return self._noise_of_squares(proposal_precision - self.precision, shift)
+
+    def inference_noise_ovis(self) -> np.ndarray:
+        """Var[w²s/Z² − 2aw/Z] with s the score and `a = E[w²s]/Z²`, of every row [N, D_z].
+
+        A quarter of it is the limit of K³·Var[Δ(φ)] of OVIS(0), whose coefficients tend to w²/(2K²Z²).
+        """
+        proposal_precision = np.linalg.inv(self.proposal_cov)
+        shift = (self.mean - self.proposal_mean) @ proposal_precision
+        return self._noise_of_squares(proposal_precision, shift)
+
+    def score_noise(self) -> np.ndarray:
+        """E[s²] of the score s in the proposal's mean, of every row [N, D_z]."""
+        return np.tile(np.diag(np.linalg.inv(self.proposal_cov)), (len(self.x), 1))
+
+    def _noise_of_squares(self, matrix: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        """Var[w²g/Z² − 2aw/Z] with `g = matrix (z − m) + shift` and `a = E[w²g]/Z²`."""
+        a, third = (self._moments(s, matrix, shift)[0] for s in (2, 3))
+        fourth = self._moments(4, matrix, shift)[1]
         return fourth - a**2 - 4 * a * (third - a) + 4 * a**2 * self.weight_variance()[:, None]
 
     def evidence_slope(self) -> np.ndarray:

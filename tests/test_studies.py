@@ -29,11 +29,12 @@ def quick_table(name):
 
 
 TRAINED = {"training", "encoder_snr", "likelihood", "transfer"}
+LONG = TRAINED | {"discrete"}
 
 
 def marked(name):
-    """A study that trains networks takes seconds even at its quick settings."""
-    return pytest.param(name, marks=[pytest.mark.slow] if name in TRAINED else [])
+    """A study that trains networks, or needs double integrals, takes seconds even at its quick settings."""
+    return pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
 
 
 @pytest.mark.parametrize("name", [marked(name) for name in STUDIES])
