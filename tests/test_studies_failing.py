@@ -17,3 +17,14 @@ def test_a_term_that_is_another_fails_the_claims_of_the_expansion():
     assert holding("expansion", "ending", order=ending.order + 1)[4] is False
     steeper = ending.remainder / ending.K**0.1
     assert holding("expansion", "ending", remainder=steeper)[5:] == [False, False]
+
+
+def test_a_boundary_elsewhere_and_gradients_that_do_not_change_fail_the_claims_of_the_collapse():
+    boundary, check, snr = (quick_table("collapse")[name] for name in ("boundary", "check", "snr"))
+    assert holding("collapse", "check", excess=check.excess * (1 + 1e-9))[2] is False
+    moved = holding("collapse", "boundary", ratio=boundary.root_ratio, root_ratio=boundary.ratio)
+    assert moved[3:5] == [False, False]
+    assert holding("collapse", "boundary", divergence=0.99 * boundary.divergence)[5] is False
+    assert holding("collapse", "snr", snr=1 / snr.snr)[6:8] == [False, False]
+    samples = quick_table("collapse")["samples"]
+    assert holding("collapse", "samples", z=samples.z + 10)[8] is False

@@ -142,6 +142,7 @@ def verdicts(table: Table) -> list[Claim]:
             tail[tail.what == BOUND],
             "After $n$ terms of its expansion, what is left of the bound falls like the term of order $n+1$.",
             r"\log Z-L_K=\frac{\mu_2}{2K}+\left(\frac{3\mu_2^2}{4}-\frac{\mu_3}{3}\right)\frac{1}{K^2}+O(K^{-3})",
+            source="nowozin2018jvi",
         ),
         _slope_claim(
             tail[tail.what != BOUND],
@@ -176,7 +177,7 @@ def _slope_claim(tail: pd.DataFrame, text: str, formula: str, source: str = "") 
         note=f"The deviation of a local slope from $-(n+1)$ that is farthest from 0, for $n$ = 0 to {tail.n.max()} and "
         f"$K\\ge$ {report.in_prose(tail.K.min())}; a slope may deviate by what the next term adds.",
         source=source,
-        condition=r"the moments up to $\mathrm{E}[w^{n+2}]$ are finite",
+        condition=r"$\mathrm{E}[w^{n+2}]<\infty$",
     )
 
 
@@ -188,7 +189,7 @@ def _second_claim(second: pd.DataFrame) -> Claim:
         high=1e-7,
         note=f"The largest relative difference of {len(second)} coordinates from differences of closed Gaussian "
         "integrals by other code, extrapolated to a step of zero; they hold about eight digits.",
-        condition=r"$\mathrm{E}[w^3]$ is finite",
+        condition=r"$\mathrm{E}[w^3]<\infty$",
     )
 
 
