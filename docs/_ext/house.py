@@ -3,9 +3,11 @@
 import inspect
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 from docutils import nodes
+from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util import logging
@@ -120,6 +122,38 @@ class Estimators(SphinxDirective):
         return self.parse_text_to_nodes(StringList(lines, source="registry"))  # pyright: ignore[reportArgumentType]
 
 
+class ReferenceNumbers(SphinxDirective):
+    """Exact moments of all registered estimators on one problem, by the first coordinate of both means."""
+
+    required_arguments = 1
+    option_spec: ClassVar[dict[str, Any]] = {"particles": directives.positive_int}
+
+    def run(self) -> list[nodes.Node]:
+        """The nodes."""
+        problem = toyiwae.load(Path(self.env.srcdir, self.arguments[0]))
+        K = self.options["particles"]
+        cell = toyiwae.exact(problem, K=K, estimators=toyiwae.estimators.all()).cell(K)
+        lines = [".. list-table::", "   :header-rows: 2", "   :widths: auto", ""]
+        lines += row("", "model", "", "", "proposal", "", "", "")
+        lines += row("name", "std", "SNR", "RMSE to ∇ log p(x)", "bias", "std", "SNR", "RMSE to its target")
+        for name, gradient in cell.gradients.items():
+            model, proposal = (gradient.parameters[part] for part in ("prior_mean", "proposal_mean"))
+            by_model = (std(model), first(model.snr), first(model.rmse_evidence))
+            by_proposal = (first(proposal.bias), std(proposal), first(proposal.snr), first(proposal.rmse))
+            lines += row(f"``{name}``", *by_model, *by_proposal)
+        return self.parse_text_to_nodes(StringList(lines, source="registry"))  # pyright: ignore[reportArgumentType]
+
+
+def first(values: Any) -> str:
+    """The first coordinate, or a dash where it is not known."""
+    return "–" if values is None or np.isnan(values[0]) else f"{values[0]:.3g}"
+
+
+def std(found: Any) -> str:
+    """The standard deviation of the first coordinate."""
+    return first(None if found.var is None else np.sqrt(found.var))
+
+
 class PublicNames(SphinxDirective):
     """A table of the package's public names, each with a link to where it is documented."""
 
@@ -159,6 +193,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
     app.connect("autodoc-process-docstring", prepare, priority=100)
     app.add_directive("estimators", Estimators)
+    app.add_directive("reference-numbers", ReferenceNumbers)
     app.add_directive("derivations", Derivations)
     app.add_directive("public-names", PublicNames)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
