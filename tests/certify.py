@@ -6,7 +6,8 @@ draws problems by seed, computes bounds, sample sizes and gradient moments in do
 to 30 digits on an independent path (`toyiwae.oracle.enclosure`), and compares each error with the stated one; on every
 tenth problem also what `tests.certify_joint` has. Every line of the output can be reproduced from its seed. What is
 done stands in results/certification.jsonl, a line for each part of a problem, so that a second call goes on where the
-first one ended, and makes up for a part that is new; the table by quantity is written to docs/certification.txt. The
+first one ended, and makes up for a part that is new; their tally and the table by quantity are written to
+docs/certification.json and docs/certification.txt, and a machine that has only these goes on from them. The
 exit status is 1 if a single value is worse than it says, or if more than one problem in a hundred is refused. Values
 that float64 does not know to 1e-8 are counted, not failed: `exact` recomputes or masks them.
 """
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 from flint import arb, ctx
 
+from analysis.sweep import origin
 from tests import certify_joint, certify_table
 from tests.isolated import isolated
 from toyiwae.forms import Form
@@ -258,19 +260,20 @@ def main(arguments: Sequence[str]) -> int:
     """Certify, print what failed, and write the table."""
     number, first = (int(a) for a in (*arguments, *("1000", "0")[len(arguments) :]))
     certify_table.KEPT.parent.mkdir(exist_ok=True)
-    done = {(line["seed"], line["part"]) for line in certify_table.kept()}
+    tally, commit = certify_table.total(), json.loads(origin.origin())["commit"] or "no commit"
     for seed in range(first, first + number):
         one, start, count = case(seed), time.perf_counter(), 0
-        missing = {name: part for name, part in parts(one).items() if (seed, name) not in done}
+        missing = {
+            name: part for name, part in parts(one).items() if not certify_table.done(tally, seed, name)
+        }
         for name, part in missing.items():
-            line = certify(one, name, part)
+            line = certify(one, name, part) | {"commit": commit[:7]}
             with certify_table.KEPT.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             count += sum(map(len, line["values"].values()))
         if missing:
             print(f"{one}: {count} values, {time.perf_counter() - start:.1f} s", flush=True)
-    text, beyond, refused = certify_table.table(certify_table.kept())
-    certify_table.TABLE.write_text(text, encoding="utf-8")
+    text, beyond, refused = certify_table.publish(certify_table.total())
     print(text)
     return int(beyond > 0 or refused > 0.01)
 

@@ -36,7 +36,7 @@ def test_the_slopes_at_optimal_proposals_vanish() -> None:
 
 
 def test_a_second_call_makes_up_for_the_parts_that_are_missing(tmp_path, monkeypatch, capsys) -> None:
-    for name in ("KEPT", "TABLE"):
+    for name in ("KEPT", "TABLE", "TALLY"):
         monkeypatch.setattr(certify_table, name, tmp_path / name)
     made = []
 
@@ -57,17 +57,31 @@ def test_a_second_call_makes_up_for_the_parts_that_are_missing(tmp_path, monkeyp
         (6, "optimum"),
     ]
     assert "Certification of 2 random problems" in capsys.readouterr().out
+    (tmp_path / "KEPT").unlink()  # another machine, which has what was committed
+    before = (tmp_path / "TABLE").read_text()
+    assert certify.main(["3", "5"]) == 0
+    assert made[4:] == ["gap", "optimum"]
+    assert certify_table.total()["quantities"]["gap"]["problems"] == 3
+    assert "Certification of 3" in (tmp_path / "TABLE").read_text() != before
+    monkeypatch.setattr(certify_table, "VERSION", 2)
+    (tmp_path / "KEPT").unlink()
+    assert not certify_table.total()["done"]
 
 
-def test_the_table_counts_what_is_beyond_and_refused() -> None:
-    values = {"gap": [[1.0, 1e-10, 1e-12], [1.0, 1e-12, 1e-7]]}
-    lines = [
+def test_the_table_counts_what_is_beyond_and_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(certify_table, "TALLY", tmp_path / "none")
+    monkeypatch.setattr(certify_table, "KEPT", tmp_path / "none")
+    values = {"gap": [[1.0, 1e-10, 1e-12], [1.0, 1e-12, 1e-7], [2.0, 1e-9, 1e-14], [0.0, 0.0, 0.0]]}
+    tally = certify_table.total()
+    for line in (
         {"seed": 0, "part": "bounds", "values": values, "refused": None},
         {"seed": 1, "part": "bounds", "values": {}, "refused": "too long"},
         {"seed": 1, "part": "own total", "values": {}, "refused": "too long"},
-    ]
-    text, beyond, share = certify_table.table(lines)
+    ):
+        certify_table.add(tally, line | {"commit": "abc"})
+    text, beyond, share = certify_table.table(tally)
     row = next(line.split() for line in text.splitlines() if line.startswith("gap"))
-    assert row[1:6] == ["1", "2", "1", "0", "1"]
+    assert row[1:6] == ["1", "4", "1", "0", "1"]
+    assert [float(number) for number in row[6:]] == pytest.approx([1e-5, 100.0, 1e5], rel=0.13)
     assert beyond == 1
     assert share == 0.5
