@@ -1,5 +1,6 @@
 """`python -m analysis mnist`: skipped without the data, resumed with it; the page says what was run."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,33 @@ def test_without_the_data_it_says_how_to_get_them_and_is_skipped(tmp_path, monke
     assert code == 0
     assert "`toyiwae data fetch mnist`" in text
     assert not (tmp_path / "out").exists()
+
+
+def test_exact_gaps_are_kept_for_their_data_and_sizes_alone(tmp_path):
+    plan = dataclasses.replace(run.QUICK, latents=2, linear_images=3, encoder_images=20, linear_k=(1, 4))
+    notes: list[str] = []
+
+    def gaps(plan, seed):
+        folder = tmp_path / "data"
+        folder.mkdir(exist_ok=True)
+        for split in ("train", "t10k"):
+            pixels = np.random.default_rng(seed).integers(0, 256, (60, 3, 2), np.uint8)
+            head = bytes([0, 0, 8, 3]) + np.array(pixels.shape, ">i4").tobytes()
+            (folder / f"{split}-images-idx3-ubyte").write_bytes(head + pixels.tobytes())
+        notes.clear()
+        found = run.linear(plan, folder, tmp_path / "out", notes.append)
+        return found.gap, bool(notes)
+
+    first, computed = gaps(plan, 1)
+    assert computed
+    assert first.shape == (2, 3)
+    again, computed = gaps(plan, 1)
+    assert not computed
+    assert (again == first).all()
+    assert gaps(plan, 2)[1]
+    assert gaps(plan, 1)[1]
+    assert gaps(dataclasses.replace(plan, latents=1), 1)[1]
+    assert not gaps(dataclasses.replace(plan, latents=1, test=7), 1)[1]
 
 
 @pytest.mark.parametrize("plan", [run.QUICK, run.FULL])

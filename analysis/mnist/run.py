@@ -5,6 +5,7 @@ Whatever is finished lies in the folder and is not computed again; training goes
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import time
@@ -122,8 +123,8 @@ def settings(plan: Plan) -> dict[str, Any]:
 
 def linear(plan: Plan, data: Path, out: Path, note: Callable[[str], Any]) -> Linear:
     """Exact gaps and sample sizes under the maximum-likelihood linear decoder, with an encoder fitted to few images."""
-    path = out / "linear.npz"
-    if not path.is_file():
+    path, of = out / "linear.npz", _linear_key(plan, data)
+    if not path.is_file() or _key_of(path) != of:
         note(f"exact gaps of {plan.linear_images:,} images, {plan.latents} latents")
         problem = toyiwae.mnist_problem(
             data, plan.latents, n_images=plan.linear_images, n_encoder_images=plan.encoder_images
@@ -137,12 +138,26 @@ def linear(plan: Plan, data: Path, out: Path, note: Callable[[str], Any]) -> Lin
         gap, ess = (np.array([row[name] for row in rows]) for name in ("gap", "ess"))
         out.mkdir(parents=True, exist_ok=True)
         stream = io.BytesIO()
-        np.savez(stream, K=plan.linear_k, gap=gap, ess=ess, log_p=log_p, error=error, seconds=seconds)
+        np.savez(stream, of=of, K=plan.linear_k, gap=gap, ess=ess, log_p=log_p, error=error, seconds=seconds)
         write_atomic(path, stream.getvalue())
     with np.load(path) as found:
         counts = tuple(int(k) for k in found["K"])
         numbers = {name: float(found[name]) for name in ("error", "seconds")}
         return Linear(counts, found["gap"], found["ess"], found["log_p"], **numbers)
+
+
+def _linear_key(plan: Plan, data: Path) -> str:
+    """What the linear decoder's numbers are of: sizes, version, and the content of the image files."""
+    sizes = [plan.latents, plan.linear_images, plan.encoder_images, plan.linear_k]
+    found = hashlib.sha256(json.dumps([sizes, toyiwae.__version__]).encode())
+    for file in sorted(data.glob("*images*")):
+        found.update(hashlib.sha256(file.read_bytes()).digest())
+    return found.hexdigest()
+
+
+def _key_of(path: Path) -> str | None:
+    with np.load(path) as found:
+        return str(found["of"]) if "of" in found else None
 
 
 def deep(
