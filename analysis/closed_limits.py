@@ -204,9 +204,18 @@ class ClosedLimits:
         """∇ log Z in the prior's mean, of every row [N, D_z]: the limit of E[Δ(θ)]."""
         return (self.mean - self.prior_mean) @ self.prior_precision
 
-    def generative_noise(self) -> np.ndarray:
-        """E[w²(∂ log p − ∂ log Z)²]/Z² in the prior's mean, the limit of K·Var[Δ(θ)], of every row [N, D_z]."""
-        return self._moments(2, self.prior_precision)[1]
+    def generative_noise(self, alpha: float = 0.0) -> np.ndarray:
+        """E[v²(∂ log p − g)²]/E[v]² in the prior's mean with `v = w^(1−α)`, `g` = E[v ∂ log p]/E[v]: [N, D_z].
+
+        The limit of K·Var[Δ(θ)] of VR-IWAE; of IWAE at α = 0.
+        """
+        law = self.tilted(1 - alpha)
+        shift = (self.mean - law.mean) @ self.prior_precision
+        return self._moments(2 * (1 - alpha), self.prior_precision, shift)[1] / law.mass[:, None] ** 2
+
+    def generative_bias(self) -> np.ndarray:
+        """−E[w²(∂ log p − ∂ log Z)]/Z² in the prior's mean, the limit of K·(E[Δ(θ)] − ∂ log Z), of every row [N, D_z]."""
+        return -self._moments(2, self.prior_precision)[0]
 
     def average(self, rows: np.ndarray, parameter: str, *, squared: bool = False) -> np.ndarray:
         """The average over rows in a parameter's own shape.
