@@ -38,7 +38,9 @@ from toyiwae.problems.toml import dump as dump
 from toyiwae.problems.toml import load as load
 from toyiwae.truth import ExactResult as ExactResult
 from toyiwae.truth import exact as exact
+from toyiwae.truth.comparison import compare as compare
 from toyiwae.truth.optimal_proposal import optimal_proposals as optimal_proposals
+from toyiwae.truth.rankings import Comparison as Comparison
 
 __all__: list[str]
 __version__: str

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 import toyiwae
-from toyiwae.cli import console, networks
+from toyiwae.cli import compare, console, networks, options
 from toyiwae.errors import CostWarning, DivergenceError, InputWarning
 
 # The base of typer's usage errors; click's own, or a copy inside typer, depending on typer's version.
@@ -35,35 +35,6 @@ app = typer.Typer(
 )
 
 app.add_typer(networks.data, name="data")
-
-_Problem = Annotated[Path, typer.Argument(metavar="PROBLEM.toml", help="problem file", show_default=False)]
-_Names = list[str] | None
-_K = Annotated[
-    list[str],
-    typer.Option("-K", metavar="K,...", help="particles inside the log, e.g. 1,16,1e6", show_default=False),
-]
-_M = Annotated[
-    _Names, typer.Option("-M", metavar="M,...", help="groups averaged outside the log; 1 if not given")
-]
-_Estimators = Annotated[
-    _Names,
-    typer.Option(
-        "-e",
-        "--estimators",
-        metavar="NAME[:PARAMETER],...",
-        help="from `toyiwae list`, or FILE.py:NAME; iwae if not given",
-    ),
-]
-_Parameters = Annotated[
-    _Names,
-    typer.Option(
-        "-p",
-        "--parameters",
-        metavar="NAME,...",
-        help="whose gradients, all or none; the prior's and the proposal's mean if not given",
-    ),
-]
-_Json = Annotated[bool, typer.Option("--json", help="strict JSON instead of tables")]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -130,18 +101,18 @@ def _program(
 
 @app.command()
 def exact(
-    problem: _Problem,
-    K: _K,
-    M: _M = None,
-    estimators: _Estimators = None,
-    parameters: _Parameters = None,
+    problem: options.Problem,
+    K: options.K,
+    M: options.M = None,
+    estimators: options.Estimators = None,
+    parameters: options.Parameters = None,
     covariance: Annotated[
         bool, typer.Option("--covariance", help="also covariances between coordinates, and directional SNRs")
     ] = False,
     digits: Annotated[
         str | None, typer.Option("--digits", metavar="N", help="N significant digits, in ball arithmetic")
     ] = None,
-    json: _Json = False,
+    json: options.Json = False,
 ) -> str:
     """Exact bounds, effective sample sizes, and gradient means, variances and SNRs, without sampling."""
     settings = _settings(problem, K, M, estimators, parameters)
@@ -151,8 +122,8 @@ def exact(
 
 @app.command()
 def estimate(
-    problem: _Problem,
-    K: _K,
+    problem: options.Problem,
+    K: options.K,
     replicates: Annotated[
         str,
         typer.Option(
@@ -162,16 +133,16 @@ def estimate(
     seed: Annotated[
         str, typer.Option("--seed", metavar="S", help="same seed, same numbers", show_default=False)
     ],
-    M: _M = None,
-    estimators: _Estimators = None,
-    parameters: _Parameters = None,
+    M: options.M = None,
+    estimators: options.Estimators = None,
+    parameters: options.Parameters = None,
     device: Annotated[str, typer.Option("--device", metavar="D", help="cpu, cuda or cuda:N")] = "cpu",
     engine: Annotated[str, typer.Option("--engine", metavar="E", help="numba, torch, triton, auto")] = "auto",
     precision: Annotated[
         str | None, typer.Option("--precision", metavar="P", help="float32, float64")
     ] = None,
     threads: Annotated[str | None, typer.Option("--threads", metavar="T", help="how many at once")] = None,
-    json: _Json = False,
+    json: options.Json = False,
 ) -> str:
     """The same by Monte Carlo, with standard errors and the z-score against the exact answer. Needs Numba or torch."""
     from toyiwae.arguments import whole_number
@@ -209,11 +180,13 @@ def check(
         str, typer.Option("--form", metavar="F", help="replicates, coefficients or surrogate")
     ] = "replicates",
     K: Annotated[
-        _Names, typer.Option("-K", metavar="K,...", help="particles; the bank's if not given")
+        options.Names, typer.Option("-K", metavar="K,...", help="particles; the bank's if not given")
     ] = None,
-    M: Annotated[_Names, typer.Option("-M", metavar="M,...", help="groups; the bank's if not given")] = None,
+    M: Annotated[
+        options.Names, typer.Option("-M", metavar="M,...", help="groups; the bank's if not given")
+    ] = None,
     parameters: Annotated[
-        _Names,
+        options.Names,
         typer.Option(
             "-p",
             "--parameters",
@@ -230,7 +203,7 @@ def check(
     ] = None,
     seed: Annotated[str | None, typer.Option("--seed", metavar="S", help="same seed, same numbers")] = None,
     vary_seed: Annotated[bool, typer.Option("--vary-seed", help="another seed in every run")] = False,
-    json: _Json = False,
+    json: options.Json = False,
 ) -> str:
     """Judge a gradient estimator of your own against exact answers: 0 conforms, 1 does not, 2 cannot be judged."""
     import importlib
@@ -254,7 +227,7 @@ def check(
 
 
 @app.command("list")
-def list_(json: _Json = False) -> str:
+def list_(json: options.Json = False) -> str:
     """The registered estimators: parameter, what they are unbiased for, flags, source."""
     from toyiwae.cli import listing
 
@@ -262,12 +235,13 @@ def list_(json: _Json = False) -> str:
     return _dumps({"estimators": entries}) if json else console.text(listing.show, entries)
 
 
+app.command()(compare.compare)
 app.command()(networks.train)
 app.command()(networks.evaluate)
 
 
 def _settings(
-    problem: Path, K: list[str], M: _Names, estimators: _Names, parameters: _Names
+    problem: Path, K: list[str], M: options.Names, estimators: options.Names, parameters: options.Names
 ) -> dict[str, Any]:
     """The arguments that `toyiwae.exact` and `toyiwae.estimate` share, checked, cheap ones first."""
     from toyiwae import arguments

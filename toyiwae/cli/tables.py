@@ -19,8 +19,7 @@ from rich.text import Text
 
 from toyiwae.cli import decimals
 
-Cell = Mapping[str, Any]
-POSTERIOR_SHOWN = 3
+Cell, POSTERIOR_SHOWN = Mapping[str, Any], 3
 
 
 class Footnotes:
@@ -59,22 +58,22 @@ def exact(console: Console, document: Mapping[str, Any]) -> None:
     )
     if rows == 1 and len(_flat(document["posterior"]["mean"])) <= POSTERIOR_SHOWN:
         _posterior(console, document["posterior"], notes)
-    table = _table("K", "M", "bound", "gap", "± error", "ESS", *(["gap of the rows"] if rows > 1 else []))
-    groups = ", ".join(dict.fromkeys(_whole(cell["M"]) for cell in cells))  # on which none of these depends
+    table = table_of("K", "M", "bound", "gap", "± error", "ESS", *(["gap of the rows"] if rows > 1 else []))
+    groups = ", ".join(dict.fromkeys(whole(cell["M"]) for cell in cells))  # on which none of these depends
     for cell in {cell["K"]: cell for cell in cells}.values():
         reason = cell.get("reason")
         columns = (("bound", 8), ("gap", 6), ("gap_error", 1), ("ess", 6))
         values = [notes.number(cell[key], digits, reason) for key, digits in columns]
         if rows > 1:
             values.append(_range(cell["per_row"]["gap"], notes, cell["per_row"].get("reason")))
-        table.add_row(_whole(cell["K"]), groups, *values)
-    _print(console, table)
+        table.add_row(whole(cell["K"]), groups, *values)
+    print_table(console, table)
     for name in cells[0]["gradients"]:
         _heading(console, name, _targets(cells, name, notes))
         for parameter in _parameters(cells, name):
-            _print(console, _exact_gradients(cells, name, parameter, notes))
+            print_table(console, _exact_gradients(cells, name, parameter, notes))
         if any("directional_snr" in cell["gradients"][name] for cell in cells):
-            _print(console, _directions(cells, name, notes))
+            print_table(console, _directions(cells, name, notes))
     decimals.show(console, document)
     notes.show(console)
 
@@ -83,8 +82,8 @@ def estimate(console: Console, document: Mapping[str, Any]) -> None:
     """Prints the document of `EstimateResult.to_dict`."""
     notes = Footnotes()
     cells = document["results"]
-    console.print(f"{_whole(cells[0]['replicates'])} replicates")
-    table = _table("K", "M", "bound", "± se", "truth", "z", "ESS", "± se", "truth")
+    console.print(f"{whole(cells[0]['replicates'])} replicates")
+    table = table_of("K", "M", "bound", "± se", "truth", "z", "ESS", "± se", "truth")
     columns = [("bound", key, digits) for key, digits in (("estimate", 6), ("se", 2), ("truth", 6), ("z", 3))]
     columns += [("ess", key, digits) for key, digits in (("estimate", 4), ("se", 2), ("truth", 4))]
     for cell in cells:
@@ -92,12 +91,12 @@ def estimate(console: Console, document: Mapping[str, Any]) -> None:
             notes.number(cell[quantity][key], digits, cell[quantity].get("reason"))
             for quantity, key, digits in columns
         ]
-        table.add_row(_whole(cell["K"]), _whole(cell["M"]), *values)
-    _print(console, table)
+        table.add_row(whole(cell["K"]), whole(cell["M"]), *values)
+    print_table(console, table)
     for name in cells[0]["gradients"]:
         _heading(console, name, None)
         for parameter in _parameters(cells, name):
-            _print(console, _estimated_gradients(cells, name, parameter, notes))
+            print_table(console, _estimated_gradients(cells, name, parameter, notes))
     notes.show(console)
     _verdict(console, document["agreement"])
 
@@ -121,7 +120,7 @@ def _exact_gradients(cells: Iterable[Cell], name: str, parameter: str, notes: Fo
         entry for entry in summaries if (size > 1 or entry[0] != "norm") and (biased or entry[0] != "bias")
     ]
     names = [entry[size > 1] for entry in shown]
-    table = _table("K", "M", "mean", *names, title=_title(parameter, size))
+    table = table_of("K", "M", "mean", *names, title=_title(parameter, size))
     for cell, moments in zip(cells, found, strict=True):
         reason = moments.get("reason")
         values = [_first(_entries(moments, "mean", parameter), 1 if biased else 2, notes, reason)]
@@ -129,7 +128,7 @@ def _exact_gradients(cells: Iterable[Cell], name: str, parameter: str, notes: Fo
             _summary(_entries(moments, key, parameter), function, notes, reason)
             for _, _, key, function in shown
         ]
-        table.add_row(_whole(cell["K"]), _whole(cell["M"]), *values)
+        table.add_row(whole(cell["K"]), whole(cell["M"]), *values)
     return table
 
 
@@ -137,11 +136,11 @@ def _directions(cells: Iterable[Cell], name: str, notes: Footnotes) -> Table:
     """Directional SNR of the model's and of the proposal's gradient; the covariances are in the JSON."""
     cells = [cell for cell in cells if cell["gradients"][name].get("directional_snr")]
     parts = list(dict.fromkeys(part for cell in cells for part in cell["gradients"][name]["directional_snr"]))
-    table = _table("K", "M", *parts, title="directional SNR")
+    table = table_of("K", "M", *parts, title="directional SNR")
     for cell in cells:
         found = cell["gradients"][name]["directional_snr"]
         values = [notes.number(found.get(part), 4, found.get("reason")) for part in parts]
-        table.add_row(_whole(cell["K"]), _whole(cell["M"]), *values)
+        table.add_row(whole(cell["K"]), whole(cell["M"]), *values)
     return table
 
 
@@ -160,7 +159,7 @@ def _estimated_gradients(cells: Iterable[Cell], name: str, parameter: str, notes
     size = max(len(_entries(cell["gradients"][name][parameter], "mean", parameter)) for cell in cells)
     names = ("mean", "± se", "truth", "std", "true std", "|z|")
     names = ("mean[0]", "± se", "truth[0]", "std[0]", "true std[0]", "max |z|") if size > 1 else names
-    table = _table("K", "M", *names, title=_title(parameter, size))
+    table = table_of("K", "M", *names, title=_title(parameter, size))
     for cell in cells:
         moments = cell["gradients"][name][parameter]
         reason = moments.get("reason")
@@ -172,7 +171,7 @@ def _estimated_gradients(cells: Iterable[Cell], name: str, parameter: str, notes
             values.append(notes.number(first, digits, reason))
         scores = _entries(moments, "z", parameter)
         values.append(_summary(scores, lambda z: max(map(abs, z)), notes, reason, digits=3))
-        table.add_row(_whole(cell["K"]), _whole(cell["M"]), *values)
+        table.add_row(whole(cell["K"]), whole(cell["M"]), *values)
     return table
 
 
@@ -213,7 +212,7 @@ def _targets(cells: Iterable[Cell], name: str, notes: Footnotes) -> str:
             continue
         same = len(set(by_groups.values())) == 1
         for groups, bound in list(by_groups.items())[: 1 if same else None]:
-            where = f"K={_whole(particles)}" + ("" if same else f", M={_whole(groups)}")
+            where = f"K={whole(particles)}" + ("" if same else f", M={whole(groups)}")
             found.append(f"{notes.number(bound, 6)} ({where})")
     return f"target bound {', '.join(found)}" if found else "no target bound"
 
@@ -231,7 +230,7 @@ def _title(parameter: str, size: int) -> str:
     return f"gradient by {parameter}" + (f", {size} numbers" if size > 1 else "")
 
 
-def _whole(number: int) -> str:
+def whole(number: int) -> str:
     """A whole number, round ones from a million on as 1e6."""
     short = f"{number:g}".replace("e+0", "e").replace("e+", "e")
     return short if number >= 10**6 and int(float(short)) == number else str(number)
@@ -283,11 +282,12 @@ def _range(values: list[float | None], notes: Footnotes, reason: str | None) -> 
     there = [value for value in values if value is not None]
     if not there:
         return notes.number(None, 3, reason)
-    missing = notes.mark(reason or "no value") if len(there) < len(values) else ""
-    return f"{notes.number(min(there), 2)} – {notes.number(max(there), 2)}{missing}"
+    mark = notes.mark(reason or "no value") if len(there) < len(values) else ""
+    return f"{notes.number(min(there), 2)} – {notes.number(max(there), 2)}{mark}"
 
 
-def _table(*columns: str, title: str | None = None) -> Table:
+def table_of(*columns: str, title: str | None = None) -> Table:
+    """An empty table of numbers."""
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="")
     table.pad_edge = table.show_edge = False
     for column in columns:
@@ -295,5 +295,6 @@ def _table(*columns: str, title: str | None = None) -> Table:
     return table
 
 
-def _print(console: Console, table: Table) -> None:
+def print_table(console: Console, table: Table) -> None:
+    """Prints a table and an empty line."""
     console.print(Padding(table, (0, 0, 1, 0), expand=False))

@@ -64,13 +64,45 @@ def exact(
         digits = arguments.whole_number(digits, "digits", maximum=1000)
         if not isinstance(problem, Problem):
             raise InputError("digits: ball arithmetic serves linear-Gaussian problems only")
-    source = _source(problem)
+    return answered(
+        problem,
+        chosen,
+        [(k, m) for k in counts for m in groups],
+        wanted,
+        covariance=covariance,
+        digits=digits,
+    )
+
+
+def answered(
+    problem: Problem | DiscreteProblem | QuadratureProblem,
+    chosen: Sequence[Estimator],
+    cells: Sequence[tuple[int, int]],
+    wanted: Sequence[str],
+    *,
+    covariance: bool = False,
+    digits: int | None = None,
+) -> ExactResult:
+    """`exact` at pairs (K, M) that need not be a product; what is asked for is known to be right.
+
+    Args:
+        problem: as `exact` takes.
+        chosen: estimators, each with enough particles in every cell.
+        cells: pairs (K, M).
+        wanted: names of parameters.
+        covariance: as `exact` takes.
+        digits: as `exact` takes.
+
+    Raises:
+        InputError: for an estimator that the problem has no answer for.
+        PrecisionError: as `exact`.
+    """
+    source = source_of(problem)
     source.check(chosen, wanted)
-    cells = [(k, m) for k in counts for m in groups]
     refused = _refused(source, chosen, cells)
     served = [estimator for estimator in chosen if estimator.name not in refused]
     records_of = [problem.parameters.record(name) for name in wanted]
-    request = Request(served, records_of, counts, groups, digits, covariance)
+    request = Request(served, records_of, cells, digits, covariance)
     known = refined(numbers(source, request), request, source)
     finer = None if digits is None else Multiprecision(source.problem, asked_digits(request), digits)
     found = []
@@ -79,9 +111,9 @@ def exact(
         truths |= {name: nothing(request, reason) for name, reason in refused.items()}
         ordered = {e.name: truths[e.name] for e in chosen}
         found.append(cell(known, request, ordered, k, m, finer, by_row=source.many_rows))
-    asked = {
-        "K": counts,
-        "M": groups,
+    asked: dict[str, Any] = {
+        "K": request.counts,
+        "M": list(dict.fromkeys(m for _, m in cells)),
         "estimators": [estimator.name for estimator in chosen],
         "parameters": list(wanted),
         "problem": problem.content_hash,
@@ -99,7 +131,7 @@ def exact(
     )
 
 
-def _source(problem: Any) -> Source:
+def source_of(problem: Any) -> Source:
     """Who computes a problem's numbers."""
     if isinstance(problem, DiscreteProblem):
         return EnumeratedSource(problem)

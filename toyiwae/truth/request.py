@@ -62,22 +62,21 @@ class Request:
     Attributes:
         estimators: those whose numbers exist.
         parameters: whose gradients.
-        counts, groups: K and M.
+        cells: pairs (K, M).
         digits: significant decimal digits that are shown, or None.
         joint: whether covariances between coordinates are asked for.
     """
 
     estimators: Sequence[Estimator]
     parameters: Sequence[Parameter]
-    counts: Sequence[int]
-    groups: Sequence[int]
+    cells: Sequence[tuple[int, int]]
     digits: int | None = None
     joint: bool = False
 
     @cached_property
-    def cells(self) -> list[tuple[int, int]]:
-        """All pairs (K, M), K outermost."""
-        return [(k, m) for k in self.counts for m in self.groups]
+    def counts(self) -> list[int]:
+        """The values of K, each once."""
+        return list(dict.fromkeys(k for k, _ in self.cells))
 
     @cached_property
     def free(self) -> dict[str, np.ndarray]:
