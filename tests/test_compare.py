@@ -1,5 +1,8 @@
 """`compare` against closed forms, against a simulation, and against what it promises of order and reasons."""
 
+# pyright: reportOptionalOperand=false, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false
+# pyright: reportAttributeAccessIssue=false
+
 import json
 import math
 

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from toyiwae.cli.tables import Footnotes, print_table, table_of, whole
+from toyiwae.cli.layout import print_table, table_of, whole
+from toyiwae.cli.tables import Footnotes
 
 SHOWN = 8
 """Lines of a ranking that are printed, unless all are asked for."""

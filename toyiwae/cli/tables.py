@@ -11,15 +11,15 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from toyiwae.cli import decimals
+from toyiwae.cli.layout import print_table, table_of, whole
 
-Cell, POSTERIOR_SHOWN = Mapping[str, Any], 3
+Cell = Mapping[str, Any]
+POSTERIOR_SHOWN = 3
 
 
 class Footnotes:
@@ -193,8 +193,8 @@ def _posterior(console: Console, posterior: Mapping[str, Any], notes: Footnotes)
     """Mean and standard deviations of the posterior of one row."""
     mean, cov = _flat(posterior["mean"]), posterior["cov"]
     std = [math.sqrt(row[i]) for i, row in enumerate(cov)]
-    shown = [", ".join(notes.number(number, 4) for number in numbers) for numbers in (mean, std)]
-    console.print(f"posterior      mean ({shown[0]}), std ({shown[1]})")
+    mean, std = (", ".join(notes.number(number, 4) for number in numbers) for numbers in (mean, std))
+    console.print(f"posterior      mean ({mean}), std ({std})")
 
 
 def _heading(console: Console, name: str, detail: str | None) -> None:
@@ -228,12 +228,6 @@ def _parameters(cells: Iterable[Cell], name: str) -> list[str]:
 
 def _title(parameter: str, size: int) -> str:
     return f"gradient by {parameter}" + (f", {size} numbers" if size > 1 else "")
-
-
-def whole(number: int) -> str:
-    """A whole number, round ones from a million on as 1e6."""
-    short = f"{number:g}".replace("e+0", "e").replace("e+", "e")
-    return short if number >= 10**6 and int(float(short)) == number else str(number)
 
 
 def _entries(moments: Mapping[str, Any], key: str, parameter: str) -> list[float | None]:
@@ -284,17 +278,3 @@ def _range(values: list[float | None], notes: Footnotes, reason: str | None) -> 
         return notes.number(None, 3, reason)
     mark = notes.mark(reason or "no value") if len(there) < len(values) else ""
     return f"{notes.number(min(there), 2)} – {notes.number(max(there), 2)}{mark}"
-
-
-def table_of(*columns: str, title: str | None = None) -> Table:
-    """An empty table of numbers."""
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="")
-    table.pad_edge = table.show_edge = False
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
-
-
-def print_table(console: Console, table: Table) -> None:
-    """Prints a table and an empty line."""
-    console.print(Padding(table, (0, 0, 1, 0), expand=False))

@@ -169,7 +169,9 @@ def _entry(
         zero = "the gradient of the target is not told from 0"
         numbers["relative_rmse"], reason = _ratio(numbers["rmse"], _norm(mean - bias), zero, zero)
         reasons.append(reason)
-    values = {key: float(number.value) for key, number in numbers.items() if number is not None}
+    values: dict[str, Any] = {
+        key: float(number.value) for key, number in numbers.items() if number is not None
+    }
     values |= {f"{key}_error": float(number.error) for key, number in numbers.items() if number is not None}
     return Entry(name, k, m, **values, reason="; ".join(dict.fromkeys(filter(None, reasons))) or None)
 
