@@ -28,3 +28,17 @@ def test_a_boundary_elsewhere_and_gradients_that_do_not_change_fail_the_claims_o
     assert holding("collapse", "snr", snr=1 / snr.snr)[6:8] == [False, False]
     samples = quick_table("collapse")["samples"]
     assert holding("collapse", "samples", z=samples.z + 10)[8] is False
+
+
+def test_optima_that_are_others_fail_the_claims_of_the_optimum():
+    path = quick_table("optimum")["path"]
+    assert holding("optimum", "path", variance_1=path.variance_1 * (1 + 1e-4))[:4] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert holding("optimum", "path", variance_1=1 / path.variance_1)[2] is False
+    assert holding("optimum", "path", kl=-path.kl)[4] is False
+    assert holding("optimum", "threshold", correlation=0.501)[5] is False
+    assert holding("optimum", "path", first_gap=path.gap)[6] is False
