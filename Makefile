@@ -40,7 +40,7 @@ $(READY):
 	touch $@
 
 report: $(READY)  ## run the studies; writes results/report.html and its figures, fails if a claim fails
-	$(PY) -m analysis report
+	$(PY) -m analysis report --jobs $(JOBS)
 
 test: $(READY)  ## the fast tests (a few minutes)
 	$(PY) -m pytest -n $(JOBS) --dist worksteal

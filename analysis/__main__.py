@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import sys
 import time
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from analysis import ledger, output, report, runner
-from analysis.settings import read_assignments, read_toml
-from analysis.study import check_names, discover, settings_of, unknown_study
+from analysis.kept import Kept
+from analysis.run_all import run_all
+from analysis.settings import Settings, read_assignments, read_toml
+from analysis.study import Study, check_names, discover, settings_of, unknown_study
 from analysis.sweep import cli as sweep_cli
 from toyiwae.errors import InputError, ToyiwaeError
 from toyiwae.records import provenance
@@ -40,6 +44,8 @@ Style = Annotated[
     ),
 ]
 Picture = Annotated[Path | None, typer.Option("--figure", help="Write the figure to this PNG file only.")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Studies at a time.")]
+Again = Annotated[bool, typer.Option("--again", help="Run all studies, not just those that have changed.")]
 SET_HELP = "Override one setting; a value is TOML. May be given several times."
 
 
@@ -81,7 +87,7 @@ def run(
     chosen = settings_of(studies[name], *overrides, quick=quick, full=full)
     venue = _venue(style)
     with sweep_cli.keeping(sweeps, processes, scheduler):
-        (outcome,) = runner.run_all([(studies[name], chosen)], console, venue)
+        (outcome,) = run_all([(studies[name], chosen)], console, venue)
     _show_claims([outcome])
     if outcome.files and figure is not None:
         output.write_all(figure.parent, {figure.name: outcome.files[f"{name}.png"]})
@@ -99,13 +105,16 @@ def report_(
     ] = None,
     out: Folder = Path("results"),
     style: Style = "jmlr",
+    jobs: Jobs = 2,
+    again: Again = False,
 ) -> None:
-    """Run all studies and write report.html. Exit code 1 if a claim fails; the report is written even so."""
+    """Run all studies and write report.html; go on where it was stopped. Exit code 1 if a claim fails."""
     started = time.perf_counter()
-    outcomes = _run_all(quick, settings, assignments, _venue(style))
+    cells = _cells(quick, settings, assignments)
+    outcomes = _outcomes(cells, jobs, Kept(out / ".kept", _venue(style)), again)
     words = ["python -m analysis report", *(["--quick"] if quick else [])]
     words += [f"--style {style}"] if style != "jmlr" else []
-    source = provenance()
+    source = _provenance()
     html = report.render(outcomes, source, " ".join(words))
     for outcome in outcomes:
         _write(out, outcome)
@@ -123,10 +132,12 @@ def ledger_(
         list[str] | None, typer.Option("--set", metavar="STUDY.KEY=VALUE", help=SET_HELP)
     ] = None,
     out: Folder = Path("results"),
+    jobs: Jobs = 2,
+    again: Again = False,
 ) -> None:
-    """Run all studies and write their claims, ledger.csv and ledger.json. Exit code 1 if one fails."""
-    outcomes = _run_all(quick, settings, assignments)
-    output.write_all(out, ledger.files(outcomes, provenance()))
+    """Write all claims, ledger.csv and ledger.json, and run what `report` has not. Exit code 1 if one fails."""
+    outcomes = _outcomes(_cells(quick, settings, assignments), jobs, Kept(out / ".kept"), again)
+    output.write_all(out, ledger.files(outcomes, _provenance()))
     _show_claims(outcomes)
     raise typer.Exit(0 if all(outcome.passed for outcome in outcomes) else 1)
 
@@ -136,15 +147,29 @@ def _venue(name: str) -> str:
     return importlib.import_module("analysis.style").check_venue(name)  # loads matplotlib: a second
 
 
-def _run_all(
-    quick: bool, settings: Path | None, assignments: list[str] | None, venue: str = "jmlr"
-) -> list[runner.Outcome]:
+def _provenance() -> dict[str, Any]:
+    """Versions and platform, torch's too where only workers have loaded it."""
+    torch = {"torch": metadata.version("torch")} if importlib.util.find_spec("torch") else {}
+    return {key: value for key, value in provenance().items() if key != "torch"} | torch
+
+
+def _cells(quick: bool, settings: Path | None, assignments: list[str] | None) -> list[tuple[Study, Settings]]:
     """All studies, with their settings from the command line."""
     studies = discover()
     overrides = [read_toml(settings) if settings else {}, read_assignments(assignments or [])]
     check_names(studies, *overrides)
-    cells = [(study, settings_of(study, *overrides, quick=quick)) for study in studies]
-    return runner.run_all(cells, console, venue)
+    return [(study, settings_of(study, *overrides, quick=quick)) for study in studies]
+
+
+def _outcomes(
+    cells: list[tuple[Study, Settings]], jobs: int, kept: Kept, again: bool
+) -> list[runner.Outcome]:
+    """What came of the studies, in this run or in an earlier one."""
+    try:
+        return run_all(cells, console, kept.venue, jobs=jobs, kept=kept.emptied() if again else kept)
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on with the studies that are left")
+        raise typer.Exit(sweep_cli.INTERRUPTED) from None
 
 
 @app.command("audit")

@@ -1,19 +1,14 @@
-"""Runs studies: compute, judge, draw; everything stays in memory until it is complete."""
+"""Runs a study: compute, judge, draw; everything stays in memory until it is complete."""
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from analysis import mathml, output, sources
 from analysis.settings import Settings
-from analysis.study import Claim, Study, Table, watched_by
+from analysis.study import Claim, Study, Table
 from toyiwae.errors import ToyiwaeError
 
 
@@ -86,58 +81,3 @@ def _draw(study: Study, table: Table, venue: str) -> dict[str, bytes]:
         figure = study.draw(table)
         images = {f"{study.name}.{kind}": output.figure_bytes(figure, kind) for kind in ("png", "pdf")}
     return {**images, **output.csv_files(study.name, table)}
-
-
-def run_all(cells: Sequence[tuple[Study, Settings]], console: Console, venue: str = "jmlr") -> list[Outcome]:
-    """Runs studies one after the other under a progress bar."""
-    outcomes = []
-    with _progress(console) as bar:
-        studies = bar.add_task("studies", total=len(cells))
-        for study, settings in cells:
-            bar.update(studies, description=study.title)
-            with _watching(bar):
-                outcomes.append(run(study, settings, venue))
-            bar.advance(studies)
-            bar.console.print(_line(outcomes[-1]))
-    return outcomes
-
-
-def _progress(console: Console) -> Progress:
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    return Progress(*columns, console=console, transient=True)
-
-
-@contextmanager
-def _watching(bar: Progress) -> Iterator[None]:
-    """Shows the cells of every `track` within the block as a bar, taken away at the end."""
-    tasks: list[TaskID] = []
-
-    def watcher(total: int) -> Callable[[str], None]:
-        task = bar.add_task("", total=total)
-        tasks.append(task)
-        done = -1
-
-        def announce(label: str) -> None:
-            nonlocal done
-            done += 1
-            bar.update(task, completed=done, description=f"  {label}")
-
-        return announce
-
-    try:
-        with watched_by(watcher):
-            yield
-    finally:
-        for task in tasks:
-            bar.remove_task(task)
-
-
-def _line(outcome: Outcome) -> str:
-    held = sum(claim.passed for claim in outcome.claims)
-    verdict = "broke down" if outcome.error else f"{held} of {len(outcome.claims)} claims hold"
-    return f"{'✓' if outcome.passed else '✗'} {outcome.study.title}: {verdict} ({outcome.seconds:.1f} s)"

@@ -95,6 +95,7 @@ class Study:
         verdicts: table -> claims.
         caption: table -> what the figure shows.
         method: how the numbers were obtained, in a few sentences.
+        cost: about how many seconds it takes; the report starts the longest first.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Study:
     full: Mapping[str, Any] = field(default_factory=dict)
     experiments: tuple[Experiment, ...] = ()
     method: str = ""
+    cost: float = 5.0
 
 
 def discover(package: str = "analysis.studies") -> tuple[Study, ...]:

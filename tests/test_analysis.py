@@ -14,6 +14,7 @@ from rich.console import Console
 
 from analysis import __main__ as cli
 from analysis import mathml, output, report, runner
+from analysis.run_all import run_all
 from analysis.settings import Settings, read_assignments, read_toml
 from analysis.study import Claim, Study, discover, settings_of, track, watched_by
 from analysis.style import VENUES, house_style, panels
@@ -56,11 +57,15 @@ def verdicts(table):
     ]
 
 
+def caption(table):
+    return f"{len(table['curve'])} points of $y$ <over> $x$."
+
+
 def make(**changes):
     fields = {
         "name": "small", "order": 1, "title": "A <small> study", "question": "Does $y$ fall & how?",
         "settings": Small, "compute": compute, "draw": draw, "verdicts": verdicts,
-        "caption": lambda table: f"{len(table['curve'])} points of $y$ <over> $x$.", "quick": {"points": 3},
+        "caption": caption, "quick": {"points": 3},
     }  # fmt: skip
     return Study(**{**fields, **changes})
 
@@ -77,6 +82,11 @@ def breaking(settings):
 def only(monkeypatch):
     """Makes the command line see the given studies and no others."""
     return lambda *studies: monkeypatch.setattr(cli, "discover", lambda: studies)
+
+
+def written(folder):
+    """Names of the files that a command has written, less the outcomes it keeps."""
+    return {path.name for path in folder.iterdir()} - {".kept"}
 
 
 def invoke(monkeypatch, *words):
@@ -249,7 +259,7 @@ def test_the_ledger_has_a_row_for_every_claim_and_every_breakdown(tmp_path, monk
     only(make(), make(name="never", order=2, verdicts=failing), make(name="no", order=3, compute=breaking))
     assert invoke(monkeypatch, "ledger", "--out", tmp_path) == 1
     assert "−0.5 ± 10^−9" in capsys.readouterr().out
-    assert {path.name for path in tmp_path.iterdir()} == {"ledger.csv", "ledger.json"}
+    assert written(tmp_path) == {"ledger.csv", "ledger.json"}
     document = json.loads((tmp_path / "ledger.json").read_text(), parse_constant=pytest.fail)
     assert (document["held"], document["total"]) == (1, 3)
     first, second, third = document["claims"]
@@ -373,20 +383,20 @@ def test_a_claim_shows_the_digits_that_decide_it(claim, measured, tolerance):
 def test_the_command_line_reports_and_a_failed_claim_ends_in_1(tmp_path, monkeypatch, only, capsys):
     only(make())
     assert invoke(monkeypatch, "report", "--quick", "--out", tmp_path) == 0
-    assert set(path.name for path in tmp_path.iterdir()) == {
+    assert written(tmp_path) == {
         "report.html", "ledger.csv", "ledger.json", "small.png", "small.pdf", "small-curve.csv", "small.txt",
     }  # fmt: skip
     assert len(pd.read_csv(tmp_path / "small-curve.csv")) == 3
     only(make(verdicts=failing, compute=lambda settings: {"other": compute(settings)["curve"]},
               draw=lambda table: draw({"curve": table["other"]}), caption=lambda table: "c"))  # fmt: skip
-    assert invoke(monkeypatch, "report", "--out", tmp_path) == 1
+    assert invoke(monkeypatch, "report", "--again", "--out", tmp_path) == 1
     assert "this report fails" in (tmp_path / "report.html").read_text()
     assert not (tmp_path / "small-curve.csv").exists()
     assert (tmp_path / "small-other.csv").exists()
     only(make(compute=breaking))
-    assert invoke(monkeypatch, "report", "--out", tmp_path) == 1
+    assert invoke(monkeypatch, "report", "--again", "--out", tmp_path) == 1
     assert "broke down" in (tmp_path / "report.html").read_text()
-    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "ledger.csv", "ledger.json"}
+    assert written(tmp_path) == {"report.html", "ledger.csv", "ledger.json"}
     assert "broke down" in capsys.readouterr().out
 
 
@@ -442,13 +452,15 @@ def test_an_interrupted_write_leaves_the_old_report(tmp_path, monkeypatch, only)
 
     monkeypatch.setattr("os.fsync", full)
     assert invoke(monkeypatch, "report", "--out", tmp_path) == 2
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("report.html", "old")]
+    assert written(tmp_path) == {"report.html"}
+    assert (tmp_path / "report.html").read_text() == "old"
+    assert not list((tmp_path / ".kept").iterdir())
 
 
 def test_progress_shows_studies_and_cells(monkeypatch):
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=100, highlight=False)
-    runner.run_all([(make(), Small())], console)
+    run_all([(make(), Small())], console)
     assert "✓ A <small> study: 1 of 1 claims hold" in stream.getvalue()
 
 

@@ -155,9 +155,10 @@ def _pool(count: int) -> ProcessPoolExecutor:
         count, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker
     )
     with _environment(dict.fromkeys(THREADS, "1") | {"OMP_WAIT_POLICY": "passive"}):
-        pool.submit(
-            int
-        )  # starts all its processes, which read the environment when they load their libraries
+        for _ in range(
+            count
+        ):  # each starts a process, which reads the environment when it loads its libraries
+            pool.submit(int)
     return pool
 
 
