@@ -2,6 +2,9 @@
 
 import itertools
 import math
+import os
+import signal
+import threading
 
 import numpy as np
 import pytest
@@ -160,6 +163,29 @@ def test_numbers_do_not_depend_on_the_size_of_tasks(monkeypatch):
     monkeypatch.setattr(numba_sampler, "_OUTPUTS", 2**9)
     small = drawn(AMORTISED, ["iwae", "vimco_geometric"], 30, 2, 500)
     assert_equal(whole, small, tolerance=1e-13)
+
+
+@pytest.mark.parametrize("problem", [ONE_ROW, AMORTISED], ids=["one row", "amortised"])
+def test_numbers_do_not_depend_on_how_often_a_kernel_stops(problem, monkeypatch):
+    """It goes on within a group, between groups, replicates, blocks of replicates, and rows."""
+    names = ["iwae", "piwae", "dreg"]
+    whole = drawn(problem, names, 1500, 2, 12)
+    monkeypatch.setattr(numba_sampler, "MOST_NUMBERS", 300 * problem.dim_z)
+    assert_equal(whole, drawn(problem, names, 1500, 2, 12))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", ["iwae", "vimco_arithmetic"])
+def test_one_replicate_that_takes_hours_hears_of_ctrl_c(name, threads):
+    """In one pass and in two: the test ends long before its noise does."""
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            drawn(ONE_ROW, name, 10**11, 1, 2, threads=threads)
+    finally:
+        signal.signal(signal.SIGINT, heard)
 
 
 @pytest.mark.parametrize(("K", "M"), [(700, 40), pytest.param(30_000, 3, marks=pytest.mark.slow)], ids=str)

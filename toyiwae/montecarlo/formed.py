@@ -86,6 +86,11 @@ class Terms:
         """Which powers normalise over all groups."""
         return np.array([power.pooled for power in self.powers], dtype=bool)
 
+    def factors(self, index: int, name: str) -> np.ndarray:
+        """Of the powers in one coefficient of one estimator `[P]`; zeros where it is not needed."""
+        own = self._parts[index].get(name, {})
+        return np.array([own.get(power, 0.0) for power in self.powers])
+
     def sums(self, first: np.ndarray, second: np.ndarray | None) -> Iterator[Weighted]:
         """Every estimator's sums from those of the powers, `[R, n, P, 1 + D]` and `[R, (n,) P, D, D]`."""
         own = [

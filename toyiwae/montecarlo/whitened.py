@@ -89,6 +89,19 @@ class Weighted(NamedTuple):
     score: Sums | None
 
 
+class OneRowParts(NamedTuple):
+    """The constants of a problem of one row: T `[D, D]`, J, U, β `[D]`, slope, R⁻¹(x − o − Wμ_q), R⁻¹W, μ_q."""
+
+    root: Array
+    jacobian: Array
+    rotation: Array
+    beta: Array
+    slope: Array
+    noise: Array
+    noise_loading: Array
+    mean: Array
+
+
 class Whitened:
     """One problem's constants of the formulas above.
 
@@ -150,6 +163,19 @@ class Whitened:
         if record.moves == "mean" and not record.amortised and not record.own:
             found = found.sum(1)
         return found if self.n_rows == 1 else found / self.n_rows
+
+    def of_one_row(self) -> OneRowParts:
+        """The constants by which the gradients of the first row are linear in its sums."""
+        return OneRowParts(
+            self._root[0],
+            self._jacobian[0],
+            self.rotation[0],
+            self._beta[0],
+            self.slope[0],
+            self._noise[0],
+            self._noise_loading,
+            self._mean[0],
+        )
 
     def _of(self, array: Array, rows: slice) -> Array:
         """What some rows have of an array that all rows share, or of which each has its own."""

@@ -10,8 +10,10 @@ import numpy as np
 from toyiwae.forms import PARTS, Coefficients
 from toyiwae.montecarlo.callers import Caller
 from toyiwae.montecarlo.kernels.held import begin, go_on, hold, weigh
-from toyiwae.montecarlo.kernels.moments import tile_of
+from toyiwae.montecarlo.kernels.moments import LINE, aligned
 from toyiwae.montecarlo.kernels.streams import padded
+from toyiwae.montecarlo.kernels.tasks import Stopped
+from toyiwae.montecarlo.kernels.tiles import STEP
 from toyiwae.montecarlo.streamed import Streamed, Where
 from toyiwae.montecarlo.whitened import Sums, Weighted
 
@@ -36,6 +38,7 @@ class Blockwise:
         precision: of the noise.
         callers: the estimators.
         needed: "model", "path", "score" -> whether Σ c ηηᵀ is needed too, for those that are needed.
+        stopped: whether nobody waits for the results any more.
         own: whether Σ c ηηᵀ is needed of each row.
     """
 
@@ -48,13 +51,14 @@ class Blockwise:
         precision: np.dtype,
         callers: Sequence[Caller],
         needed: Mapping[str, bool],
+        stopped: Stopped,
         *,
         own: bool,
     ):
         """Keeps what tasks share."""
         self._sizes, self._key, self._each, self._constants = sizes, key, each, constants
         self._precision, self.callers, self._needed, self._own = precision, tuple(callers), needed, own
-        self._dim = constants[1].shape[1]
+        self._dim, self._stopped = constants[1].shape[1], stopped
 
     def run(self, block: int, count: int, row: int, rows: int) -> Found:
         """Some rows of some replicates, from a block on."""
@@ -111,6 +115,7 @@ class Blockwise:
         log_w, total = np.empty(noise.shape[2]), groups * particles
         bent = curvature[row if len(curvature) > 1 else 0]
         while at < total:
+            self._stopped.refuse()
             go_on(state, base[row], slope[row], bent, noise[0], log_w)
             end, offset = min(at + len(log_w), total), 0
             while at < end:
@@ -145,7 +150,9 @@ class Blockwise:
         first = np.zeros((c.shape[1], rows, 1 + dim))
         pairs = np.zeros((c.shape[1], rows if self._own else 1, dim, dim)) if second else None
         if c.any():
-            weigh(noise, offset, c, tile_of(dim), first, pairs)
+            four = (dim + 3) // 4 * 4
+            room = aligned(2, four, STEP + LINE), aligned(four, four)
+            weigh(noise, offset, c, room, first, pairs)
         return Sums(first[..., 0], first[..., 1:], pairs if pairs is None or self._own else pairs[:, 0])
 
 

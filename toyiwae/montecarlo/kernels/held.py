@@ -18,6 +18,7 @@ from toyiwae.montecarlo.kernels.tiles import (
     exponentiate,
     log_weights,
     peak,
+    total,
 )
 
 
@@ -34,7 +35,7 @@ def go_on(state, base, slope, curvature, noise, log_w):
     """The next noise `[D, W]` of a stream, and its log-weights `[W]`; W is a multiple of `GRANULE`."""
     for first in range(0, len(log_w), GRANULE):
         granule(state, noise, first)
-        log_weights(noise, first, GRANULE, slope, curvature, log_w)
+        log_weights(noise, first, slope, curvature, log_w)
         for j in range(first, first + GRANULE):
             log_w[j] += base
 
@@ -74,36 +75,27 @@ def hold(key, block, rows, sizes, constants, noise, log_w, values, ess):
 
 
 @kernel
-def weigh(noise, offset, c, step, first, second):
+def weigh(noise, offset, c, room, first, second):
     """Adds `Σ c`, `Σ c η` and `Σ c ηηᵀ` of every replicate.
 
     Args:
         noise: `[n, D, at least offset + R·width]`, replicate by replicate.
         offset: where the first replicate starts.
         c: the coefficient `[n, R, width]`.
-        step: particles that are taken at once.
+        room: zeros `[2, D4, at least STEP]` and `[D4, D4]`, with D4 the multiple of 4 from D on; it takes noise in
+            double precision, the same times c, and sums.
         first: Σ c and Σ c η `[R, n, 1 + D]`.
         second: of all rows or of each `[R, 1 or n, D, D]`; None where it is not wanted.
     """
-    dim, width = noise.shape[1], c.shape[2]
-    if second is not None:  # known when this is compiled
-        four = (dim + 3) // 4 * 4
-        plain, scaled, pairs = np.zeros((four, step)), np.zeros((four, step)), np.zeros((four, four))
+    width = c.shape[2]
+    products, pairs = room
     for n in range(noise.shape[0]):
         for r in range(first.shape[0]):
-            begin, out = offset + r * width, first[r, n]
-            for at in range(0, width, step):
-                count = min(step, width - at)
-                part = c[n, r, at : at + count]
-                total = 0.0
-                for j in range(count):
-                    total += part[j]
-                out[0] += total
-                add_first(noise[n], begin + at, count, part, out[1:])
-                if second is not None:
-                    add_second(noise[n], begin + at, count, part, plain, scaled, pairs)
-            if second is not None:
-                add_symmetric(pairs, 1.0, second[r, n if second.shape[1] > 1 else 0])
-                for i in range(four):
-                    for j in range(four):
-                        pairs[i, j] = 0.0
+            begin, part, out = offset + r * width, c[n, r], first[r, n]
+            out[0] += total(part)
+            add_first(noise[n], begin, width, part, out[1:])
+            if second is None:  # known when this is compiled
+                continue
+            add_second(noise[n], begin, width, part, products, pairs)
+            add_symmetric(pairs, 1.0, second[r, n if second.shape[1] > 1 else 0])
+            pairs[:] = 0.0

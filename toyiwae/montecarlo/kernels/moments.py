@@ -11,9 +11,10 @@ import math
 import numpy as np
 
 from toyiwae.montecarlo.kernels.simd import helper, kernel
-from toyiwae.montecarlo.kernels.streams import GRANULE, LANES, advance, start
+from toyiwae.montecarlo.kernels.streams import GRANULE, LANES, granule, start
 from toyiwae.montecarlo.kernels.tiles import (
     LOWEST,
+    STEP,
     add_first,
     add_second,
     add_symmetric,
@@ -23,12 +24,51 @@ from toyiwae.montecarlo.kernels.tiles import (
     powers,
 )
 
-TILE_NUMBERS, LARGEST_TILE = 2**14, 512
+TILE_NUMBERS, LARGEST_TILE = 5120, 512
+LINE = 8
+"""Numbers in a line of the cache."""
 
 
 def tile_of(dim: int) -> int:
-    """Particles in a tile: what a core's nearest caches hold."""
+    """Particles in a tile: what a core's nearest cache holds in double precision."""
     return min(LARGEST_TILE, max(GRANULE, TILE_NUMBERS // dim // GRANULE * GRANULE))
+
+
+def aligned(*shape: int) -> np.ndarray:
+    """Zeros whose first stands at the start of a line of the cache, which vectors of 512 bits ask for."""
+    size = math.prod(shape)
+    raw = np.zeros(size + LINE)
+    first = -raw.ctypes.data // raw.itemsize % LINE
+    return raw[first : first + size].reshape(shape)
+
+
+class Room:
+    """What one thread's calls of `moments` write to on their way.
+
+    Attributes:
+        scratch: a granule's noise `[D, GRANULE]`; the tile's in double precision `[D4, tile + LINE]`, whose rows start
+            in different sets of the cache; log-weights; weights of each exponent; coefficients; ones; products.
+        running: sums of the group: largest log-weights, sums of weights, sums of powers.
+        pool: the same of the replicate's groups before.
+        state: of the stream.
+    """
+
+    def __init__(self, dim: int, exponents: int, powers: int, precision: np.dtype, *, second: bool):
+        """Takes the memory."""
+        width, four = tile_of(dim), (dim + 3) // 4 * 4
+        length = 1 + dim + (four * four if second else 0)
+        self.scratch = (
+            aligned(dim, width + LINE * 2).astype(precision),
+            aligned(width),
+            aligned(exponents, width),
+            aligned(width),
+            aligned(width) + 1.0,
+            aligned(2, four, STEP + LINE),
+        )
+        self.running, self.pool = (
+            (np.empty(exponents), np.empty(exponents + 1), np.empty((powers, length))) for _ in range(2)
+        )
+        self.state = np.empty((4, LANES), np.uint32)
 
 
 @helper()
@@ -60,12 +100,11 @@ def _clear(tops, totals, sums):
 
 
 @helper()
-def _take_in(noise, log_w, first, count, terms, running, scratch, products):
+def _take_in(scratch, first, count, terms, running, dim, with_second):
     """Adds some particles of one group to its running sums."""
     exponents, exponent_of, power_of, needs_second = terms
     tops, totals, sums = running
-    weights, coefficients, ones = scratch
-    dim = noise.shape[0]
+    noise, log_w, weights, coefficients, ones, products = scratch
     for e in range(len(exponents)):
         top = peak(log_w, first, count, exponents[e])
         if top > tops[e]:
@@ -94,11 +133,10 @@ def _take_in(noise, log_w, first, count, terms, running, scratch, products):
                 own[0] += count
                 c = ones[:count]
             add_first(noise, first, count, c, own[1 : 1 + dim])
-            if products is not None:  # known when this is compiled
+            if with_second is not None:  # known when this is compiled
                 if needs_second[p]:
-                    plain, scaled = products
-                    square = own[1 + dim :].reshape((len(plain), len(plain)))
-                    add_second(noise, first, count, c, plain, scaled, square)
+                    four = products.shape[1]
+                    add_second(noise, first, count, c, products, own[1 + dim :].reshape((four, four)))
 
 
 @helper()
@@ -157,8 +195,10 @@ def _finish(terms, pooled, pooling, sizes, base, running, where, values, ess, fi
 
 
 @kernel
-def moments(key, block, each, rows, sizes, constants, terms, pooled, tile, values, ess, first, second):
-    """Replicates of one or more blocks of streams, for some rows.
+def moments(
+    key, block, each, rows, sizes, constants, terms, pooled, room, at, most, values, ess, first, second
+):
+    """Replicates of one or more blocks of streams, for some rows; goes on where the last call stopped.
 
     Args:
         key: of the cell.
@@ -170,54 +210,59 @@ def moments(key, block, each, rows, sizes, constants, terms, pooled, tile, value
         terms: exponents `[E]`, the first of them 1, and of every pair (exponent, power) the index of the exponent, the
             power or −1 for `log Ẑ`, and whether Σ c ηηᵀ is wanted; each `[P]`.
         pooled: which pairs normalise over all groups `[P]`.
-        tile: scratch `[D, tile]` in the precision of the noise.
+        room: scratch, running sums, those of the groups before, and the stream's state, of a `Room`.
+        at: where it stopped, zeros at the start: the row, the first replicate of the block, particles left of its
+            stream (0: it has not begun), replicate, group, and particle.
+        most: particles after which it stops.
         values: log Ẑ, mean over groups `[R, n]`.
         ess: effective sample size, mean over groups `[R, n]`.
         first: Σ c and Σ c η `[R, n, P, 1 + D]`, for `c = w̃^r / M`, `1/(MK)` at power 0, `log Ẑ_m / M`, or pooled w̃^r.
         second: Σ c ηηᵀ, of all rows or of each: `[R, 1 or n, P, D, D]`; None where it is not wanted.
+
+    Returns:
+        Whether all is done; else it is to be called again with the same arguments.
     """
     groups, particles = sizes
     base, slope, curvature = constants
-    (dim, width), number, exponents = tile.shape, len(pooled), len(terms[0])
-    if second is None:  # known when this is compiled
-        products, length = None, 1 + dim
-    else:
-        four = (dim + 3) // 4 * 4
-        products, length = (np.zeros((four, width)), np.zeros((four, width))), 1 + dim + four * four
-    log_w, state = np.empty(width), np.empty((4, LANES), np.uint32)
-    scratch = (np.empty((exponents, width)), np.empty(width), np.ones(width))
-    running = (np.empty(exponents), np.empty(exponents + 1), np.empty((number, length)))
-    pool = (np.empty(exponents), np.empty(exponents + 1), np.empty((number, length)))
+    scratch, running, pool, state = room
+    noise, log_w = scratch[0], scratch[1]
+    dim, width, budget = len(noise), len(log_w), most
     alone, together = np.bool_(False), np.bool_(True)
     any_pooled = alone
-    for p in range(number):
+    for p in range(len(pooled)):
         any_pooled |= pooled[p]
-    for n in range(rows[1]):
-        row = rows[0] + n
-        bent = curvature[row if len(curvature) > 1 else 0]
-        m = k = np.int64(0)
+    left, r, m, k = at[2], at[3], at[4], at[5]
+    if at[0] == 0 and at[1] == 0 and left == 0:
         _clear(*running)
         _clear(*pool)
-        for begun in range(0, values.shape[0], each):
-            r = begun
-            start(key, block + begun // each, row, state)
-            left = min(each, values.shape[0] - begun) * groups * particles
+    for n in range(at[0], rows[1]):
+        row = rows[0] + n
+        bent = curvature[row if len(curvature) > 1 else 0]
+        for begun in range(at[1], values.shape[0], each):
+            if left == 0:
+                start(key, block + begun // each, row, state)
+                r, left = begun, min(each, values.shape[0] - begun) * groups * particles
             while left > 0:
-                here, at = min(width, left), np.int64(0)
+                if budget <= 0:
+                    at[0], at[1], at[2], at[3], at[4], at[5] = n, begun, left, r, m, k
+                    return False
+                here, done = min(width, left), np.int64(0)
                 left -= here
-                advance(state, tile, here)
-                for first_particle in range(0, here, GRANULE):
-                    log_weights(tile, first_particle, GRANULE, slope[row], bent, log_w)
-                while at < here:
-                    count = min(here - at, particles - k)
-                    _take_in(tile, log_w, at, count, terms, running, scratch, products)
-                    at += count
+                budget -= here
+                for column in range(0, here, GRANULE):
+                    granule(state, noise, column)
+                    log_weights(noise, column, slope[row], bent, log_w)
+                while done < here:
+                    count = min(here - done, particles - k)
+                    _take_in(scratch, done, count, terms, running, dim, second)
+                    done += count
                     k += count
                     if k < particles:
                         continue
                     k, m = np.int64(0), m + 1
+                    place = (r, n)
                     _finish(
-                        terms, pooled, alone, sizes, base[row], running, (r, n), values, ess, first, second
+                        terms, pooled, alone, sizes, base[row], running, place, values, ess, first, second
                     )
                     if any_pooled:
                         _merge(terms, running, pool)
@@ -226,17 +271,9 @@ def moments(key, block, each, rows, sizes, constants, terms, pooled, tile, value
                         continue
                     if any_pooled:
                         _finish(
-                            terms,
-                            pooled,
-                            together,
-                            sizes,
-                            base[row],
-                            pool,
-                            (r, n),
-                            values,
-                            ess,
-                            first,
-                            second,
+                            terms, pooled, together, sizes, base[row], pool, place, values, ess, first, second
                         )
                         _clear(*pool)
                     m, r = np.int64(0), r + 1
+        at[1] = 0
+    return True

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 
 import numba
 import numpy as np
@@ -24,12 +23,13 @@ from toyiwae.montecarlo.callers import Caller
 from toyiwae.montecarlo.chunks import Chunk
 from toyiwae.montecarlo.formed import Terms
 from toyiwae.montecarlo.kernels.blockwise import HELD_NUMBERS, Blockwise
-from toyiwae.montecarlo.kernels.moments import moments, tile_of
+from toyiwae.montecarlo.kernels.moments import Room, moments
+from toyiwae.montecarlo.kernels.one_row import OneRow
 from toyiwae.montecarlo.kernels.streams import key_of
-from toyiwae.montecarlo.kernels.tasks import in_order
+from toyiwae.montecarlo.kernels.tasks import Stopped, in_order
 from toyiwae.montecarlo.sampler import Sampler, refuse_noise
 from toyiwae.montecarlo.streamed import refuse_unheld
-from toyiwae.montecarlo.whitened import OF_MODEL, SECOND_ORDER
+from toyiwae.montecarlo.whitened import OF_MODEL
 from toyiwae.problems.linear_gaussian import Problem
 
 BLOCK = 2**14
@@ -42,6 +42,9 @@ _OUTPUTS = 2**19  # numbers of gradients that a task gives, at most where a bloc
 _SHARING = 8  # rows from which blocks no longer get smaller
 _JOINED = 256  # replicates that are handed on together
 _MOST = 2.0**62
+
+MOST_NUMBERS = 2**26
+"""Standard normals that one call of a kernel makes, roughly: Python hears of Ctrl-C between two."""
 
 Task = tuple[int, int, int, int]
 """The first block, how many replicates, the first row, and how many."""
@@ -125,7 +128,7 @@ class Cell:
     def __init__(self, sampler: NumbaSampler, particles: int, groups: int, key: np.ndarray):
         """Cuts it: what a stream holds depends on the problem's sizes, K and M alone; a task, on the parameters too."""
         self.sampler, self.sizes, self.key = sampler, (groups, particles), key
-        self.own = sampler.whitened
+        self.own, self.stopped = sampler.whitened, Stopped()
         self._constants = self.own.base, self.own.slope, self.own.curvature
         each, dim, rows = groups * particles, sampler.dim, sampler.n_rows
         self.each = max(1, min(BLOCK // (each * min(rows, _SHARING)), HELD_NUMBERS // (each * dim)))
@@ -150,11 +153,15 @@ class Cell:
             sampler.precision,
             [caller for caller in callers if not caller.linear],
             needed,
+            self.stopped,
             own=self.own.own,
         )
         self.one_pass = bool(forms) or not callers
         self.linear = [caller.linear for caller in callers]
         self._formed = [caller.estimator.name for caller in callers if caller.linear]
+        self._one_row = None
+        if rows == 1 and self.terms.powers:
+            self._one_row = OneRow(self.own, self.terms, self._formed, sampler.parameters)
 
     def blocks(self, replicates: int) -> Iterator[Chunk]:
         """All replicates in order."""
@@ -170,7 +177,7 @@ class Cell:
             for first in firsts
             for row in starts
         )
-        parts = in_order(self.run, tasks, self.sampler.threads)
+        parts = in_order(self.run, tasks, self.sampler.threads, self.stopped)
         for _ in firsts:
             yield self.sampler.over_rows([next(parts) for _ in starts])
 
@@ -182,9 +189,10 @@ class Cell:
         formed = others = iter(())
         if self.one_pass:
             values, ess, first, second = self._moments(task)
-            known = self._mapped(first)
-            mapped = all(set(self.sampler.parameters) <= set(known.get(name, ())) for name in self._formed)
-            formed = iter([None] * len(self._formed)) if mapped else self.terms.sums(first, second)
+            if self._one_row is None:
+                formed = self.terms.sums(first, second)
+            else:
+                known, formed = self._one_row.gradients(first, second), iter([None] * len(self._formed))
         if self.blockwise.callers:
             own_values, own_ess, weighed = self.blockwise.run(*task)
             values, ess = (own_values, own_ess) if values is None else (values, ess)
@@ -201,7 +209,8 @@ class Cell:
         values, ess = np.zeros((2, count, rows))
         first = np.zeros((count, rows, powers, 1 + dim))
         second = self._products(count, rows, powers) if any(self.terms.second) else None
-        tile = np.empty((dim, tile_of(dim)), self.sampler.precision)
+        exponents = len(self.terms.exponents)
+        room = Room(dim, exponents, powers, self.sampler.precision, second=second is not None)
         arguments = (
             self.key,
             block,
@@ -211,32 +220,11 @@ class Cell:
             self._constants,
             self.terms.arrays(),
         )
-        moments(*arguments, self.terms.pooled(), tile, values, ess, first, second)
+        made = (room.scratch, room.running, room.pool, room.state), np.zeros(6, np.int64)
+        most = MOST_NUMBERS // dim
+        while not moments(*arguments, self.terms.pooled(), *made, most, values, ess, first, second):
+            self.stopped.refuse()
         return values, ess, first, second if second is None or self.own.own else second[:, 0]
-
-    @cached_property
-    def _maps(self) -> dict[str, dict[str, np.ndarray]]:
-        """Of one row: the gradients of a unit of each sum of first order, by which those of all are one product."""
-        sampler, powers = self.sampler, len(self.terms.powers)
-        names = [name for name in sampler.parameters if name not in SECOND_ORDER]
-        if sampler.n_rows > 1 or not powers:
-            return {}
-        units = np.eye(powers * (1 + sampler.dim)).reshape(-1, 1, powers, 1 + sampler.dim)
-        return {
-            estimator: {name: sampler.whitened.gradient(name, sums, slice(0, 1)) for name in names}
-            for estimator, sums in zip(self._formed, self.terms.sums(units, None), strict=True)
-        }
-
-    def _mapped(self, first: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-        """Gradients of one row that are linear in the sums of first order."""
-        flat = first.reshape(len(first), -1)
-        return {
-            name: {
-                key: (flat @ unit.reshape(len(unit), -1)).reshape(-1, *unit.shape[1:])
-                for key, unit in units.items()
-            }
-            for name, units in self._maps.items()
-        }
 
     def _products(self, count: int, rows: int, number: int) -> np.ndarray:
         """Room for Σ c ηηᵀ of some coefficients."""
