@@ -214,7 +214,7 @@ class ClosedLimits:
         return self._moments(2 * (1 - alpha), self.prior_precision, shift)[1] / law.mass[:, None] ** 2
 
     def generative_bias(self) -> np.ndarray:
-        """−E[w²(∂ log p − ∂ log Z)]/Z² in the prior's mean, the limit of K·(E[Δ(θ)] − ∂ log Z), of every row [N, D_z]."""
+        """−E[w²(∂ log p − ∂ log Z)]/Z² in the prior's mean, the limit of K·(E[Δ(θ)] − ∂ log Z): [N, D_z]."""
         return -self._moments(2, self.prior_precision)[0]
 
     def average(self, rows: np.ndarray, parameter: str, *, squared: bool = False) -> np.ndarray:

@@ -50,10 +50,12 @@ class Sample:
 
     Attributes:
         bound: of log Ẑ, averaged over groups and rows.
+        ess: of the effective sample size (Σw)²/Σw², averaged likewise.
         gradients: estimator -> parameter -> of the gradient.
     """
 
     bound: Moments
+    ess: Moments
     gradients: dict[str, dict[str, Moments]]
 
 
@@ -73,16 +75,17 @@ def sample(
     Raises:
         InputError: as `toyiwae.estimate` does.
     """
-    bound, gradients = Stream(), defaultdict(lambda: defaultdict(Stream))
+    bound, ess, gradients = Stream(), Stream(), defaultdict(lambda: defaultdict(Stream))
     for chunk in montecarlo.replicates(
         problem, estimators, K=K, M=M, replicates=replicates, seed=seed, parameters=parameters, engine=engine,
         threads=1,
     ):  # fmt: skip
         bound.add(chunk.values)
+        ess.add(chunk.ess)
         for name, parts in chunk.gradients.items():
             for parameter, values in parts.items():
                 gradients[name][parameter].add(values)
     found = {
         name: {key: stream.moments for key, stream in parts.items()} for name, parts in gradients.items()
     }
-    return Sample(bound.moments, found)
+    return Sample(bound.moments, ess.moments, found)

@@ -29,7 +29,7 @@ def quick_table(name):
 
 
 TRAINED = {"training", "encoder_snr", "likelihood", "transfer"}
-LONG = TRAINED | {"discrete", "alpha", "budget"}
+LONG = TRAINED | {"discrete", "alpha", "budget", "ess"}
 
 
 def marked(name):

@@ -233,7 +233,7 @@ def tails(betas: Sequence[float], largest: int) -> pd.DataFrame:
     near, rows = round(0.9 * largest), []
     for beta in betas:
         truth = toyiwae.exact(
-            _narrow(beta), K=(near, largest), estimators=(BASELINE, UNIFORM), parameters="proposal_mean"
+            narrow(beta), K=(near, largest), estimators=(BASELINE, UNIFORM), parameters="proposal_mean"
         )
         for name in (BASELINE, UNIFORM):
             first, last = (
@@ -247,7 +247,7 @@ def tails(betas: Sequence[float], largest: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["beta", "estimator", "K", "slope", "law", "slow_term"])
 
 
-def _narrow(beta: float) -> Problem:
+def narrow(beta: float) -> Problem:
     """Two independent latents: the proposal is wide and off-centre in the first, centred with this β in the second."""
     precision = np.array([1 / 1.2 + 1.0 / 0.5, 1 / 0.8 + 0.81 / 0.7])
     mean = (np.array([0.3 / 1.2 + 0.3 / 0.5, -0.2 / 0.8 - 0.9 / 0.7])) / precision

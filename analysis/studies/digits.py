@@ -71,12 +71,12 @@ def draw(table: Table) -> Figure:
     upper, lower = figure.subfigures(2, 1, height_ratios=(3.6, 1))
     left, right = upper.subplots(1, 2)
     counts = images.K.unique()
-    _violins(left, [np.log10(images[images.K == k].gap) for k in counts], counts)
+    violins(left, [np.log10(images[images.K == k].gap) for k in counts], counts)
     low, high = np.floor(np.log10(images.gap.min())), np.ceil(np.log10(images.gap.max()))
     left.set(xlabel="particles $K$", ylabel=r"gap $\log Z-L_K$ (nats)", ylim=(low, high))
     style.log_ticks(left, int(low), int(high))
     style.label_panel(left, "a", "Exact gap of every image")
-    _violins(right, [images[images.K == k].ess / k for k in counts], counts)
+    violins(right, [images[images.K == k].ess / k for k in counts], counts)
     right.set(xlabel="particles $K$", ylabel=r"$\mathrm{E}[\mathrm{ESS}]\,/\,K$", ylim=(0, 1.05))
     style.label_panel(right, "b", "Expected effective sample size")
     largest = int(counts.max())
@@ -87,7 +87,7 @@ def draw(table: Table) -> Figure:
     return figure
 
 
-def _violins(axes: Axes, samples: list[np.ndarray], counts: np.ndarray) -> None:
+def violins(axes: Axes, samples: list[np.ndarray], counts: np.ndarray) -> None:
     """One violin per K with its quartiles; a point where all values are equal."""
     for position, sample in enumerate(map(np.asarray, samples)):
         if np.ptp(sample) <= 1e-9 * max(1.0, np.abs(sample).max()):
