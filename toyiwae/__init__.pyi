@@ -2,6 +2,7 @@
 
 from toyiwae import conformance as conformance
 from toyiwae import estimators as estimators
+from toyiwae import plot as plot
 from toyiwae.conformance.api import check as check
 from toyiwae.conformance.report import CheckReport as CheckReport
 from toyiwae.errors import CostWarning as CostWarning

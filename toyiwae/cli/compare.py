@@ -27,12 +27,15 @@ def compare(
     parameters: options.Parameters = None,
     by: Annotated[str, typer.Option("--by", metavar="BY", help="rank by rmse or by snr")] = "rmse",
     every: Annotated[bool, typer.Option("--all", help="the whole ranking, not its first lines")] = False,
+    plot: options.Plot = None,
     json: options.Json = False,
 ) -> str:
     """Which estimator, K and M? All of them at every split M·K = T, ranked by exact errors of their gradients."""
     from toyiwae import arguments, records
 
     particles = arguments.whole_number(budget, "budget")
+    if plot is not None:
+        toyiwae.plot.check_file(plot)
     result = toyiwae.compare(
         toyiwae.load(problem),
         budget=particles,
@@ -40,6 +43,8 @@ def compare(
         parameters=None if parameters is None else ",".join(parameters),
         by=by,
     )
+    if plot is not None:
+        toyiwae.plot.save(result.plot(), plot)
     document = result.to_dict()
     provenance = document["provenance"]
     provenance["arguments"] = {"command": "compare", "file": problem.name, **provenance["arguments"]}

@@ -1,4 +1,4 @@
-"""The command line: `toyiwae exact | estimate | check | list | train | evaluate | data`; the library does the work.
+"""The command line: `toyiwae exact | estimate | compare | check | list | train | evaluate | data`.
 
 Commands return the whole text of their answer, and `main` writes it, so that an error leaves nothing on
 standard output. Exit codes: 0 done; 1 `check`: does not conform, `train`: a bound or parameter is not finite; 2 bad
@@ -112,11 +112,16 @@ def exact(
     digits: Annotated[
         str | None, typer.Option("--digits", metavar="N", help="N significant digits, in ball arithmetic")
     ] = None,
+    plot: options.Plot = None,
     json: options.Json = False,
 ) -> str:
     """Exact bounds, effective sample sizes, and gradient means, variances and SNRs, without sampling."""
+    if plot is not None:
+        toyiwae.plot.check_file(plot)
     settings = _settings(problem, K, M, estimators, parameters)
     result = toyiwae.exact(**settings, covariance=covariance, digits=digits)  # pyright: ignore[reportArgumentType]
+    if plot is not None:
+        toyiwae.plot.save(result.plot(), plot)
     return _answer(result, "exact", problem, json)
 
 

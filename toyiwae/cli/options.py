@@ -35,3 +35,6 @@ Parameters = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="strict JSON instead of tables")]
+Plot = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE", help="also write a figure: .png, .pdf or .svg")
+]

@@ -50,9 +50,12 @@ def show(console: Console, document: Mapping[str, Any], every: bool) -> None:
         print_table(console, _table(part, ranking["by"], lines, splits, notes, every))
         if not every and len(lines) > SHOWN:
             console.print(f"{len(lines) - SHOWN} lines more with --all")
-        _unknown(console, ranking["entries"], splits)
+        unknown = _unknown(ranking["entries"])
+        for line in unknown:
+            console.print(line)
         notes.show(console)
-        console.print()
+        if unknown or len(lines) > SHOWN:
+            console.print()
 
 
 def _together(entries: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
@@ -119,18 +122,20 @@ def _split(line: Sequence[Mapping[str, Any]], splits: Sequence[int]) -> tuple[st
     return ", ".join(map(whole, pairs)), ", ".join(map(whole, pairs.values()))
 
 
-def _unknown(console: Console, entries: Iterable[Mapping[str, Any]], splits: Sequence[int]) -> None:
-    """What is not known, and why: each reason once."""
+def _unknown(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What is not known, and why: a line for each reason."""
     found: dict[str, dict[str, list[int]]] = {}
     for entry in entries:
         if entry["rank"] is None:
             of = found.setdefault(entry.get("reason") or "no value", {})
             of.setdefault(entry["estimator"], []).append(entry["K"])
+    lines = []
     for reason, names in found.items():
         shown = [_counts(counts) for counts in names.values()]
         same = len(set(shown)) == 1
         where = [name if same else f"{name} (K = {at})" for name, at in zip(names, shown, strict=True)]
-        console.print(f"Not known{f' at K = {shown[0]}' if same else ''}: {', '.join(where)}: {reason}")
+        lines.append(f"Not known{f' at K = {shown[0]}' if same else ''}: {', '.join(where)}: {reason}")
+    return lines
 
 
 def _counts(counts: Sequence[int]) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+
+Key = TypeVar("Key", bound=Hashable)
 
 TIE = {
     "arrowstyle": "-",
@@ -60,6 +63,33 @@ def label_ends(axes: Axes, *, fontsize: float | str = "x-small", gap: float = 10
         )  # fmt: skip
         found.append(text)
     return found
+
+
+def alike(curves: Mapping[Key, Mapping[int, float]]) -> list[list[Key]]:
+    """Names of curves, those together whose values are equal wherever both have one; the first of a group has most.
+
+    Args:
+        curves: name -> {K: value}; those without values are left out.
+    """
+    groups: list[list[Key]] = []
+    for key in sorted(curves, key=lambda key: -len(curves[key])):
+        for group in groups:
+            both = curves[group[0]].keys() & curves[key].keys()
+            if both and all(math.isclose(curves[group[0]][k], curves[key][k], rel_tol=1e-9) for k in both):
+                group.append(key)
+                break
+        else:
+            groups += [[key]] if curves[key] else []
+    return groups
+
+
+def together(names: Sequence[str]) -> str:
+    """What a label calls several curves that are one.
+
+    >>> together(["a", "b"]), together(["a", "b", "c"])
+    ('a, b', 'a and 2 more')
+    """
+    return ", ".join(names) if len(names) < 3 else f"{names[0]} and {len(names) - 1} more"
 
 
 def spread(places: Sequence[float] | np.ndarray, spacing: float) -> np.ndarray:

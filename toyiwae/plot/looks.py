@@ -97,7 +97,7 @@ def looks(names: Sequence[str | Estimator], M: int = 1) -> list[dict[str, Any]]:
         family = [one.name for one in chosen if one.family == estimator.family]
         place, own = family.index(estimator.name), look(estimator, M)
         if place:
-            color = _lighter(own["color"], 0.65 * place / (len(family) - 1))
+            color = _lighter(own["color"], 0.5 * place / (len(family) - 1))
             marker = MARKERS[(MARKERS.index(own["marker"]) + place) % len(MARKERS)]
             face = "white" if own["markerfacecolor"] == "white" else color
             own |= {"color": color, "marker": marker, "markerfacecolor": face}

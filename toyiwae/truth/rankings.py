@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
-from toyiwae import records
+from toyiwae import plot, records
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +86,15 @@ class Comparison:
             MissingExtraError: if pandas is not installed.
         """
         return records.to_dataframe(self._rows())
+
+    def plot(self):
+        """A matplotlib figure: errors and SNRs against K; see `toyiwae.plot.comparison_figure`.
+
+        Raises:
+            InputError: a budget with a single split.
+            MissingExtraError: if matplotlib is not installed.
+        """
+        return plot.comparison_figure(self)
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for part, ranking in self.parts.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from toyiwae import records
+from toyiwae import plot, records
 
 Numbers = np.ndarray | None
 
@@ -164,6 +164,15 @@ class ExactResult:
             MissingExtraError: if pandas is not installed.
         """
         return records.to_dataframe(self._rows())
+
+    def plot(self):
+        """A matplotlib figure: gap, effective sample size and SNRs against K; see `toyiwae.plot.figure`.
+
+        Raises:
+            InputError: a single K and no ratio that is known.
+            MissingExtraError: if matplotlib is not installed.
+        """
+        return plot.figure(self)
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         values = ("mean", "var", "snr", "bias", "rmse", "rmse_evidence")

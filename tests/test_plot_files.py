@@ -1,0 +1,129 @@
+"""Figures of exact results and of comparisons, and the files they are written to."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from matplotlib.text import Text
+
+import toyiwae
+from toyiwae import InputError, plot
+from toyiwae.cli.main import main
+from toyiwae.errors import MissingExtraError
+
+FILE = str(Path(__file__).resolve().parents[1] / "docs" / "problem.toml")
+NAMES = ("iwae", "ciwae:0.2", "ciwae:0.8", "jackknife")
+
+
+@pytest.fixture(scope="module")
+def result():
+    return toyiwae.exact(toyiwae.load(FILE), K=[2, 4], M=[1, 3], estimators=NAMES, parameters="proposal_mean")
+
+
+@pytest.fixture(scope="module")
+def single():
+    return toyiwae.exact(
+        toyiwae.load(FILE), K=4, estimators="iwae,dreg,jackknife", parameters="proposal_mean"
+    )
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+def test_a_figure_has_a_curve_for_every_known_ratio_and_says_what_is_not_known(result):
+    figure = result.plot()
+    gap, ess, snr = figure.axes
+    assert gap.get_lines()[0].get_ydata() == pytest.approx([result.cell(k).gap for k in (2, 4)])
+    assert ess.get_lines()[0].get_ydata() == pytest.approx([result.cell(k).ess for k in (2, 4)])
+    curves = {line.get_label(): line for line in snr.get_lines()}
+    assert set(curves) == {
+        "IWAE, $M=1$", "MIWAE, $M=3$", "CIWAE 0.2, $M=1$", "CIWAE 0.2, $M=3$", "CIWAE 0.8, $M=1$", "CIWAE 0.8, $M=3$",
+    }  # fmt: skip
+    assert (
+        len({(line.get_color(), line.get_marker(), str(line.get_linestyle())) for line in curves.values()})
+        == 6
+    )
+    assert curves["IWAE, $M=1$"].get_color() == plot.look("iwae")["color"]
+    shown = texts(figure)
+    assert "not known, or 0: Jackknife, $M=1$, Jackknife, $M=3$" in shown
+    assert set(curves) <= set(shown)  # at the ends of the curves
+    assert {axes.get_xlabel() for axes in figure.axes} == {"particles $K$"}
+
+
+def test_a_single_k_has_points_in_order_or_nothing_to_draw(single):
+    figure = single.plot()
+    (axes,) = figure.axes
+    values = [line.get_xdata()[0] for line in axes.get_lines()]
+    assert values == sorted(values)
+    assert len(values) == 2
+    cell = single.cell(4)
+    assert f"$K=4$: gap {cell.gap:.4g} nats, ESS {cell.ess:.4g}" in texts(figure)
+    with pytest.raises(InputError, match=r"nothing to draw at K = 4: expected several K"):
+        toyiwae.exact(toyiwae.load(FILE), K=4, parameters="none").plot()
+
+
+def test_a_comparison_is_drawn_with_equal_curves_together(tmp_path, capsys):
+    file = tmp_path / "figure.svg"
+    words = ["compare", FILE, "--budget", "4", "-e", "iwae,dreg", "-p", "prior_mean", "--plot", str(file)]
+    assert main(words) == 0
+    assert "1   iwae, dreg   4   1" in capsys.readouterr().out
+    drawn = file.read_text(encoding="utf-8")  # an SVG keeps its text
+    assert drawn.startswith("<?xml")
+    assert drawn.count(">IWAE, DReG<") == 2
+    assert "gradient by prior mean" in drawn
+    with pytest.raises(InputError, match="budget of 1"):
+        toyiwae.compare(toyiwae.load(FILE), budget=1, estimators="elbo", parameters="prior_mean").plot()
+
+
+@pytest.mark.parametrize(("kind", "start"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml")])
+def test_files_are_whole_and_the_same_for_the_same_figure(single, kind, start, tmp_path):
+    plot.save(single.plot(), tmp_path / f"first{kind}")
+    plot.save(single.plot(), tmp_path / f"second{kind}")
+    first, second = (tmp_path / f"{name}{kind}" for name in ("first", "second"))
+    assert first.read_bytes().startswith(start)
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("figure.jpeg", "'figure.jpeg' is no name of a figure: expected one that ends in .png, .pdf or .svg"),
+        ("figure", "is no name of a figure"),
+        ("nowhere/figure.png", "'nowhere/figure.png': there is no folder 'nowhere'"),
+        ("folder.png", "'folder.png' is a directory"),
+        ("n" * 300 + ".png", "cannot use"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command", [["exact", "-K", "1,2", "-p", "none"], ["compare", "--budget", "2", "-e", "elbo"]]
+)
+def test_bad_files_are_refused_in_one_line_and_nothing_is_written(
+    command, file, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
+    assert main([command[0], FILE, *command[1:], "--plot", file]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert not captured.out
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
+
+
+def test_without_matplotlib_a_line_names_the_extra(tmp_path, monkeypatch, capsys, single):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    file = tmp_path / "figure.png"
+    assert main(["exact", FILE, "-K", "1,2", "--plot", str(file)]) == 2
+    assert "needs matplotlib, which is not installed: pip install 'toyiwae[plot]'" in capsys.readouterr().err
+    assert not file.exists()
+    with pytest.raises(MissingExtraError, match=r"toyiwae\[plot\]"):
+        single.plot()
+
+
+def test_the_figure_of_exact_stands_beside_its_answer(tmp_path, capsys):
+    file = tmp_path / "figure.svg"
+    assert main(["exact", FILE, "-K", "1,2", "-p", "none", "--plot", str(file), "--json"]) == 0
+    assert capsys.readouterr().out.startswith("{")
+    assert "effective sample size" in file.read_text(encoding="utf-8")

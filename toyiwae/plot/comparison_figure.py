@@ -1,0 +1,77 @@
+"""The figure of a comparison: error and signal-to-noise ratio of every estimator at every split of a budget."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toyiwae.errors import InputError
+from toyiwae.plot.curves import alike, label_ends, together
+from toyiwae.plot.exact_figure import called, looks_of
+from toyiwae.plot.saving import style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TITLES = {
+    "rmse_evidence": r"error to $\nabla\log p(x)$ (RMSE)",
+    "relative_rmse": r"error to own target (RMSE / $\|\nabla\|$)",
+    "snr": "SNR",
+}
+COLUMNS = {"model": ("rmse_evidence", "snr"), "proposal": ("relative_rmse", "snr")}
+WIDTH, HEIGHT = 7.2, 3.4
+MOST_TICKS = 8
+
+
+def comparison_figure(result: Any) -> Figure:
+    """For either part, the number that errors are ranked by and the SNR of every estimator against K at M·K = T.
+
+    Estimators whose numbers are equal at every split share a line and a label. Where there are three splits or more, an
+    estimator that is known at a single one makes no curve and is left out.
+
+    Args:
+        result: of `toyiwae.compare`.
+
+    Raises:
+        InputError: a budget with a single split.
+        MissingExtraError: if matplotlib is not installed.
+    """
+    if result.budget == 1:
+        raise InputError("there is nothing to draw for a budget of 1: expected one with several splits")
+    with style():
+        from matplotlib.figure import Figure
+
+        made = Figure(figsize=(WIDTH, HEIGHT * len(result.parts)), layout="constrained")
+        panels = made.subplots(len(result.parts), 2, squeeze=False)
+        for row, (part, ranking) in zip(panels, result.parts.items(), strict=True):
+            names = ", ".join(name.replace("_", " ") for name in ranking.parameters)
+            row[0].set_title(f"gradient by {names}")
+            for axes, column in zip(row, COLUMNS[part], strict=True):
+                _panel(axes, ranking, column)
+                axes.set(ylabel=TITLES[column], xlabel=f"particles $K$, $M = {result.budget}/K$ groups")
+        for axes in made.axes:
+            label_ends(axes, fontsize=6.5, gap=6.0)
+        return made
+
+
+def _panel(axes: Axes, ranking: Any, column: str) -> None:
+    """One number of every estimator against K."""
+    from matplotlib.ticker import NullLocator
+
+    counts = sorted({entry.K for entry in ranking.entries})
+    curves: dict[tuple[str, int], dict[int, float]] = {}
+    for entry in sorted(ranking.entries, key=lambda entry: entry.K):
+        curve, value = curves.setdefault((entry.estimator, 1), {}), getattr(entry, column)
+        if value is not None and np.isfinite(value) and value > 0:
+            curve[entry.K] = value
+    shown, names = looks_of(list(curves)), called(list(curves))
+    for group in alike({key: curve for key, curve in curves.items() if len(curve) > 1 or len(counts) < 3}):
+        curve = curves[group[0]]
+        label = together([names[key] for key in group])
+        axes.plot(list(curve), list(curve.values()), label=label, **shown[group[0]])
+    axes.set(xscale="log", yscale="log")
+    axes.xaxis.set_minor_locator(NullLocator())
+    ticks = counts[:: 1 + (len(counts) - 1) // MOST_TICKS]
+    axes.set_xticks(ticks, [f"{k:g}" for k in ticks])
