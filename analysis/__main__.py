@@ -1,4 +1,4 @@
-"""The studies on the command line: `python -m analysis list | run | report | ledger | sweep | audit | mnist`..."""
+"""The studies on the command line: `python -m analysis list | run | report | ledger | explorer | sweep`..."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis import ledger, output, report, runner
+from analysis.explorer.command import PAGE, explorer
 from analysis.kept import Kept
 from analysis.run_all import run_all
 from analysis.settings import Settings, read_assignments, read_toml
@@ -27,6 +28,7 @@ from toyiwae.records import provenance
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(sweep_cli.app, name="sweep")
+app.command("explorer")(explorer)
 console = Console(highlight=False, markup=False)
 
 Quick = Annotated[bool, typer.Option("--quick", help="Small settings: seconds instead of minutes.")]
@@ -118,7 +120,8 @@ def report_(
     html = report.render(outcomes, source, " ".join(words))
     for outcome in outcomes:
         _write(out, outcome)
-    output.write_all(out, {**ledger.files(outcomes, source), "report.html": html.encode("utf-8")})
+    files = ledger.files(outcomes, source) | {PAGE.name: PAGE.read_bytes()}
+    output.write_all(out, {**files, "report.html": html.encode("utf-8")})
     _show_claims(outcomes)
     console.print(f"{out / 'report.html'} ({time.perf_counter() - started:.0f} s)")
     raise typer.Exit(0 if all(outcome.passed for outcome in outcomes) else 1)

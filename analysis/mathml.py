@@ -17,7 +17,7 @@ from markupsafe import Markup
 SYMBOLS = {
     "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "theta": "θ", "lambda": "λ",
     "mu": "μ", "pi": "π", "rho": "ρ", "sigma": "σ", "phi": "φ", "Gamma": "Γ", "Delta": "Δ", "Sigma": "Σ", "ell": "ℓ",
-    "Theta": "Θ", "omega": "ω", "infty": "∞",
+    "Lambda": "Λ", "Theta": "Θ", "omega": "ω", "infty": "∞",
 }  # fmt: skip
 OPERATORS = {
     "le": "≤", "ge": "≥", "ne": "≠", "to": "→", "sim": "∼", "approx": "≈", "equiv": "≡", "propto": "∝",

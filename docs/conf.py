@@ -29,6 +29,7 @@ html_title = f"toyiwae {version}"
 html_math_renderer = "mathml"  # of the extension `house`: no network, no script
 html_copy_source = False
 html_static_path = ["_static"]
+html_extra_path = ["explorer.html"]
 html_css_files = ["house.css"]
 
 myst_enable_extensions = ["dollarmath"]

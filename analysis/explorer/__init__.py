@@ -1,0 +1,1 @@
+"""The interactive page: exact answers for one family of problems, live in a browser, held to the oracle's."""

@@ -1,0 +1,194 @@
+"""The page: its default state drawn from the oracle's numbers, with the script that computes all others."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from markupsafe import Markup
+
+import toyiwae
+from analysis import report
+from analysis.explorer import accuracy, words
+from analysis.explorer.drawing import CURVE, HEIGHT, PANELS, WIDTH, figure, geometry, number
+from analysis.explorer.settings import (
+    DEFAULT,
+    DIGITS,
+    PRESETS,
+    QUANTITIES,
+    VALUES,
+    Setting,
+    exact_numbers,
+    problem,
+)
+
+NUMERICS = ("law.js", "contours.js", "finite_k.js")
+"""The script's parts that compute, in order; what is tested without a browser."""
+
+
+def render() -> str:
+    """The page as HTML: the same bytes whenever the oracle's numbers have the same six digits.
+
+    Raises:
+        ToyiwaeError: if the oracle withholds a number of the default state.
+    """
+    now, *rows = exact_numbers(DEFAULT, (DEFAULT.K, *CURVE))
+    curves = {name: [row[name] for row in rows] for name in now}
+    style, script = _source("page.css"), "".join(map(_source, (*NUMERICS, "page.js")))
+    return (
+        report.environment()
+        .get_template("explorer/page.html")
+        .render(
+            style=Markup(style),
+            style_hash=_hash(style),
+            script=Markup(script),
+            script_hash=_hash(script),
+            data=Markup(_json(_data())),
+            title=words.TITLE,
+            lead=words.LEAD,
+            sliders=_sliders(),
+            presets=PRESETS,
+            default=DEFAULT,
+            readouts=_readouts(now),
+            summary=_summary(now),
+            figures=_figures(now, curves),
+            box={**geometry(), "width": WIDTH, "height": HEIGHT},
+            accuracy=_accuracy(),
+            text=words.TEXT,
+            formulas=words.FORMULAS,
+            code=Markup(_code(DEFAULT)),
+            version=toyiwae.__version__,
+        )
+    )
+
+
+def numerics() -> str:
+    """The part of the script that computes: `Law`, `FiniteK`."""
+    return "".join(map(_source, NUMERICS))
+
+
+def _source(name: str) -> str:
+    return (report.TEMPLATES / "explorer" / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _json(value: Any) -> str:
+    """Strict JSON that cannot end the element that holds it."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace(
+        "<", "\\u003c"
+    )
+
+
+def _data() -> dict[str, Any]:
+    return {
+        "values": VALUES,
+        "texts": DIGITS,
+        "spoken": {name: spoken for name, (_, _, spoken, _, _) in words.SLIDERS.items()},
+        "default": asdict(DEFAULT),
+        "presets": {name: asdict(setting) for name, setting in PRESETS.items()},
+        "geometry": geometry(),
+        "words": {**words.FILLED, "names": words.NAMES},
+    }
+
+
+def _text(setting: Setting, name: str) -> str:
+    value = getattr(setting, name)
+    return f"{value:.{DIGITS[name]}f}" if name in DIGITS else str(value)
+
+
+def _sliders() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "label": label,
+            "unit": unit,
+            "spoken": spoken,
+            "low": low,
+            "high": high,
+            "steps": len(VALUES[name]) - 1,
+            "index": VALUES[name].index(getattr(DEFAULT, name)),
+            "text": _text(DEFAULT, name),
+        }
+        for name, (label, unit, spoken, low, high) in words.SLIDERS.items()
+    ]
+
+
+def _readouts(now: dict[str, float]) -> list[dict[str, Any]]:
+    first = first_order()["gap"][0] / DEFAULT.K
+    asides = {
+        "gap": words.FILLED["first"].format(first=number(first, 3)),
+        "ess": words.FILLED["share"].format(share=number(100.0 * now["ess"] / DEFAULT.K, 3), K=DEFAULT.K),
+    }
+    return [
+        {
+            "name": name,
+            "label": label,
+            "unit": unit,
+            "value": f"{now[name]:.9g}",
+            "text": number(now[name]),
+            "aside": asides.get(name, words.FILLED["groups"].format(M=DEFAULT.M)),
+        }
+        for name, (label, unit) in words.READOUTS.items()
+    ]
+
+
+def _summary(now: dict[str, float]) -> str:
+    return words.FILLED["summary"].format(
+        K=DEFAULT.K, **{name: number(value, 3) for name, value in now.items()}
+    )
+
+
+def first_order(setting: Setting = DEFAULT) -> dict[str, tuple[float, float]]:
+    """Constant and power of K of each quantity's law for large K, by the oracle's expansions.
+
+    Raises:
+        MissingMomentError: where the weights have too few moments for one.
+    """
+    made = problem(setting)
+    half_variance = -float(toyiwae.series.bound(made, 1).value[1])
+    found = {"gap": (half_variance, -1.0), "ess": (1.0 / (1.0 + 2.0 * half_variance), 1.0)}
+    for name, (estimator, parameter) in QUANTITIES.items():
+        form = toyiwae.estimators.get(estimator).form
+        law = toyiwae.series.snr_constant(made, form, parameter)
+        found[name] = (float(law.constant[0]) * setting.M**0.5, float(law.exponent[0]))
+    return found
+
+
+def _figures(now: dict[str, float], curves: dict[str, list[float]]) -> list[dict[str, Any]]:
+    laws = {
+        name: [constant * float(K) ** power for K in CURVE]
+        for name, (constant, power) in first_order().items()
+    }
+    return [
+        {
+            **figure(panel, DEFAULT.K, now, curves, laws),
+            "caption": words.CAPTIONS[panel.name],
+            "words": " ".join(_words(curve.quantity, now, curves[curve.quantity]) for curve in panel.curves),
+        }
+        for panel in PANELS
+    ]
+
+
+def _words(quantity: str, now: dict[str, float], values: Sequence[float]) -> str:
+    first, here, last = (number(value, 3) for value in (values[0], now[quantity], values[-1]))
+    name = words.NAMES[quantity]
+    return words.FILLED["curve"].format(name=name, first=first, now=here, last=last, K=DEFAULT.K)
+
+
+def _accuracy() -> str:
+    record = accuracy.read()
+    return words.ACCURACY.format(
+        settings=record["settings"], numbers=record["numbers"], worst=number(record["stated"], 1)
+    )
+
+
+def _code(setting: Setting) -> str:
+    fields = {name: f'<span data-setting="{name}">{_text(setting, name)}</span>' for name in VALUES}
+    return str(Markup(words.CODE.format(**{name: Markup(field) for name, field in fields.items()})))
