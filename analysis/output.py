@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.util
 import io
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import tomli_w
 
 from analysis.settings import Settings
@@ -40,6 +41,25 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     )
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=metadata)
+    return buffer.getvalue()
+
+
+def animation_bytes(frames: Sequence[np.ndarray], milliseconds: Sequence[int]) -> bytes:
+    """An endless GIF, all of whose frames share one palette of 64 colours: same frames, same bytes.
+
+    Args:
+        frames: RGB pixels [height, width, 3] each, of one size.
+        milliseconds: how long each is shown.
+    """
+    from PIL import Image  # comes with matplotlib
+
+    some = np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]])
+    palette = Image.fromarray(some).quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    buffer = io.BytesIO()
+    images[0].save(
+        buffer, "GIF", save_all=True, append_images=images[1:], duration=list(milliseconds), loop=0
+    )
     return buffer.getvalue()
 
 
@@ -83,6 +103,6 @@ def _installed(name: str) -> bool:
 
 def stale(folder: Path, study: str, files: Mapping[str, bytes]) -> list[Path]:
     """Files that an earlier run of a study left in the folder and this one does not write."""
-    own = [folder / f"{study}.{kind}" for kind in ("png", "pdf", "txt")]
+    own = [folder / f"{study}.{kind}" for kind in ("png", "pdf", "gif", "txt")]
     candidates = [*folder.glob(f"{study}-*.csv"), *filter(Path.exists, own)]
     return [path for path in candidates if path.name not in files]

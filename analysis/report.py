@@ -74,7 +74,7 @@ def environment(*, autoescape: bool = True) -> jinja2.Environment:
         "measured": measured,
         "powers": powers,
         "tolerance": tolerance,
-        "data_uri": lambda png: "data:image/png;base64," + base64.b64encode(png).decode(),
+        "data_uri": lambda image, kind="png": f"data:image/{kind};base64," + base64.b64encode(image).decode(),
         "value": _setting,
     }
     return made

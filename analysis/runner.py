@@ -74,10 +74,12 @@ def _check_texts(texts: list[str], claims: tuple[Claim, ...]) -> None:
 
 
 def _draw(study: Study, table: Table, venue: str) -> dict[str, bytes]:
-    """The study's files: PNG, PDF and the data."""
+    """The study's files: PNG, PDF, GIF where it has one, and the data."""
     from analysis.style import house_style  # matplotlib takes a second that `list` need not wait for
 
     with house_style(venue):
         figure = study.draw(table)
         images = {f"{study.name}.{kind}": output.figure_bytes(figure, kind) for kind in ("png", "pdf")}
+        if study.animate is not None:
+            images[f"{study.name}.gif"] = study.animate(table)
     return {**images, **output.csv_files(study.name, table)}

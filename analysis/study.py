@@ -96,6 +96,7 @@ class Study:
         caption: table -> what the figure shows.
         method: how the numbers were obtained, in a few sentences.
         cost: about how many seconds it takes; the report starts the longest first.
+        animate: table -> an animated GIF, within the house style, if there is one.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Study:
     experiments: tuple[Experiment, ...] = ()
     method: str = ""
     cost: float = 5.0
+    animate: Callable[[Table], bytes] | None = None
 
 
 def discover(package: str = "analysis.studies") -> tuple[Study, ...]:

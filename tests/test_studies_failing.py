@@ -42,3 +42,13 @@ def test_optima_that_are_others_fail_the_claims_of_the_optimum():
     assert holding("optimum", "path", kl=-path.kl)[4] is False
     assert holding("optimum", "threshold", correlation=0.501)[5] is False
     assert holding("optimum", "path", first_gap=path.gap)[6] is False
+
+
+def test_divergences_that_are_others_fail_the_claims_of_the_sweep():
+    table = quick_table("divergences")
+    value, ends, pair = table["conventions"].value, table["ends"], table["pair"]
+    assert holding("divergences", "conventions", value=value * (1 + 1e-11))[:2] == [False, False]
+    assert holding("divergences", "limits", value=table["limits"].value * (1 + 1e-11))[2:4] == [False, False]
+    assert holding("divergences", "ends", other_std=ends.other_std + 1e-5)[4:6] == [False, False]
+    assert holding("divergences", "sweep", std=-table["sweep"]["std"])[7] is False
+    assert holding("divergences", "pair", minimum=pair.minimum + 1e-5)[8] is False

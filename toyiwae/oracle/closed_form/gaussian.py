@@ -215,7 +215,7 @@ class Ratio:
         """
         self.require(order)
         if order == 0:
-            return -self.kl_to_target
+            return np.asarray(-self.kl_to_target)
         spread = np.sum(_less_log1p(order * self.beta) / order - _less_log1p(self.beta))
         scale = (1 + self.beta) / (1 + order * self.beta)
         return np.asarray(0.5 * (spread - (1 - order) * np.sum(scale * self.shift**2, axis=-1)))
