@@ -92,7 +92,7 @@ def _splits(together: pd.DataFrame) -> list[Claim]:
             "For the model many particles in one logarithm are better, but not all of them.",
             r"\mathrm{RMSE}_{M,K}(\theta)",
             float(model[best] / model[budget]),
-            high=1.0 if best < budget else -np.inf,
+            high=1.0 if 1 < best < budget else -np.inf,
             note=f"The RMSE of MIWAE to $\\nabla_\\theta\\log Z$ at the best split, $M$ = {budget // best}, "
             f"$K$ = {best}, over "
             f"that of IWAE with all {budget}; at $K$ = 1 it is {model.iloc[0] / model[budget]:.2f} times IWAE's. The "
