@@ -1,0 +1,16 @@
+"""Claims of the studies of importance sampling, bounds, histograms and slips fail where the numbers are others."""
+
+from tests.test_studies import quick_table
+from tests.test_studies_failing import holding
+
+
+def test_other_weights_and_gaps_fail_the_claims_of_importance_sampling():
+    curves, samples, variance, found = (
+        quick_table("importance")[name] for name in ("curves", "samples", "variance", "divergence")
+    )
+    assert holding("importance", "samples", z_mean=samples.z_mean + 8)[0] is False
+    assert holding("importance", "samples", z_var=samples.z_var + 8)[1] is False
+    assert holding("importance", "variance", variance=variance.variance + 1e-3)[2:5:2] == [False, False]
+    assert holding("importance", "variance", variance=1 / (1 + variance.variance))[3] is False
+    assert holding("importance", "curves", gap=1 / curves.gap)[5] is False
+    assert holding("importance", "divergence", divergence=found.gap * (1 + 1e-9))[6] is False
