@@ -13,9 +13,11 @@ from analysis.audit import divergences, page, scripts
 from analysis.audit.judge import COLUMNS, MISSING, RAISES, judge
 from analysis.audit.run import Outcome, chosen
 from analysis.audit.subjects import subjects
+from toyiwae.conformance import api
 from toyiwae.conformance.bank.bank import bank
 from toyiwae.errors import InputError, MissingMomentError
 
+pytestmark = pytest.mark.usefixtures("remembered_truths")
 IMPORTED = {
     "plain_numpy": ["numpy"],
     "torch_autograd": ["torch"],
@@ -27,6 +29,7 @@ IMPORTED = {
     "pythae_models": ["pythae"],
 }
 SLOW = {
+    "torch_autograd",
     "jax_autograd",
     "numpyro_renyi",
     "pyro_renyi:all_rows",
@@ -141,14 +144,26 @@ def test_an_infinite_moment_is_refused():
         divergences.moment(bank()[1].problem, 200.0)
 
 
-def test_the_page_shows_a_failure_and_the_script_that_repeats_it(tmp_path):
-    """With the NumPy adapter judged as another estimator than it is."""
+FIRST_PROBLEM = (
+    "from toyiwae.conformance import api\n"
+    "from toyiwae.conformance.bank.bank import bank\n"
+    "api.bank = lambda: bank()[:1]\n"
+)
+
+
+@pytest.mark.parametrize(
+    "few", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["one problem", "bank"]
+)
+def test_the_page_shows_a_failure_and_the_script_that_repeats_it(few, tmp_path, monkeypatch):
+    """With the NumPy adapter judged as another estimator than it is; the fast test on one problem, the script too."""
+    if few:
+        monkeypatch.setattr(api, "bank", lambda: bank()[:1])
     (subject,) = chosen(["plain_numpy:iwae"])
     wrong = dataclasses.replace(subject, target="dreg", light={"K": 3, "M": 2, "shift": 0.5})
     result = judge(wrong, light=True)
     assert "variance" in result.fails
     file = tmp_path / "iwae.py"
-    file.write_text(scripts.script(result), encoding="utf-8")
+    file.write_text(FIRST_PROBLEM * few + scripts.script(result), encoding="utf-8")
     script = scripts.run(file.read_text(encoding="utf-8"), file)
     assert script.shows, script.error
     assert "does not conform" in script.printed

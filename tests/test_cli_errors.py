@@ -243,7 +243,7 @@ def test_errors_of_the_installed_command(problem):
 
 @pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
 def test_a_reader_that_goes_away_and_ctrl_c_are_silent(problem):
-    for argv in (["list"], ["--help"], ["exact", problem, "-K", "1", "--json"]):
+    for argv in (["list"], ["--help"], ["exact", problem, "-K", "1", "-p", "none", "--json"]):
         read, write = os.pipe()
         os.close(read)
         command = [sys.executable, "-m", "toyiwae", *argv]

@@ -26,6 +26,7 @@ from toyiwae.oracle.whitened.whitening import Whitened
 ROOT = Path(__file__).resolve().parents[1]
 BUGS = catalogue()
 LIGHT = {"K": 3, "M": (1, 2), "shift": 0.12}
+pytestmark = pytest.mark.usefixtures("remembered_truths")
 
 
 def example():
@@ -51,7 +52,7 @@ def _two_problems(monkeypatch):
 # correct estimators --------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("remembered_truths", "_two_problems")
+@pytest.mark.usefixtures("_two_problems")
 @pytest.mark.parametrize("claimed", estimators.all(), ids=lambda claimed: claimed.name)
 def test_the_library_conforms_to_itself(claimed):
     """With few replicates, one K, two problems; on the whole bank with many among the long tests."""
@@ -124,7 +125,7 @@ def killed(bug, **options):
     assert bug.tier < 3 or 2 not in tiers, "it is unbiased"
 
 
-@pytest.mark.usefixtures("remembered_truths", "_two_problems")
+@pytest.mark.usefixtures("_two_problems")
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_planted_bugs_are_killed(bug):
     """With few replicates, one K, two problems; at default settings among the long tests."""
@@ -152,7 +153,7 @@ def test_every_planted_bug_is_killed_at_default_settings(bug):
     killed(bug)
 
 
-@pytest.mark.usefixtures("remembered_truths", "_two_problems")
+@pytest.mark.usefixtures("_two_problems")
 def test_sequential_mode_rejects_gross_bugs_within_200_replicates():
     gross = [b for b in BUGS if b.name in ("log K missing", "score term dropped", "log p(z) missing")]
     for bug in gross:
@@ -221,7 +222,7 @@ def test_what_is_left_out_is_not_judged():
 # formulas ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("remembered_truths", "_two_problems")
+@pytest.mark.usefixtures("_two_problems")
 @pytest.mark.parametrize("name", ["dreg", "ciwae:0.3"])
 def test_formulas_are_judged_on_log_weights_and_on_the_bank(name):
     report = toyiwae.check(estimators.get(name).function, name, form="coefficients", **LIGHT)

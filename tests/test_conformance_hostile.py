@@ -18,6 +18,7 @@ from toyiwae.conformance.bank.bank import bank
 from toyiwae.conformance.calling.call import as_array
 
 LIGHT = {"K": 2, "M": 2, "shift": 0.3, "parameters": "proposal_mean"}
+pytestmark = pytest.mark.usefixtures("remembered_truths")
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,7 @@ from toyiwae.weights import log_mean_exp
 torch = pytest.importorskip("torch", reason="surrogates need torch")
 
 ENTRY = nonlinear_bank()[0]
+pytestmark = pytest.mark.usefixtures("remembered_truths")
 
 
 def densities(changed=None):

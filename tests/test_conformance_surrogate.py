@@ -20,6 +20,7 @@ surrogates = pytest.importorskip("toyiwae.conformance.calling.torch_surrogate")
 
 ROOT = Path(__file__).resolve().parents[1]
 LIGHT = {"form": "surrogate", "K": 3, "M": (1, 2), "shift": 0.2}
+pytestmark = pytest.mark.usefixtures("remembered_truths")
 
 
 def source():

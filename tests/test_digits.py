@@ -92,7 +92,15 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("problem", "asked"), CASES, ids=["two", "observations", "jackknife", "biased"])
+@pytest.mark.parametrize(
+    ("problem", "asked"),
+    [
+        pytest.param(*case, id=name, marks=[pytest.mark.slow] * slow)
+        for case, name, slow in zip(
+            CASES, ["two", "observations", "jackknife", "biased"], [True, True, False, False], strict=True
+        )
+    ],
+)
 def test_ends_in_the_json_contain_what_more_digits_find(problem, asked) -> None:
     """Sixty digits lie between the ends that thirty give; every text is within one unit of its last place."""
     options = {"K": [3, 10**6], "M": 2, "parameters": "proposal_mean", **asked}

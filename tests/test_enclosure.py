@@ -174,6 +174,7 @@ def test_transforms_of_forty_problems_contain_rigorous_integrals() -> None:
     assert not [line for seed in range(40) for line in missed(seed)]
 
 
+@pytest.mark.slow
 def test_a_bound_of_two_particles_contains_its_rigorous_integral() -> None:
     """L_2 against nested integrals."""
     assert not missed_gap(1)
@@ -186,7 +187,7 @@ def test_bounds_of_more_problems_contain_their_rigorous_integrals(seed: int) -> 
     assert not missed_gap(seed)
 
 
-@pytest.mark.parametrize("seed", [0, 11])
+@pytest.mark.parametrize("seed", [0, pytest.param(11, marks=pytest.mark.slow)])
 def test_precisions_agree(seed: int) -> None:
     """Balls of different precision, whose steps, ranges and contours differ, overlap."""
     assert not disjoint(seed, 12, 25)

@@ -163,6 +163,7 @@ def test_a_unit_is_active_where_its_mean_varies():
     assert (logits < 0.25).all()
 
 
+@pytest.mark.slow
 def test_snrs_of_gradients_by_each_images_proposal_agree_with_exact_ones():
     model = linear()
     x = simulated.simulated(model, NOISE, 4)[1]

@@ -22,11 +22,13 @@ FORMS = {
 }
 
 
+@pytest.mark.parametrize(
+    "parameter", ["proposal_mean", pytest.param("proposal_chol", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", FORMS)
-def test_variances_agree_with_double_precision(name: str) -> None:
+def test_variances_agree_with_double_precision(name: str, parameter: str) -> None:
     """K = 2, where pairs are one contour, 3, where one weight is left beside a pair, and more."""
-    for parameter in ("proposal_mean", "proposal_chol"):
-        _compare(as_problem(Toy()), name, parameter, [2, 3, 100])
+    _compare(as_problem(Toy()), name, parameter, [2, 3, 100])
 
 
 @pytest.mark.slow
@@ -72,6 +74,7 @@ def form_of(name: str) -> Form:
     return form
 
 
+@pytest.mark.slow
 def test_the_laws_of_vimco_and_ovis_in_the_number_of_particles() -> None:
     """By K = 10⁶ the SNR of VIMCO falls like K^-½ and that of OVIS(0) grows like K^½, to within 1e-3 of the slope."""
     problem, counts = as_problem(Toy.wide()), [10**6, 2 * 10**6]

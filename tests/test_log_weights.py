@@ -36,7 +36,7 @@ def moments(cov, mean, particles, name) -> Any:
 
 
 @pytest.mark.parametrize(("cov", "mean"), [(0.7, 0.1), (0.45, 0.3)])  # β above and below 0
-@pytest.mark.parametrize("particles", [2, 3])
+@pytest.mark.parametrize("particles", [2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("names", [NAMES, ("score_function", "elbo_vargrad")], ids=["leave one out", "plain"])
 def test_tensor_quadrature(cov, mean, particles, names):
     nodes, weights = np.polynomial.hermite_e.hermegauss(110)
@@ -60,7 +60,7 @@ def test_tensor_quadrature(cov, mean, particles, names):
             assert found.mean.item() == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("name", ["vimco_star:0.3", "elbo_vargrad"])
+@pytest.mark.parametrize("name", [pytest.param("vimco_star:0.3", marks=pytest.mark.slow), "elbo_vargrad"])
 @pytest.mark.parametrize(("particles", "groups"), [(5, 1), (64, 3)])
 def test_the_best_constant_makes_the_variance_smallest(name, particles, groups):
     """The exact variance is a parabola in the constant, with its bottom there; constant 0 is the estimator itself."""
@@ -99,7 +99,12 @@ def test_chol_coordinates_have_their_own_best_constants():
 
 @pytest.mark.parametrize(
     ("particles", "names"),
-    [(64, NAMES), (1024, NAMES), (64, ["elbo_vargrad"]), pytest.param(10**6, NAMES, marks=pytest.mark.slow)],
+    [
+        (64, NAMES),
+        pytest.param(1024, NAMES, marks=pytest.mark.slow),
+        (64, ["elbo_vargrad"]),
+        pytest.param(10**6, NAMES, marks=pytest.mark.slow),
+    ],
     ids=["64", "1024", "plain", "1000000"],
 )
 def test_sampling(particles, names):
@@ -121,7 +126,7 @@ def test_sampling(particles, names):
         assert abs(square.mean() - found) < limit * square.std() / np.sqrt(draws)
 
 
-@pytest.mark.parametrize("cov", [0.7, 0.48])  # the fourth moment exists
+@pytest.mark.parametrize("cov", [pytest.param(0.7, marks=pytest.mark.slow), 0.48])  # the fourth moment exists
 @pytest.mark.parametrize(
     ("name", "slope"), [("vimco_arithmetic", -0.5), ("ovis:0", 0.5), ("vimco_star:0.3", 0.5)]
 )

@@ -83,8 +83,13 @@ def relative(found, expected):
     return max(float((found[k] - expected[k]).abs().max() / expected[k].abs().max()) for k in expected)
 
 
-@pytest.mark.parametrize("together", [True, False])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "together"),
+    [
+        *((kind, True) for kind in KINDS),
+        *(pytest.param(kind, False, marks=[pytest.mark.slow] * (kind != "bernoulli")) for kind in KINDS),
+    ],
+)
 def test_gradients_are_those_of_naive_autograd(kind, together, monkeypatch):
     """Alone, members' images come one after another, too."""
     monkeypatch.setitem(TOGETHER, "cpu", TOGETHER["cpu"] if together else 0)
@@ -125,7 +130,7 @@ def test_chunks_change_nothing_but_rounding(kind, monkeypatch):
         torch.testing.assert_close(parts.ess, whole.ess, rtol=1e-12, atol=0)
 
 
-def trained(kind, stack, steps=20):
+def trained(kind, stack, steps):
     """Parameters after some steps."""
     model, _ = made(kind, stack)
     noise = Noise(tuple(m.seed for m in stack), dtype=torch.float64)
@@ -136,12 +141,13 @@ def trained(kind, stack, steps=20):
     return model.parameters
 
 
+@pytest.mark.parametrize("steps", [3, pytest.param(20, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["linear", "mean_field", "bernoulli", "two layers"])
-def test_a_member_of_a_stack_is_the_run_alone(kind):
+def test_a_member_of_a_stack_is_the_run_alone(kind, steps):
     stack = rules_for(kind)[::3]
-    together = trained(kind, stack)
+    together = trained(kind, stack, steps)
     for e, member in enumerate(stack):
-        alone = trained(kind, [member])
+        alone = trained(kind, [member], steps)
         assert relative({k: v[e : e + 1] for k, v in together.items()}, alone) < 1e-12, member
 
 

@@ -38,7 +38,7 @@ def assert_agree(value, error, other, other_error) -> None:
 
 
 @pytest.mark.parametrize("diagonal", [True, False], ids=["var", "cov"])
-@pytest.mark.parametrize(("dim_z", "dim_x"), [(1, 2), (3, 5), (7, 4)])
+@pytest.mark.parametrize(("dim_z", "dim_x"), [(1, 2), (3, 5), pytest.param(7, 4, marks=pytest.mark.slow)])
 def test_bounds_are_those_of_single_observations(dim_z: int, dim_x: int, *, diagonal: bool) -> None:
     problem = own_problem(dim_z, dim_x, 5, diagonal=diagonal)
     whitened = whiten(problem)

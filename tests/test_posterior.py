@@ -65,7 +65,7 @@ def matrix(values: Any) -> Any:
 def test_the_gaussian_posterior_is_right_to_its_error(name: str) -> None:
     """`P = (S₀⁻¹ + WᵀR⁻¹W)⁻¹` and `m = P (S₀⁻¹ m₀ + WᵀR⁻¹(x - o))` in 80 digits; and the error is small."""
     problem = PROBLEMS[name]
-    found, model = toyiwae.exact(problem, K=2, estimators="iwae").posterior, problem.model
+    found, model = toyiwae.exact(problem, K=1, parameters=[]).posterior, problem.model
     deviations = np.sqrt(np.diag(found["cov"]))
     with mpmath.workdps(80):
         prior, noise, loading = (matrix(a) for a in (model.prior_cov, model.noise_cov, model.loading))
@@ -86,7 +86,10 @@ def test_the_gaussian_posterior_is_right_to_its_error(name: str) -> None:
 @pytest.mark.parametrize("name", ["random", "amortised", "one", "narrow"])
 def test_the_gaussian_posterior_is_that_of_orthogonal_factorisations(name: str) -> None:
     problem = PROBLEMS[name]
-    found, other = toyiwae.exact(problem, K=2).posterior, condition(problem.model, problem.data.x)
+    found, other = (
+        toyiwae.exact(problem, K=1, parameters=[]).posterior,
+        condition(problem.model, problem.data.x),
+    )
     np.testing.assert_allclose(np.atleast_2d(found["mean"]), other.mean, rtol=1e-12, atol=1e-13)
     np.testing.assert_allclose(found["cov"], other.cov, rtol=1e-12, atol=1e-14)
 

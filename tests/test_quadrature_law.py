@@ -9,17 +9,28 @@ import pytest
 
 import toyiwae
 from tests.problems import as_functions, log_normal, random_problem
+from tests.test_truth import KINDS
 from toyiwae import InputError, estimators
+from toyiwae.estimators import Estimator
 from toyiwae.problems.density import QuadratureProblem
 
 MEANS, SCALES, SHARES = np.array([-1.1, 0.9]), np.array([0.55, 0.8]), np.array([0.35, 0.65])
 
 
-@pytest.mark.parametrize("dim_z", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_linear_gaussian_density_has_the_gaussian_laws_truth(dim_z: int) -> None:
+EXACT = [e for e in estimators.all() if e.form is not None]
+
+
+@pytest.mark.parametrize(
+    ("dim_z", "chosen"),
+    [
+        pytest.param(1, KINDS, id="1"),
+        pytest.param(1, EXACT, id="1, every estimator", marks=pytest.mark.slow),
+        pytest.param(2, EXACT, id="2, every estimator", marks=pytest.mark.slow),
+    ],
+)
+def test_a_linear_gaussian_density_has_the_gaussian_laws_truth(dim_z: int, chosen: list[Estimator]) -> None:
     """Bounds, sample sizes, and every moment that both know; derivatives in z are differences here."""
     problem = random_problem(5, dim_z, 3)
-    chosen = [e for e in estimators.all() if e.form is not None]
     names = ["prior_mean", "offset", "proposal_mean", "proposal_chol"]
     options = {"K": [2, 1000], "M": 2, "estimators": chosen, "parameters": names}
     exact, found = toyiwae.exact(problem, **options), toyiwae.exact(as_functions(problem), **options)
@@ -49,10 +60,12 @@ def mixture(z: np.ndarray) -> np.ndarray:
     return np.logaddexp.reduce(np.log(2.3 * SHARES / SCALES) - 0.5 * ((z - MEANS) / SCALES) ** 2, axis=1)
 
 
-def test_a_mixture_agrees_with_tensor_quadrature() -> None:
-    """Two particles on a tensor of nodes: value, mean and variance of every estimator."""
+@pytest.mark.parametrize(
+    "chosen", [KINDS, pytest.param(EXACT, marks=pytest.mark.slow)], ids=["a few", "every estimator"]
+)
+def test_a_mixture_agrees_with_tensor_quadrature(chosen: list[Estimator]) -> None:
+    """Two particles on a tensor of nodes: value, mean and variance of estimators."""
     mean, std = 0.3, 1.4
-    chosen = [e for e in estimators.all() if e.form is not None]
     problem = QuadratureProblem(mixture, [mean], [[std**2]])
     cell = toyiwae.exact(problem, K=2, estimators=chosen, parameters="all").cell(2)
     line = np.arange(-9.0, 9.0, 0.06)

@@ -29,11 +29,11 @@ def quick_table(name):
 
 
 TRAINED = {"training", "encoder_snr", "likelihood", "transfer"}
-LONG = TRAINED | {"discrete", "alpha", "budget", "ess"}
+LONG = TRAINED | {"alpha", "budget", "digits", "discrete", "ess", "expansion", "snr"}
 
 
 def marked(name):
-    """A study that trains networks, or needs double integrals, takes seconds even at its quick settings."""
+    """A study that takes seconds even at its quick settings, such as those that train networks."""
     return pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
 
 
@@ -59,6 +59,7 @@ def test_the_snr_study_takes_its_estimators_from_the_registry():
     assert all(name in caption for name in missing)
 
 
+@pytest.mark.slow
 def test_a_variance_that_m_does_not_divide_fails_its_claim():
     study, table = STUDIES["snr"], dict(quick_table("snr"))
     samples = table["samples"]

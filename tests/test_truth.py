@@ -70,11 +70,19 @@ def moments_by_quadrature(
     return result
 
 
-@pytest.mark.parametrize("toy", [Toy(), Toy.wide(), Toy(mean=0.3, std=0.45)], ids=["narrow", "wide", "far"])
+@pytest.mark.parametrize(
+    "toy",
+    [
+        pytest.param(Toy(), id="narrow", marks=pytest.mark.slow),
+        pytest.param(Toy.wide(), id="wide"),
+        pytest.param(Toy(mean=0.3, std=0.45), id="far", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     "cells",
     [
-        pytest.param([(1, 1), (1, 2), (1, 3), (2, 1)], id="up to three particles"),
+        pytest.param([(1, 2)], id="two particles"),
+        pytest.param([(1, 1), (1, 2), (1, 3), (2, 1)], id="up to three particles", marks=pytest.mark.slow),
         pytest.param([(2, 2)], id="four particles", marks=pytest.mark.slow),
     ],
 )
