@@ -127,7 +127,8 @@ def _unknown(entries: Iterable[Mapping[str, Any]]) -> list[str]:
     found: dict[str, dict[str, list[int]]] = {}
     for entry in entries:
         if entry["rank"] is None:
-            of = found.setdefault(entry.get("reason") or "no value", {})
+            reason = (entry.get("reason") or "no value").replace(f" of {entry['estimator']} ", " ")
+            of = found.setdefault(reason, {})
             of.setdefault(entry["estimator"], []).append(entry["K"])
     lines = []
     for reason, names in found.items():
