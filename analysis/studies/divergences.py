@@ -72,7 +72,7 @@ def draw(table: Table) -> Figure:
     style.label_panel(first, "a", "A mixture and its fits")
     second.plot(sweep.alpha, sweep["std"], color=style.BLUE, marker="o", markersize=2.2)
     second.plot(sweep.alpha, sweep["mean"], color=style.RED, marker="s", markersize=2.2)
-    second.text(-9, 0.72, "standard deviation", color=style.BLUE)
+    second.text(-9, 0.72, "std. deviation", color=style.BLUE)
     second.text(2.2, -0.95, "mean", color=style.RED)
     second.set(ylabel="of the fit to the mixture", ylim=(-1.9, 2.2))
     style.label_panel(second, "b", "Its moments")

@@ -95,7 +95,8 @@ def draw(table: Table) -> Figure:
     _fan(left, remainders[remainders.what == BOUND], r"$|R_n|$ of $L_K-\log Z$")
     style.label_panel(left, "a", "Bound, less $n$ terms")
     low, _ = left.get_ylim()
-    left.text(1.5, 1e3 * low, "below the last\ndigit of float64", color=style.GREY, fontsize="small")
+    if low < 1e-5 * FLOAT:
+        left.text(1.5, 1e3 * low, "below the last\ndigit of float64", color=style.GREY, fontsize="small")
     _fan(middle, remainders[remainders.what == SHOWN], r"$|R_n|$ of $\mathrm{E}[\Delta_K(\phi)]$")
     style.label_panel(middle, "b", "Gradient")
     right.axhline(0, **style.GUIDE)
@@ -111,7 +112,7 @@ def draw(table: Table) -> Figure:
         right.semilogx(places, exact, linestyle="none", markersize=3, label=text, **look)
     right.set(xlabel="particles $K$", ylabel=r"slope of $R_n$, less its limit")
     right.legend(loc="upper right", handletextpad=0.1)
-    style.label_panel(right, "c", "After the last term")
+    style.label_panel(right, "c", "Where it ends")
     return figure
 
 
