@@ -26,6 +26,8 @@ STATE = """({
   paths: Object.fromEntries([...document.querySelectorAll('svg path')].map(e => [e.id, e.getAttribute('d')])),
   places: Object.fromEntries([...document.querySelectorAll('svg circle, .label, .now')].map(e => [e.id,
     ['cx', 'cy', 'x', 'y', 'x1'].map(name => Number(e.getAttribute(name)))])),
+  moved: Object.fromEntries([...document.querySelectorAll('svg g[transform]')].map(e => [e.id,
+    [e.getAttribute('transform'), e.textContent]])),
   pressed: [...document.querySelectorAll('[aria-pressed=true]')].map(e => e.textContent),
 })"""
 
@@ -98,7 +100,7 @@ def test_the_script_finds_what_the_generator_wrote(page, url):
     assert not page.run("document.getElementById('sliders').disabled")
     assert after["texts"] == before["texts"]
     assert after["pressed"] == before["pressed"] == ["paper, K = 64"]
-    for kind in ("paths", "places"):
+    for kind in ("paths", "places", "moved"):
         assert set(before[kind]) == set(after[kind])
         for name, value in before[kind].items():
             one, other = (re.findall(r"[-\d.]+", json.dumps(each)) for each in (value, after[kind][name]))

@@ -10,6 +10,8 @@ from typing import Any
 WIDTH, HEIGHT = 400, 304
 LEFT, RIGHT, TOP, BOTTOM = 44, 70, 26, 38  # around the axes
 LARGEST_K = 6  # log10 of the last K
+PEAK = 0.8  # of a density, as a fraction of the height
+SLOTS = 7  # for ticks that move
 APART = 15  # between labels
 CURVE = tuple(sorted({round(10 ** (j / 8)) for j in range(8 * LARGEST_K + 1)}))
 """The K at which curves are computed."""
@@ -138,7 +140,7 @@ def geometry() -> dict[str, Any]:
     """What the script needs to draw alike."""
     return {
         "left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM, "apart": APART,
-        "largest": LARGEST_K, "curve": CURVE,
+        "largest": LARGEST_K, "curve": CURVE, "peak": PEAK, "slots": SLOTS,
         "panels": [
             {
                 "name": p.name, "low": p.low, "high": p.high,

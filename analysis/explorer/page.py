@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 import toyiwae
 from analysis import report
-from analysis.explorer import accuracy, words
+from analysis.explorer import accuracy, density, words
 from analysis.explorer.drawing import CURVE, HEIGHT, PANELS, WIDTH, figure, geometry, number
 from analysis.explorer.settings import (
     DEFAULT,
@@ -26,7 +26,7 @@ from analysis.explorer.settings import (
     problem,
 )
 
-NUMERICS = ("law.js", "contours.js", "finite_k.js")
+NUMERICS = ("law.js", "contours.js", "finite_k.js", "density.js")
 """The script's parts that compute, in order; what is tested without a browser."""
 
 
@@ -55,6 +55,7 @@ def render() -> str:
             default=DEFAULT,
             readouts=_readouts(now),
             summary=_summary(now),
+            weights=_weights(now),
             figures=_figures(now, curves),
             box={**geometry(), "width": WIDTH, "height": HEIGHT},
             accuracy=_accuracy(),
@@ -159,6 +160,19 @@ def first_order(setting: Setting = DEFAULT) -> dict[str, tuple[float, float]]:
         law = toyiwae.series.snr_constant(made, form, parameter)
         found[name] = (float(law.constant[0]) * setting.M**0.5, float(law.exponent[0]))
     return found
+
+
+def _weights(now: dict[str, float]) -> dict[str, Any]:
+    divergence = float(
+        toyiwae.ClosedForms(problem(DEFAULT)).log_evidence[0] - toyiwae.ClosedForms(problem(DEFAULT)).elbo[0]
+    )
+    places = {"elbo": -divergence, "bound": -now["gap"], "evidence": 0.0}
+    spoken = {name: number(place, 3) for name, place in places.items()}
+    return {
+        **density.figure(DEFAULT, places),
+        "words": words.FILLED["weights"].format(**spoken),
+        "caption": words.CAPTIONS["weights"],
+    }
 
 
 def _figures(now: dict[str, float], curves: dict[str, list[float]]) -> list[dict[str, Any]]:

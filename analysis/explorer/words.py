@@ -40,6 +40,8 @@ FILLED = {
         "with DReG."
     ),
     "curve": "{name}: {first} at K = 1, {now} at K = {K}, {last} at K = 10⁶.",
+    "weights": "In nats from log p(x): the ELBO, the mean of the log-weight, is at {elbo}, the bound at {bound}.",
+    "equal": "all weights equal p(x)",
     "missing": "not on this axis: {list}",
     "one": "{label} {value}",
     "first": "to first order in 1/K: {first}",
@@ -73,10 +75,14 @@ NAMES = {
 """What a screen reader hears a curve called."""
 
 CAPTIONS = {
-    "gap": "Exact, and dashed to first order, $\\mathrm{Var}[w]/(2K)$, with $w$ in units of $p(x)$.",
+    "weights": (
+        "Density of one particle’s under the proposal. The mean is the ELBO, $L_1$; that of the logarithm of an "
+        "average of $K$ weights is $L_K$ instead."
+    ),
+    "gap": "Exact; dashed, $\\mathrm{Var}[w]/(2K)$ with $w$ in units of $p(x)$, the first order.",
     "ess": (
-        "Exact $\\mathrm{E}[(\\sum w)^2/\\sum w^2]$; dotted, all $K$ particles; dashed to first order, "
-        "$K/\\mathrm{E}[w^2]$."
+        "Exact $\\mathrm{E}[(\\sum w)^2/\\sum w^2]$; dotted, all $K$ particles; dashed, $K/\\mathrm{E}[w^2]$, the "
+        "first order."
     ),
     "snr": (
         "Along the shift, for the means of prior (model) and proposal (IWAE, DReG). Dashed, the laws "
@@ -119,9 +125,9 @@ FORMULAS = {
 
 ACCURACY = (
     "The script’s numbers were compared with those of the Python oracle, which carry proven or bounded errors, at "
-    "{settings} settings: all corners of the sliders’ range, its edges, and settings drawn at random. The largest "
-    "relative difference of the {numbers} numbers was at most {worst}. Without "
-    "JavaScript the page shows the oracle’s own."
+    "{settings} settings: the sliders’ ends, and where the law changes, in all combinations (with M = 1, which only "
+    "scales the ratios, by √M), and settings drawn at random. The largest relative difference of the {numbers} "
+    "numbers was at most {worst}. Without JavaScript the page shows the oracle’s own."
 )
 
 CODE = """\

@@ -141,6 +141,32 @@ function draw(now, curves, laws) {
   }
 }
 
+/** The density of log w with the bounds on its axis. */
+function drawWeights(law, now) {
+  const range = densityRange(law), width = BOX.right - BOX.left, places = { elbo: law.meanLog(), bound: -now.gap, evidence: 0 };
+  byId("weights-missing").textContent = range ? "" : WORDS.equal;
+  const [low, high] = range ?? [-1, 1], x = (place) => BOX.left + (width * (place - low)) / (high - low);
+  const values = range ? density(law, range) : new Float64Array(FIGURE_POINTS), largest = Math.max(...values, 1e-300);
+  const points = [...values].map((value, i) => {
+    const height = BOX.peak * (BOX.bottom - BOX.top) * (Math.max(value, 0) / largest);
+    return `L${(BOX.left + (width * i) / (FIGURE_POINTS - 1)).toFixed(1)},${(BOX.bottom - height).toFixed(1)}`;
+  });
+  const base = BOX.bottom.toFixed(1);
+  byId("weights-area").setAttribute("d", `M${BOX.left.toFixed(1)},${base}${points.join("")}L${BOX.right.toFixed(1)},${base}Z`);
+  const shown = ticks([low, high]);
+  for (let slot = 0; slot < BOX.slots; slot++) {
+    const tick = byId(`weights-tick-${slot}`), some = slot < shown.length;
+    show(tick, some);
+    if (some) tick.setAttribute("transform", `translate(${x(shown[slot]).toFixed(1)},0)`);
+    tick.querySelector("text").textContent = some ? String(Number(shown[slot].toPrecision(6))).replace("-", "−") : "";
+  }
+  for (const [name, place] of Object.entries(places)) {
+    byId(`weights-${name}`).setAttribute("transform", `translate(${x(place).toFixed(1)},0)`);
+  }
+  const spoken = Object.fromEntries(Object.entries(places).map(([name, place]) => [name, number(place, 3)]));
+  byId("weights-words").textContent = fill(WORDS.weights, spoken);
+}
+
 // words -------------------------------------------------------------------------------------------------------------
 
 function describe(panel, now, curves) {
@@ -216,6 +242,7 @@ function update(speakAfter = 400) {
     const preset = DATA.presets[button.dataset.preset];
     button.setAttribute("aria-pressed", String(NAMES.every((name) => preset[name] === setting[name])));
   }
+  drawWeights(law, now);
   draw(now, curves, BOX.curve.map((n) => firstOrder(law, n, M)));
   clearTimeout(speaking); // a screen reader hears the end of a drag, not each step of it
   const speak = () => { byId("summary").textContent = summary(law, now); };
