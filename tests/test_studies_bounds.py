@@ -14,3 +14,15 @@ def test_other_weights_and_gaps_fail_the_claims_of_importance_sampling():
     assert holding("importance", "variance", variance=1 / (1 + variance.variance))[3] is False
     assert holding("importance", "curves", gap=1 / curves.gap)[5] is False
     assert holding("importance", "divergence", divergence=found.gap * (1 + 1e-9))[6] is False
+
+
+def test_other_bounds_fail_the_claims_of_the_gallery():
+    exact, facts, samples = (quick_table("gallery")[name] for name in ("exact", "facts", "samples"))
+    assert holding("gallery", "exact", value=-exact.value)[0] is False
+    assert holding("gallery", "facts", eubo=facts.log_evidence - 1)[1] is False
+    assert holding("gallery", "exact", value=exact.value + 2)[2] is False
+    assert holding("gallery", "facts", vr_constant=1.001 * facts.vr_constant)[3] is False
+    assert holding("gallery", "exact", std=1.001 * exact["std"])[4] is False
+    assert holding("gallery", "facts", cubo_limit=facts.cubo_limit + 1e-3)[5] is False
+    assert holding("gallery", "exact", value=exact.value * exact.K**0.1)[6] is False
+    assert holding("gallery", "samples", z=samples.z + 8)[8] is False
