@@ -53,7 +53,14 @@ def _two_problems(monkeypatch):
 
 
 @pytest.mark.usefixtures("_two_problems")
-@pytest.mark.parametrize("claimed", estimators.all(), ids=lambda claimed: claimed.name)
+@pytest.mark.parametrize(
+    "claimed",
+    # the truth of averages over subsets alone takes seconds
+    [
+        pytest.param(e, id=e.name, marks=[pytest.mark.slow] * (e.subsets is not None))
+        for e in estimators.all()
+    ],
+)
 def test_the_library_conforms_to_itself(claimed):
     """With few replicates, one K, two problems; on the whole bank with many among the long tests."""
     report = toyiwae.check(correct(claimed.name), claimed.name, **LIGHT)
