@@ -6,7 +6,7 @@ A study is one file in `analysis/studies/` that defines `STUDY`; nothing else li
 2. `compute(settings) -> Table`: every number, and nothing drawn;
 3. `draw(table) -> Figure`: from the table alone, so nothing random;
 4. `verdicts(table) -> list[Claim]`: from the table alone, each a number with the range it must lie in;
-5. `STUDY = Study(...)` with its place in the report.
+5. `STUDY = Study(...)` with its place in the report, and `animate` if it has an animation too.
 """
 
 from __future__ import annotations
