@@ -26,3 +26,12 @@ def test_other_bounds_fail_the_claims_of_the_gallery():
     assert holding("gallery", "facts", cubo_limit=facts.cubo_limit + 1e-3)[5] is False
     assert holding("gallery", "exact", value=exact.value * exact.K**0.1)[6] is False
     assert holding("gallery", "samples", z=samples.z + 8)[8] is False
+
+
+def test_other_gradients_fail_the_claims_of_the_histograms():
+    summaries = quick_table("histograms")["summaries"]
+    mean, std, count = (summaries[name] for name in ("mean", "std", "count"))
+    assert holding("histograms", "summaries", mean=mean * count**1e-9)[0] is False
+    assert holding("histograms", "summaries", mean=mean / count**0.5)[1] is False
+    assert holding("histograms", "summaries", std=std / count**0.2)[2] is False
+    assert holding("histograms", "summaries", z_var=summaries.z_var + 8)[3] is False
