@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis.studies import _alpha_truth, _budget_truth, _score_truth
+from analysis.studies import _alpha_truth, _budget_truth, _narrow_proposals, _score_truth
 from analysis.study import discover, settings_of
 from toyiwae import estimators
 from toyiwae.estimators import both, iwae_bound, registry
@@ -76,13 +76,13 @@ def test_compositions_are_all_ways_to_share_particles_among_states():
 
 
 def test_the_powers_of_k_join_where_a_moment_is_lost():
-    for name in (_score_truth.BASELINE, _score_truth.UNIFORM):
+    for name in (_narrow_proposals.BASELINE, _narrow_proposals.UNIFORM):
         for beta in (-0.25, -0.5):
-            near = [_score_truth.exponent(beta + step, name) for step in (-1e-9, 1e-9)]
+            near = [_narrow_proposals.exponent(beta + step, name) for step in (-1e-9, 1e-9)]
             assert near[0] == pytest.approx(near[1], abs=1e-7)
-    assert _score_truth.exponent(0.3, _score_truth.BASELINE) == -0.5
-    assert _score_truth.exponent(0.3, _score_truth.UNIFORM) == 0.5
-    assert _score_truth.exponent(-0.4, _score_truth.UNIFORM) == pytest.approx(-0.25)
+    assert _narrow_proposals.exponent(0.3, _narrow_proposals.BASELINE) == -0.5
+    assert _narrow_proposals.exponent(0.3, _narrow_proposals.UNIFORM) == 0.5
+    assert _narrow_proposals.exponent(-0.4, _narrow_proposals.UNIFORM) == pytest.approx(-0.25)
 
 
 def test_the_front_holds_what_no_other_beats_in_both():

@@ -7,6 +7,7 @@ import pandas as pd
 
 from analysis import measures
 from analysis.studies import _alpha_truth as truth
+from analysis.studies._sampled_gradients import agreement
 from analysis.study import Claim, Table
 
 SOURCE = "daudel2023alphadivergence"
@@ -20,6 +21,7 @@ def verdicts(table: Table) -> list[Claim]:
         *_ratio(table["exact"]),
         *_trade(table),
         _polynomials(table["between"], int(table["facts"].points[0])),
+        _sampled(table["samples"], table["exact"]),
     ]
 
 
@@ -208,4 +210,23 @@ def _polynomials(between: pd.DataFrame, count: int) -> Claim:
         note=f"The largest distance from exact moments at α = {between.alpha.iloc[0]:g}, between the points: "
         f"of means in norm, "
         "of variances in each coordinate; a thousandth is less than a line's width.",
+    )
+
+
+def _sampled(found: pd.DataFrame, exact: pd.DataFrame) -> Claim:
+    names = [
+        f"{family}:{alpha!r}"
+        for family, alpha in zip(exact.estimator, exact.alpha.astype(float), strict=True)
+    ]
+    worst, limit, tests, replicates, factor = agreement(
+        found, exact.assign(estimator=names), ["estimator", "K", "parameter", "index"]
+    )
+    return Claim(
+        "Monte Carlo agrees with the exact means and variances.",
+        r"\mathrm{E}[\Delta],\;\mathrm{Var}[\Delta]",
+        worst,
+        high=limit,
+        note=f"The largest $|z|$ of {tests} tests with a family-wise error rate of {measures.RATE_TEXT}, from "
+        f"{replicates:,} replicates. A variance {factor:.2f} times as large would have been found with probability "
+        f"{measures.POWER}.",
     )

@@ -13,6 +13,7 @@ from scipy.optimize import minimize_scalar
 
 import toyiwae
 from analysis.closed_limits import ClosedLimits
+from analysis.studies._sampled_gradients import rmse, snr
 from analysis.study import track
 from toyiwae import Problem, estimators, plot
 from toyiwae.estimators import Estimator
@@ -175,6 +176,18 @@ def checked(exact: pd.DataFrame, problem: Problem, alpha: float) -> pd.DataFrame
         apart = np.linalg.norm(mean - known) / np.linalg.norm(known)
         rows.append((*key, alpha, apart, np.abs(var / right["var"].to_numpy() - 1).max()))
     return pd.DataFrame(rows, columns=["K", "estimator", "parameter", "alpha", "mean_apart", "var_apart"])
+
+
+def sampled(found: pd.DataFrame, exact: pd.DataFrame, slope: np.ndarray) -> pd.DataFrame:
+    """The measures of `curves` from sampled moments."""
+    rows = []
+    for (name, k), part in found.groupby(["estimator", "K"], sort=False):
+        alpha = estimators.get(str(name)).parameter
+        target = exact[(exact.K == k) & (exact.alpha == 0) & (exact.parameter == PROPOSAL)]
+        target = target[target.estimator == families()[0].family]["mean"].to_numpy()
+        model, proposal = (part[part.parameter == one] for one in (MODEL, PROPOSAL))
+        rows.append((k, alpha, rmse(model, slope), rmse(proposal, target), snr(proposal)))
+    return pd.DataFrame(rows, columns=["K", "alpha", "model_rmse", "proposal_rmse", "proposal_snr"])
 
 
 # limits --------------------------------------------------------------------------------------------------------------

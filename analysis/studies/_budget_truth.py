@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 import toyiwae
+from analysis.studies._sampled_gradients import rmse, snr
 from analysis.study import track
 from toyiwae import Problem, estimators, plot
 from toyiwae.estimators import Estimator
@@ -44,6 +45,27 @@ def asked(
             if one.min_particles <= k:
                 listed.append(one)
     return found
+
+
+def sampled_at(asked: dict[tuple[int, int], list[Estimator]], k: int) -> dict[tuple[int, int], list[str]]:
+    """What is sampled: all estimators of one split, and of those with one group the second value of every parameter."""
+    split = next(one for one in asked if one[1] >= k)
+    whole = next(one for one in asked if one[0] == 1)
+    families: dict[str, list[str]] = {}
+    for one in asked[whole]:
+        families.setdefault(one.family, []).append(one.name)
+    places = {split: [one.name for one in asked[split]]}
+    places.setdefault(whole, []).extend(names[1] for names in families.values() if len(names) > 1)
+    return places
+
+
+def sampled(found: pd.DataFrame, slope: np.ndarray) -> pd.DataFrame:
+    """The measures of `together` from sampled moments; `slope` is ∇ log Z of the model's parameter [D]."""
+    rows = []
+    for (name, m, k), part in found.groupby(["estimator", "M", "K"], sort=False):
+        model, proposal = (part[part.parameter == one] for one in (MODEL, PROPOSAL))
+        rows.append((name, m, k, rmse(model, slope), snr(proposal)))
+    return pd.DataFrame(rows, columns=["estimator", "M", "K", "model_rmse", "proposal_snr"])
 
 
 def moments(

@@ -75,7 +75,8 @@ def _boundary(boundary) -> list[Claim]:
             r"K=\exp(\mathrm{KL}(r\Vert q)/2)",
             float(last.root_ratio),
             high=0.25,
-            note=f"The exact gap over the first term in {last.dimension} dimensions, of the log-normal family; in the "
+            note=f"The exact gap over the first term in {last.dimension} dimensions, of the log-normal family; "
+            f"in the "
             f"other it is {other.root_ratio:.3f} in {other.dimension}.",
         ),
         Claim(
@@ -105,8 +106,10 @@ def _gradients(snr) -> list[Claim]:
             r"\mathrm{SNR}_{2D}(\theta)<\mathrm{SNR}_D(\theta),\quad\mathrm{SNR}_{2D}(\phi)>\mathrm{SNR}_D(\phi)",
             float(min(np.diff(iwae).min(), -np.diff(model).max())),
             low=0.0,
-            note=f"The smallest step of the logarithm, from {few} to {many} dimensions; the expected sample size falls "
-            f"from {sizes.iloc[0]:.0f} to {sizes.iloc[-1]:.1f}: what is left of the particles is hardly more than one.",
+            note=f"The smallest step of the logarithm, from {few} to {many} dimensions; the expected sample "
+            f"size falls "
+            f"from {sizes.iloc[0]:.0f} to {sizes.iloc[-1]:.1f}: what is left of the particles is hardly more "
+            f"than one.",
         ),
         Claim(
             "DReG's advantage in the proposal shrinks with the dimension.",

@@ -121,8 +121,10 @@ def _pair(table: Table) -> list[Claim]:
             r"\frac{1-\alpha}{s^2}+\frac{(2\alpha-1)c}{s}=\alpha c,\quad c=\frac{1}{1-\rho^2}",
             float((pair.minimum / pair.closed_form - 1).abs().max()),
             high=1e-6,
-            note=f"The largest relative difference of variances from searches without slopes over both coordinates of "
-            f"different scale, for $\\alpha$ from {pair.alpha.min():g} to {pair.alpha.max():g}; a minimum is known to "
+            note=f"The largest relative difference of variances from searches without slopes over both "
+            f"coordinates of "
+            f"different scale, for $\\alpha$ from {pair.alpha.min():g} to {pair.alpha.max():g}; a minimum is "
+            f"known to "
             "half the digits of its value.".replace("-", "−"),
             condition="the target is a pair of Gaussians with correlation $\\rho$ and $q$ is mean-field",
         ),

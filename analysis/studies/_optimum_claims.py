@@ -52,7 +52,8 @@ def verdicts(table: Table) -> list[Claim]:
             r"\mathrm{argmax}_\phi L_K",
             float(np.abs(at / checked.variance - 1).max()),
             high=1e-5,
-            note=f"The largest relative difference at $K$ = {', '.join(str(k) for k in checked.K)} from the minimum by "
+            note=f"The largest relative difference at $K$ = {', '.join(str(k) for k in checked.K)} from the "
+            f"minimum by "
             "Brent's method over gaps that are sums over a grid of the noise and of $\\log t$, with no code in "
             "common; the minimum of a function known to 15 digits is known to seven.",
         ),
@@ -81,7 +82,8 @@ def verdicts(table: Table) -> list[Claim]:
             expected=2 - 1 / rho,
             within=0.1,
             note=f"The slope of its gap over the least, as logarithms, from $K$ = {report.in_prose(far.K.iloc[0])} "
-            f"to {report.in_prose(far.K.iloc[1])}. The power is that of the weight's tail; it has a factor that varies "
+            f"to {report.in_prose(far.K.iloc[1])}. The power is that of the weight's tail; it has a factor "
+            f"that varies "
             "like a power of $\\log K$, for which the tolerance is set.",
             condition=r"$\rho>1/2$",
         ),

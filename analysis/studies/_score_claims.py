@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 
 from analysis import measures
-from analysis.studies._score_truth import BASELINE, COORDINATES, UNIFORM
+from analysis.studies._narrow_proposals import BASELINE, UNIFORM
+from analysis.studies._sampled_gradients import agreement
+from analysis.studies._score_truth import COORDINATES
 from analysis.study import Claim, Table
-from toyiwae import stats
 
 PLAIN, GEOMETRIC = "score_function", "vimco_geometric"
 KEYS = ["latents", "index"]
@@ -73,7 +74,8 @@ def _law(
         Claim.near(
             "Its constant is the one that the theory gives.", constant, measures.farthest(ratio, 1.0),
             expected=1.0, within=100 / last,
-            note=f"The exact ratio at $K$ = {last:,} over its limit, for $M$ = 1: a closed Gaussian integral, or a sum "
+            note=f"The exact ratio at $K$ = {last:,} over its limit, for $M$ = 1: a closed Gaussian integral, "
+            f"or a sum "
             "over the binary states. Farthest from 1 over the same coordinates; the tolerance is $100/K$, since the "
             "next term is of order $1/K$. Here $s=\\partial_\\phi\\log q$.",
             source=source, condition=condition,
@@ -126,7 +128,8 @@ def _slide(table: Table) -> list[Claim]:
             r"\hat L_{-k}=\log\frac{1}{K}\sum_{i\ne k}w_i+\hat w_{-k}",
             float(off.max()),
             high=1e-12,
-            note="The largest difference of its mean from VIMCO's, in its standard deviations, summed over all tuples "
+            note="The largest difference of its mean from VIMCO's, in its standard deviations, summed over all "
+            "tuples "
             f"on binary latents at $K$ = {scaled.K.iloc[0]}: the baseline does not depend on $z_k$.",
             source="slide: VIMCO",
         ),
@@ -135,7 +138,8 @@ def _slide(table: Table) -> list[Claim]:
             r"\mathrm{Var}[\Delta]",
             float(factor),
             low=10.0,
-            note=f"The factor by which the variance of the printed form grows where $p(x)$ is {scaled.scale.iloc[0]:g} "
+            note=f"The factor by which the variance of the printed form grows where $p(x)$ is "
+            f"{scaled.scale.iloc[0]:g} "
             "times as large; VIMCO's does not change (to "
             f"{float((scaled['var'] / right['var'].to_numpy() - 1).abs().max()):.0e}).",
             source="slide: VIMCO",
@@ -195,7 +199,8 @@ def _geometric(table: Table) -> list[Claim]:
             measures.farthest(extrapolated, 1.0),
             expected=1.0,
             within=10 / near**2,
-            note=f"The variance on binary latents times $K$ over its limit, by sums over all tuples, extrapolated from "
+            note=f"The variance on binary latents times $K$ over its limit, by sums over all tuples, "
+            f"extrapolated from "
             f"$K$ = {near} and {last} to $1/K=0$. The tolerance is $10/{near}^2$: what is left is of "
             f"second order. The gain in variance is a factor of {gain['binary']:.3g} here and of "
             f"{gain['gaussian']:.3g} on the Gaussian latents. There its variance at finite $K$ is not known beyond "
@@ -208,13 +213,10 @@ def _geometric(table: Table) -> list[Claim]:
 
 def _sampled(table: Table, limits: pd.DataFrame) -> list[Claim]:
     """Sampled means against exact ones, for what has no exact variance on Gaussian latents."""
-    exact = table["exact"][table["exact"].latents == "gaussian"]
-    both = table["samples"].merge(exact[[*COORDINATES, "mean"]], on=COORDINATES, suffixes=("", "_exact"))
+    exact, both = table["exact"][table["exact"].latents == "gaussian"], table["samples"]
     if both.empty:
         return []
-    z = stats.z_score(both["mean"].to_numpy(), both.mean_exact.to_numpy(), both.mean_se.to_numpy())
-    replicates = int(both.replicates.iloc[0])
-    worst, limit, tests = measures.agreement(z, replicates)
+    worst, limit, tests, replicates, _ = agreement(both, exact, COORDINATES)
     shift = measures.detectable(1 / np.sqrt(replicates), tests)
     last = both[(both.K == both.K.max()) & (both.estimator == GEOMETRIC)]
     law = limits.geometric["gaussian"].reindex(last["index"]).to_numpy() / last.K
@@ -262,7 +264,8 @@ def _tails(tails: pd.DataFrame) -> Claim:
         within=log_k**-1.5,
         note=f"The exact local slope at $K$ = {tails.K.iloc[0]:,} less the power of panel (d) and less the slope of "
         "the slowly varying factor of a Gaussian tail (a multiple of $1/(4\\log K)$), farthest from 0 over "
-        f"$\\beta_\\min$ = {', '.join(f'{beta:g}' for beta in tails.beta.unique())} and both estimators. The tolerance "
+        f"$\\beta_\\min$ = {', '.join(f'{beta:g}' for beta in tails.beta.unique())} and both estimators. The "
+        f"tolerance "
         "is the size of the term after it, $(\\log K)^{-3/2}$. Below $-1/2$ both have the power "
         "$(1-1/|\\beta_\\min|)/2$.",
         condition=r"the direction of $\beta_\min$ is centred, and the gradient is that of another",

@@ -15,6 +15,7 @@ from analysis.closed_limits import ClosedLimits
 from analysis.settings import Settings
 from analysis.studies import _alpha_truth as truth
 from analysis.studies._alpha_claims import verdicts
+from analysis.studies._sampled_gradients import SAMPLES, samples
 from analysis.study import Study, Table
 from toyiwae import plot
 
@@ -30,9 +31,13 @@ class AlphaSettings(Settings):
     perturbation_std: float = 0.2
     seed: int = 0
     k: tuple[int, ...] = (2, 8, 32, 128, 512, 4096, 32_768, 1_000_000)
-    points: int = 13
+    points: int = 11
     between: float = 0.371
     near: float = 1e-6
+    sampled_k: tuple[int, ...] = (2, 32)
+    replicates: int = 1000
+    blocks: int = 1
+    sample_seed: int = 31
 
 
 def compute(settings: AlphaSettings) -> Table:
@@ -45,6 +50,10 @@ def compute(settings: AlphaSettings) -> Table:
     slope = closed.average(closed.evidence_slope(), truth.MODEL)
     shown = [float(one) for one in np.linspace(0.0, 1.0, 101)]
     lines, best = truth.curves(exact, slope, shown)
+    places = {
+        (1, k): [f"{truth.families()[0].family}:{one!r}" for one in alphas[::4]] for k in settings.sampled_k
+    }
+    sampled = samples(settings, places, (truth.MODEL, truth.PROPOSAL))
     return {
         "exact": exact,
         "bounds": bounds,
@@ -53,6 +62,8 @@ def compute(settings: AlphaSettings) -> Table:
         "limits": truth.limits(problem, alphas),
         "facts": pd.DataFrame([{"best_constant": truth.best_constant(problem), "points": settings.points}]),
         "between": truth.checked(exact, problem, settings.between),
+        "samples": sampled,
+        "sampled": truth.sampled(sampled, exact, slope),
         "ends": truth.near_the_ends(problem, settings.k[:2], settings.near),
     }
 
@@ -69,6 +80,7 @@ def draw(table: Table) -> Figure:
         (panels[1, 0], "proposal_snr", "c", "Signal of the proposal's gradient", r"SNR of the gradient in $\phi$"),
     ):  # fmt: skip
         _against_alpha(axes, lines, best, measure, shown, names)
+        _circles(axes, table, measure, shown)
         axes.set(xlabel=r"order $\alpha$", ylabel=label, yscale="log")
         style.label_panel(axes, letter, title)
     _best(panels[1, 1], table)
@@ -77,6 +89,7 @@ def draw(table: Table) -> Figure:
         for n, name in enumerate(names)
     ]
     handles.append(Line2D([], [], color=style.INK, label=r"best $\alpha$", **BEST))
+    handles.append(Line2D([], [], color=style.INK, label="sampled", **CIRCLE))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize="small")
     for axes in panels.ravel()[:3]:
         _label_lines(axes)
@@ -104,6 +117,20 @@ def _against_alpha(
             axes.plot(part.alpha, values, color=color, linestyle=dashes, linewidth=1.0, label=label)
             star = best[(best.K == k) & (best.estimator == name) & (best.measure == measure)]
             axes.plot(star.alpha, star.value / scale, color=color, **BEST)
+
+
+def _circles(axes: Axes, table: Table, measure: str, shown: list[int]) -> None:
+    """What a sample of the reparameterised gradient found."""
+    lines, found = table["lines"], table["sampled"]
+    for place, k in enumerate(shown):
+        part = found[found.K == k]
+        scale = lines[lines.K == k].target.iloc[0] if measure == "proposal_rmse" else 1.0
+        axes.plot(part.alpha, part[measure] / scale, color=style.ordinal(place, len(shown)), **CIRCLE)
+
+
+CIRCLE = {
+    name: value for name, value in style.SAMPLED.items() if not name.startswith(("e", "cap"))
+}  # of a size that hides the error bars
 
 
 def _label_lines(axes: Axes) -> None:
@@ -147,7 +174,7 @@ def caption(table: Table) -> str:
         "(c) signal-to-noise ratio of the proposal's, against the order α for several $K$: lines are "
         "polynomials through "
         f"exact values at {table['facts'].points[0]} orders. Dashed where it differs: doubly reparameterised. Stars: "
-        "best order. (d) The best order against $K$ by each measure, and its law for the model (dashed)."
+        f"best order; circles: {table['samples'].replicates.iloc[0]:,} replicates. (d) The best order against $K$ by each measure, and its law for the model (dashed)."
     )
 
 
@@ -158,7 +185,8 @@ STUDY = Study(
     question="Which order α of VR-IWAE is best at each number of particles?",
     settings=AlphaSettings,
     quick={"k": (2, 512, 32_768, 1_000_000), "points": 9},
-    full={"points": 25, "rows": 8},
+    full={"points": 25, "rows": 8, "replicates": 5000, "blocks": 20},
+    experiments=(SAMPLES,),
     compute=compute,
     draw=draw,
     verdicts=verdicts,

@@ -10,9 +10,11 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 import toyiwae
 from analysis import style
+from analysis.closed_limits import ClosedLimits
 from analysis.settings import Settings
 from analysis.studies import _budget_truth as truth
 from analysis.studies._budget_claims import verdicts
+from analysis.studies._sampled_gradients import SAMPLES, samples
 from analysis.study import Study, Table
 from toyiwae import estimators, plot
 
@@ -30,7 +32,11 @@ class BudgetSettings(Settings):
     seed: int = 0
     budget: int = 64
     betas: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 1.0)
-    sizes: tuple[int, ...] = (1, 2, 8, 32, 64)
+    sizes: tuple[int, ...] = (1, 4, 32, 64)
+    sampled_k: int = 8
+    replicates: int = 300
+    blocks: int = 1
+    sample_seed: int = 32
 
 
 def compute(settings: BudgetSettings) -> Table:
@@ -39,9 +45,20 @@ def compute(settings: BudgetSettings) -> Table:
         settings.dimension, settings.rows, settings.perturbation_std, settings.seed
     )
     sizes = [size for size in settings.sizes if size <= settings.budget]
-    exact, bounds, missing = truth.moments(problem, truth.asked(settings.budget, settings.betas, sizes))
+    asked = truth.asked(settings.budget, settings.betas, sizes)
+    exact, bounds, missing = truth.moments(problem, asked)
     together = truth.together(exact)
-    return {"exact": exact, "bounds": bounds, "missing": missing, "together": together}
+    found = samples(settings, truth.sampled_at(asked, settings.sampled_k), (truth.MODEL, truth.PROPOSAL))
+    closed = ClosedLimits(problem)
+    slope = closed.average(closed.evidence_slope(), truth.MODEL)
+    return {
+        "exact": exact,
+        "bounds": bounds,
+        "missing": missing,
+        "together": together,
+        "samples": found,
+        "sampled": truth.sampled(found, slope),
+    }
 
 
 def draw(table: Table) -> Figure:
@@ -58,6 +75,7 @@ def draw(table: Table) -> Figure:
         for family, part in total.dropna(subset="inside").groupby("family", sort=False):
             part = part.sort_values("inside")
             axes.plot(part.inside, part[column], **_look(str(family)))
+        _circles(axes, table["sampled"], column)
         axes.set(xscale="log", yscale="log", xlabel="particles inside the logarithm", ylabel=label)
         style.count_ticks(axes, [int(k) for k in counts])
         _plain_ticks(axes.yaxis, ERROR if column == "model_rmse" else RATIO)
@@ -84,6 +102,19 @@ def _inside(name: str, k: int) -> float:
     return float("nan") if one.parameter_name == "beta" else float(k)
 
 
+def _circles(axes: Axes, found: pd.DataFrame, column: str) -> None:
+    """What a sample found of those that panels (a) and (b) show."""
+    shown = found[[plot.kind(name) == "total" for name in found.estimator]]
+    inside = [_inside(name, k) for name, k in zip(shown.estimator, shown.K, strict=True)]
+    axes.plot(inside, shown[column], color=style.INK, label="sampled", **CIRCLE)
+
+
+CIRCLE = {
+    "linestyle": "none", "marker": "o", "markersize": 7, "markerfacecolor": "none", "markeredgewidth": 0.6,
+    "markeredgecolor": style.GREY,
+}  # fmt: skip
+
+
 def _look(family: str) -> dict:
     """An estimator's line with markers and label."""
     look = plot.look(family)
@@ -105,7 +136,7 @@ def _plane(axes: Axes, frame: pd.DataFrame, *, lines: bool = True) -> None:
             _ends(axes, str(family), part, look["color"])
     if not lines:
         front = frame[frame.best].sort_values("model_rmse")
-        axes.plot(front.proposal_worth, front.model_rmse, "o", **RING)
+        axes.plot(front.proposal_worth, front.model_rmse, "s", **RING)
         axes.step(front.proposal_worth, front.model_rmse, where="post", zorder=0, **style.GUIDE)
     axes.set(
         xscale="log", yscale="log", ylabel=r"RMSE to $\nabla_\theta\log Z$",
@@ -126,7 +157,7 @@ ERROR, RATIO, WIDE = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0), (1.0, 2.0, 5.0), (1.0,)
 """What is labelled in a decade of an error, of a ratio, and of one over several decades."""
 
 RING = {
-    "markersize": 7, "markerfacecolor": "none", "markeredgecolor": style.INK, "markeredgewidth": 0.6,
+    "markersize": 8, "markerfacecolor": "none", "markeredgecolor": style.INK, "markeredgewidth": 0.6,
     "label": "no rival better in both",
 }  # fmt: skip
 
@@ -172,7 +203,7 @@ def caption(table: Table) -> str:
         "axis is the size of the gradient that the proposal is meant to follow over its error, the "
         "signal-to-noise ratio "
         f"where there is no bias. (d) The same for all estimators with a path derivative at every split; "
-        f"rings: {best}.{absent}"
+        f"squares: {best}.{absent}"
     )
 
 
@@ -183,7 +214,8 @@ STUDY = Study(
     question="How should a fixed number of particles be split into groups, for the model and for the proposal?",
     settings=BudgetSettings,
     quick={"betas": (0.0, 0.1, 0.5, 1.0), "sizes": (1, 2, 64)},
-    full={"rows": 8, "sizes": (1, 2, 4, 8, 16, 32, 64)},
+    full={"rows": 8, "sizes": (1, 2, 4, 8, 16, 32, 64), "replicates": 1000, "blocks": 20},
+    experiments=(SAMPLES,),
     compute=compute,
     draw=draw,
     verdicts=verdicts,

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 import toyiwae
 from analysis import measures, style
 from analysis.settings import Settings
+from analysis.studies import _narrow_proposals as narrow
 from analysis.studies import _score_truth as truth
+from analysis.studies._sampled_gradients import SAMPLES, samples
 from analysis.studies._score_claims import verdicts
-from analysis.studies._score_samples import SAMPLES, samples
 from analysis.study import Study, Table
 from toyiwae import estimators, plot
 
@@ -58,7 +59,8 @@ def compute(settings: DiscreteSettings) -> Table:
     exact, missing = pd.concat(known, ignore_index=True), pd.concat(absent, ignore_index=True)
     unknown = missing[(missing.latents == "gaussian") & (missing.K > 2)].estimator
     tuples = truth.enumerated(binary, settings.enumerated_k)
-    sampled = samples(settings, tuple(dict.fromkeys(unknown)))
+    places = {(1, k): tuple(dict.fromkeys(unknown)) for k in settings.sampled_k}
+    sampled = samples(settings, places, (truth.GAUSSIAN,))
     limits = [truth.gaussian_limits(gaussian).assign(latents="gaussian")]
     limits.append(truth.binary_limits(binary).assign(latents="binary"))
     return {
@@ -70,7 +72,7 @@ def compute(settings: DiscreteSettings) -> Table:
         "limits": pd.concat(limits, ignore_index=True),
         "bound": truth.bounds(binary, grid),
         "printed": truth.printed(binary, min(settings.enumerated_k, key=lambda k: abs(k - 3))),
-        "tails": truth.tails(settings.betas, settings.tail_k),
+        "tails": narrow.tails(settings.betas, settings.tail_k),
         "identity": truth.identities(gaussian, exact[exact.latents == "gaussian"]),
     }
 
@@ -168,9 +170,9 @@ def _powers(axes: Axes, tails: pd.DataFrame) -> None:
     places = {True: (-0.2, -0.47, "bottom"), False: (-0.2, 0.45, "top")}
     for name in dict.fromkeys(tails.estimator):
         look, part = plot.look(name), tails[tails.estimator == name]
-        axes.plot(beta, [truth.exponent(one, name) for one in beta], linewidth=1.0, color=look["color"])
+        axes.plot(beta, [narrow.exponent(one, name) for one in beta], linewidth=1.0, color=look["color"])
         axes.plot(part.beta, part.slope, markersize=3.8, **look | {"linestyle": "none"})
-        x, y, side = places[name == truth.BASELINE]
+        x, y, side = places[name == narrow.BASELINE]
         axes.text(x, y, called(name), color=look["color"], fontsize="small", va=side)
     for edge, order, height in ((-0.5, 2, 0.3), (-0.25, 4, 0.0)):
         axes.axvline(edge, **style.GUIDE)

@@ -15,7 +15,7 @@ from analysis.closed_limits import ClosedLimits
 from analysis.sampling import SampleSettings, paper_problem, sample, with_engine
 from analysis.settings import Settings
 from analysis.studies._ess_claims import verdicts
-from analysis.studies._score_truth import narrow
+from analysis.studies._narrow_proposals import narrow
 from analysis.studies.digits import violins
 from analysis.study import Study, Table
 from analysis.sweep import cells
