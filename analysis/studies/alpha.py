@@ -50,9 +50,8 @@ def compute(settings: AlphaSettings) -> Table:
     slope = closed.average(closed.evidence_slope(), truth.MODEL)
     shown = [float(one) for one in np.linspace(0.0, 1.0, 101)]
     lines, best = truth.curves(exact, slope, shown)
-    places = {
-        (1, k): [f"{truth.families()[0].family}:{one!r}" for one in alphas[::4]] for k in settings.sampled_k
-    }
+    counts = [k for k in settings.sampled_k if k in settings.k] or settings.k[:1]
+    places = {(1, k): [f"{truth.families()[0].family}:{one!r}" for one in alphas[::4]] for k in counts}
     sampled = samples(settings, places, (truth.MODEL, truth.PROPOSAL))
     return {
         "exact": exact,
@@ -174,7 +173,8 @@ def caption(table: Table) -> str:
         "(c) signal-to-noise ratio of the proposal's, against the order α for several $K$: lines are "
         "polynomials through "
         f"exact values at {table['facts'].points[0]} orders. Dashed where it differs: doubly reparameterised. Stars: "
-        f"best order; circles: {table['samples'].replicates.iloc[0]:,} replicates. (d) The best order against $K$ by each measure, and its law for the model (dashed)."
+        f"best order; circles: {table['samples'].replicates.iloc[0]:,} replicates. (d) The best order against $K$ by "
+        "each measure, and its law for the model (dashed)."
     )
 
 

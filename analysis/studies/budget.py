@@ -180,7 +180,7 @@ def caption(table: Table) -> str:
     front = frame[frame.best].sort_values("model_rmse")
     ends = [plot.label(row.estimator, row.M, row.K) for row in front.iloc[[0, -1]].itertuples(index=False)]
     best = f"those that no other beats in both, from {ends[0]} to {ends[1]}"
-    absent = ""
+    absent, replicates = "", table["samples"].replicates.iloc[0]
     if len(missing):
         reasons = {row.estimator: row.reason for row in missing.itertuples(index=False)}
         absent = (
@@ -203,7 +203,7 @@ def caption(table: Table) -> str:
         "axis is the size of the gradient that the proposal is meant to follow over its error, the "
         "signal-to-noise ratio "
         f"where there is no bias. (d) The same for all estimators with a path derivative at every split; "
-        f"squares: {best}.{absent}"
+        f"squares: {best}. Circles in (a, b): {replicates:,} replicates.{absent}"
     )
 
 
