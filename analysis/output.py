@@ -55,6 +55,9 @@ def animation_bytes(frames: Sequence[np.ndarray], milliseconds: Sequence[int]) -
 
     some = np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]])
     palette = Image.fromarray(some).quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    colors = np.reshape(palette.getpalette(), (-1, 3))
+    colors[np.all(colors > 247, axis=1)] = 255  # the mean of white and of what is nearly white
+    palette.putpalette(colors.ravel().tolist())
     images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     buffer = io.BytesIO()
     images[0].save(

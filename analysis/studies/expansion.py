@@ -153,7 +153,7 @@ def verdicts(table: Table) -> list[Claim]:
             source="slide: inference gradient; rainforth2018tighter",
         ),
         Claim.near(
-            "What is left after $n$ terms is the next three, as far as $K$ can tell.",
+            "What is left after $n$ terms begins with the next three.",
             r"\frac{K^2}{c_{n+3}}(K^{n+1}R_n(K)-c_{n+1}-\frac{c_{n+2}}{K})\to 1",
             measures.farthest(end.beyond / end.after, 1.0),
             expected=1.0,
