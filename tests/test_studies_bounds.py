@@ -35,3 +35,10 @@ def test_other_gradients_fail_the_claims_of_the_histograms():
     assert holding("histograms", "summaries", mean=mean / count**0.5)[1] is False
     assert holding("histograms", "summaries", std=std / count**0.2)[2] is False
     assert holding("histograms", "summaries", z_var=summaries.z_var + 8)[3] is False
+
+
+def test_other_formulas_fail_the_claims_of_the_slips():
+    slips = quick_table("slips")["slips"]
+    wrong = holding("slips", "slips", printed_error=slips.right_error, right_error=slips.printed_error)
+    assert wrong[: 2 * len(slips)] == [False] * (2 * len(slips))
+    assert holding("slips", "extras", vimco_bias=1e-3, flat_slope=0.5)[-2:] == [False, False]
