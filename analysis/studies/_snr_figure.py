@@ -144,7 +144,9 @@ def _lines(axes: Axes, curves: pd.DataFrame) -> None:
         k, snr, against = values[group[0]].T
         look = plot.look(group[0]) | {"linestyle": "solid"}  # of one panel they are all of one kind
         mark = {"markersize": 3.2, "markevery": (len(handles) % EVERY, EVERY), "linewidth": 1.1}
-        (line,) = axes.loglog(k, snr, label=", ".join(plot.short(name, groups) for name in group), **mark, **look)
+        (line,) = axes.loglog(
+            k, snr, label=", ".join(plot.short(name, groups) for name in group), **mark, **look
+        )
         if not np.allclose(snr, against, rtol=1e-2):
             axes.loglog(k, against, **mark, **look | {"linestyle": style.DASHES[1]})
         handles[line] = np.log(snr[-1]) + np.log(curves.K.max() / k[-1])
