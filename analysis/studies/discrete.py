@@ -179,7 +179,7 @@ def _powers(axes: Axes, tails: pd.DataFrame) -> None:
         text = rf"$\mathrm{{E}}[w^{order}]<\infty$"
         axes.text(edge + 0.015, height, text, fontsize="small", rotation=90, ha="left", va="center")
     axes.set(xlabel=r"least $\beta$ of the proposal", ylabel="power of $K$ in the SNR", ylim=(-0.6, 0.6))
-    style.label_panel(axes, "d", "What the tail of the weights allows")
+    style.label_panel(axes, "d", "What the weights' tail allows")
 
 
 def caption(table: Table) -> str:

@@ -177,7 +177,7 @@ def _against_dimension(axes: Axes, table: Table) -> None:
             linestyle=style.DASHES[1],
             label="_",
         )
-    axes.set(yscale="log", xlabel="dimension $D$", ylabel=r"$\mathrm{E}[\mathrm{ESS}]$", ylim=(0.7, None))
+    axes.set(yscale="log", xlabel="dimension $D$", ylabel=r"$\mathrm{E}[\mathrm{ESS}]$", ylim=(0.1, None))
     axes.text(0.03, 0.04, "dashed: $KZ^2/\\mathrm{E}[w^2]$", transform=axes.transAxes, fontsize="small")
     style.label_panel(axes, "b", "Against the dimension")
 
@@ -196,7 +196,7 @@ def _without_variance(axes: Axes, tails: pd.DataFrame) -> None:
     axes.text(
         0.03,
         0.93,
-        "dashed: slope $2-2|\\beta|$ (shifted)",
+        "dashed: slope $2-2|\\beta|$",
         transform=axes.transAxes,
         fontsize="small",
         va="top",
