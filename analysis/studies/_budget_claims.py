@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
@@ -10,8 +12,18 @@ from analysis.studies._budget_truth import MODEL, PROPOSAL
 from analysis.studies._sampled_gradients import KEYS, agreement
 from analysis.study import Claim, Table
 from toyiwae import estimators
+from toyiwae.estimators import Estimator
 
-GROUPED, SUBSETS, MIXED, PARTIAL = "iwae", "u_statistic", "ciwae", "piwae"
+
+def _family(holds: Callable[[Estimator], bool]) -> str:
+    """The first family of the registry with some property."""
+    return next(one.family for one in estimators.all() if holds(one))
+
+
+GROUPED = "iwae"
+SUBSETS = _family(lambda one: one.subsets is not None)
+MIXED = _family(lambda one: one.parameter_name == "beta")
+PARTIAL = _family(lambda one: one.form is not None and bool(one.form.pooled))
 SLIDES = "slide: {}; rainforth2018tighter"
 
 
