@@ -57,7 +57,12 @@ def normalise(log_w: Array, axis: int | tuple[int, ...] = -1) -> Array:
     """The normalised weights `w̃_k = w_k / Σ_j w_j` along one or more axes; `(-2, -1)` pools the groups."""
     log_w = promoted(log_w)
     xp = array_namespace(log_w)
-    scaled = xp.exp(_below(log_w, xp.max(log_w, axis=axis, keepdims=True)))
+    scaled = _below(log_w, xp.max(log_w, axis=axis, keepdims=True))
+    if is_numpy_array(scaled):  # nobody else's: two arrays fewer
+        scaled = xp.exp(scaled, out=scaled)
+        scaled /= xp.sum(scaled, axis=axis, keepdims=True)
+        return scaled
+    scaled = xp.exp(scaled)
     return scaled / xp.sum(scaled, axis=axis, keepdims=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -58,6 +59,7 @@ class Blockwise:
         """Keeps what tasks share."""
         self._sizes, self._key, self._each, self._constants = sizes, key, each, constants
         self._precision, self.callers, self._needed, self._own = precision, tuple(callers), needed, own
+        self._own_room = threading.local()
         self._dim, self._stopped = constants[1].shape[1], stopped
 
     def run(self, block: int, count: int, row: int, rows: int) -> Found:
@@ -87,12 +89,26 @@ class Blockwise:
         """Noise held: each estimator is called once on all log-weights."""
         groups, particles = self._sizes
         width = count * groups * particles
-        noise = np.empty((rows, self._dim, padded(width)), self._precision)
-        log_w = np.empty((rows, padded(width)))
+        noise = self._noise(rows, padded(width))
+        log_w = np.empty((rows, padded(width)))  # which a user's function may keep
         values, ess = np.empty((2, count, rows))
         hold(self._key, block, (row, rows), self._sizes, self._constants, noise, log_w, values, ess)
         log_w = log_w[:, :width].reshape(rows, count, groups, particles)
         return values, ess, [self._sums(noise, 0, caller(log_w)) for caller in self.callers]
+
+    def _noise(self, rows: int, width: int) -> np.ndarray:
+        """Room for noise `[rows, D, width]`: the thread's own, since new memory costs as much as the noise."""
+        size = rows * self._dim * width
+        if getattr(self._own_room, "size", 0) < size:
+            self._own_room.noise, self._own_room.size = np.empty(size, self._precision), size
+        return self._own_room.noise[:size].reshape(rows, self._dim, width)
+
+    def _room(self, second: bool) -> tuple[np.ndarray, np.ndarray]:
+        """What `weigh` writes to on its way, likewise."""
+        if not hasattr(self._own_room, "sums"):
+            four = (self._dim + 3) // 4 * 4 if second else 0
+            self._own_room.sums = aligned(2, four, STEP + LINE), aligned(four, four)
+        return self._own_room.sums
 
     def _twice(self, block: int, row: int) -> Found:
         """One row of one replicate, whose noise is drawn twice."""
@@ -150,17 +166,18 @@ class Blockwise:
         first = np.zeros((c.shape[1], rows, 1 + dim))
         pairs = np.zeros((c.shape[1], rows if self._own else 1, dim, dim)) if second else None
         if c.any():
-            four = (dim + 3) // 4 * 4
-            room = aligned(2, four, STEP + LINE), aligned(four, four)
-            weigh(noise, offset, c, room, first, pairs)
+            weigh(noise, offset, c, self._room(second), first, pairs)
         return Sums(first[..., 0], first[..., 1:], pairs if pairs is None or self._own else pairs[:, 0])
 
 
 def _sign(part: np.ndarray, other: np.ndarray) -> float:
     """1 or −1 where a coefficient is that multiple of another, else 0."""
-    if part is other or np.array_equal(part, other):
+    if part is other:
         return 1.0
-    return -1.0 if np.array_equal(part, -other) else 0.0
+    one, two = part.flat[0], other.flat[0]
+    if one == two and np.array_equal(part, other):
+        return 1.0
+    return -1.0 if one == -two and np.array_equal(part, -other) else 0.0
 
 
 def _plus(one: Weighted, other: Weighted) -> Weighted:

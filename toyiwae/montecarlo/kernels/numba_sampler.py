@@ -38,7 +38,8 @@ BLOCK = 2**14
 AT_ONCE, MOST_REPLICATES = 2**17, 2**14
 """Particles of all rows, and replicates, in a task, roughly and at most."""
 
-_OUTPUTS = 2**19  # numbers of gradients that a task gives, at most where a block gives fewer
+_OUTPUTS = 2**18  # numbers of gradients that a task gives, at most where a block gives fewer
+_FREED = 2**21  # numbers
 _SHARING = 8  # rows from which blocks no longer get smaller
 _JOINED = 256  # replicates that are handed on together
 _MOST = 2.0**62
@@ -78,6 +79,9 @@ class NumbaSampler(Sampler):
         """Whitens the problem, and tries the estimators."""
         super().__init__(problem, estimators, parameters)
         self.precision, self.threads = np.dtype(precision), threads
+        np.empty(
+            _FREED
+        )  # glibc keeps what is freed from now on: new pages cost more than what is written to them
         lock = None if together or threads == 1 else threading.Lock()
         self.callers = {estimator.name: Caller(estimator, lock) for estimator in estimators}
 

@@ -19,7 +19,6 @@ STEP = 64
 @helper()
 def log_weights(noise, first, slope, curvature, out):
     """Of a granule, less their constant: `out[first + j] = Σ_i η_il (slope_i + curvature_i η_il)`, `l = first + j`."""
-    whole_registers()
     w = out[first : first + GRANULE]
     w[:] = 0.0
     dim, i = len(slope), 0
@@ -43,7 +42,6 @@ def log_weights(noise, first, slope, curvature, out):
 @helper(SUMS)
 def peak(log_w, first, count, exponent):
     """The largest `exponent · log w`."""
-    whole_registers()
     w, found = log_w[first : first + count], LOWEST
     for j in range(count):
         found = larger(found, exponent * w[j])
@@ -53,7 +51,6 @@ def peak(log_w, first, count, exponent):
 @helper(SUMS)
 def exponentiate(log_w, first, count, exponent, top, out):
     """`u = exp(exponent · log w − top)` into `out`; their sum and that of their squares."""
-    whole_registers()
     w, u = log_w[first : first + count], out[first : first + count]
     total, squares = 0.0, 0.0
     for j in range(count):
@@ -67,7 +64,6 @@ def exponentiate(log_w, first, count, exponent, top, out):
 @helper(SUMS)
 def powers(u, first, count, power, out):
     """`out = u^power`; their sum."""
-    whole_registers()
     v, c, total = u[first : first + count], out[first : first + count], 0.0
     if power == 2:
         for j in range(count):
@@ -87,7 +83,6 @@ def powers(u, first, count, power, out):
 @helper(SUMS)
 def total(c):
     """`Σ_l c_l`."""
-    whole_registers()
     found = 0.0
     for j in range(len(c)):
         found += c[j]
@@ -97,7 +92,6 @@ def total(c):
 @helper(SUMS)
 def add_first(noise, first, count, c, out):
     """`out[i] += Σ_l c_l η_il`; `c` is `[count]`."""
-    whole_registers()
     dim, i = len(out), 0
     while i + 4 <= dim:
         x0, x1 = noise[i, first : first + count], noise[i + 1, first : first + count]
