@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from toyiwae.forms import Form
+from toyiwae.forms import PARTS, Form
 from toyiwae.montecarlo.whitened import Sums, Weighted
 
 LOG_EVIDENCE = -1
@@ -107,6 +107,37 @@ class Terms:
 
     def _combined(self, own: Sequence[Sums], factors: Mapping[Power, float]) -> Sums | None:
         return total(own[self.powers.index(power)] * factor for power, factor in factors.items() if factor)
+
+
+class Called:
+    """The coefficients of one estimator that is called, where `Terms` has powers.
+
+    Args:
+        needed: which of "model", "path" and "score".
+    """
+
+    def __init__(self, needed: Iterable[str]):
+        """Keeps their names."""
+        self.powers = tuple(needed)
+
+    def factors(self, index: int, name: str) -> np.ndarray:
+        """1 for the coefficient of this name, 0 for the others."""
+        return np.array([float(own == name) for own in self.powers])
+
+    def sums(self, first: np.ndarray, second: np.ndarray | None) -> Iterator[Weighted]:
+        """Its sums from `[R, n, P, 1 + D]` and `[R, P, D, D]`."""
+        found = {
+            name: Sums(first[:, :, p, 0], first[:, :, p, 1:], None if second is None else second[:, p])
+            for p, name in enumerate(self.powers)
+        }
+        yield Weighted(*(found.get(name) for name in PARTS))
+
+    def stacked(self, sums: Weighted) -> tuple[np.ndarray, np.ndarray | None]:
+        """The arrays of which `sums` makes these."""
+        parts = [part for name in self.powers if (part := getattr(sums, name)) is not None]
+        first = np.stack([np.concatenate([part.zeroth[..., None], part.first], axis=-1) for part in parts], 2)
+        pairs = [part.second for part in parts if part.second is not None]
+        return first, np.stack(pairs, axis=1) if pairs else None
 
 
 def total(parts: Iterable[Sums]) -> Sums | None:

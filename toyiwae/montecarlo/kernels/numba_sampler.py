@@ -21,7 +21,7 @@ import numpy as np
 from toyiwae.estimators import Estimator
 from toyiwae.montecarlo.callers import Caller
 from toyiwae.montecarlo.chunks import Chunk
-from toyiwae.montecarlo.formed import Terms
+from toyiwae.montecarlo.formed import Called, Terms
 from toyiwae.montecarlo.kernels.blockwise import HELD_NUMBERS, Blockwise
 from toyiwae.montecarlo.kernels.moments import Room, moments
 from toyiwae.montecarlo.kernels.one_row import OneRow
@@ -39,6 +39,7 @@ AT_ONCE, MOST_REPLICATES = 2**17, 2**14
 """Particles of all rows, and replicates, in a task, roughly and at most."""
 
 _OUTPUTS = 2**18  # numbers of gradients that a task gives, at most where a block gives fewer
+_ANY = ""  # stands for the name of an estimator that is called
 _FREED = 2**21  # numbers
 _SHARING = 8  # rows from which blocks no longer get smaller
 _JOINED = 256  # replicates that are handed on together
@@ -166,24 +167,40 @@ class Cell:
         self._one_row = None
         if rows == 1 and self.terms.powers:
             self._one_row = OneRow(self.own, self.terms, self._formed, sampler.parameters)
+        self._called = Called(needed)
+        self._called_row = None
+        if rows == 1 and needed and self.blockwise.callers:
+            self._called_row = OneRow(self.own, self._called, [_ANY], sampler.parameters)
 
     def blocks(self, replicates: int) -> Iterator[Chunk]:
         """All replicates in order."""
         starts = range(0, self.sampler.n_rows, self.rows)
-        firsts = range(0, replicates, self.count)
         tasks = (
-            (
-                first // self.each,
-                min(self.count, replicates - first),
-                row,
-                min(self.rows, self.sampler.n_rows - row),
-            )
-            for first in firsts
+            (first // self.each, count, row, min(self.rows, self.sampler.n_rows - row))
+            for first, count in self._shares(replicates)
             for row in starts
         )
         parts = in_order(self.run, tasks, self.sampler.threads, self.stopped)
-        for _ in firsts:
+        for _ in self._shares(replicates):
             yield self.sampler.over_rows([next(parts) for _ in starts])
+
+    def _shares(self, replicates: int) -> Iterator[tuple[int, int]]:
+        """The first replicate of each task and how many.
+
+        Of one row fewer toward the end, so that threads end together; other rows' products are BLAS's, whose round-off
+        depends on how many there are.
+        """
+        first, threads = 0, self.sampler.threads
+        while first < replicates:
+            left = replicates - first
+            fair = (
+                left
+                if threads == 1 or self.sampler.n_rows > 1
+                else -(-left // (2 * threads * self.each)) * self.each
+            )
+            count = min(self.count, fair, left)
+            yield first, count
+            first += count
 
     def run(self, task: Task) -> Chunk:
         """One task's part of its replicates."""
@@ -200,6 +217,10 @@ class Cell:
         if self.blockwise.callers:
             own_values, own_ess, weighed = self.blockwise.run(*task)
             values, ess = (own_values, own_ess) if values is None else (values, ess)
+            if self._called_row is not None:
+                for caller, own in zip(self.blockwise.callers, weighed, strict=True):
+                    found = self._called_row.gradients(*self._called.stacked(own))
+                    known[caller.estimator.name] = found[_ANY]
             others = iter(weighed)
         sums = [next(formed) if one else next(others) for one in self.linear]
         assert values is not None

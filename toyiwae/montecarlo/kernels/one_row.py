@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from toyiwae.montecarlo.formed import Terms
+from toyiwae.montecarlo.formed import Called, Terms
 from toyiwae.montecarlo.kernels.simd import helper, kernel
 from toyiwae.montecarlo.whitened import SECOND_ORDER, Whitened
 
@@ -28,6 +28,15 @@ def _add_product(a, b, out):
             for j in range(len(o)):
                 o[j] += c * row[j]
         k += 1
+
+
+@kernel
+def mapped(first, matrix):
+    """`first @ matrix`, each line by itself: BLAS's round-off depends on how many there are."""
+    out = np.zeros((len(first), matrix.shape[1]))
+    for r in range(len(first)):
+        _add_product(first[r : r + 1], matrix, out[r : r + 1])
+    return out
 
 
 @kernel
@@ -81,17 +90,17 @@ def add_products(second, scale, shift, left, right, lines, lower, diagonal, out)
 
 
 class OneRow:
-    """The gradients of estimators with a Form, for a problem of one row.
+    """The gradients of estimators with a Form, or of one that is called, for a problem of one row.
 
     Args:
         whitened: the problem.
-        terms: the estimators' powers.
+        terms: the estimators' powers, or coefficients.
         estimators: their names.
         parameters: whose gradients.
     """
 
     def __init__(
-        self, whitened: Whitened, terms: Terms, estimators: Sequence[str], parameters: Sequence[str]
+        self, whitened: Whitened, terms: Terms | Called, estimators: Sequence[str], parameters: Sequence[str]
     ):
         """Puts all that is linear in sums of first order into one matrix `[P·(1 + D), columns]`."""
         self._parts = whitened.of_one_row()
@@ -120,7 +129,7 @@ class OneRow:
             first: Σ c and Σ c η of the powers `[R, 1, P, 1 + D]`.
             second: Σ c ηηᵀ of the powers `[R, P, D, D]`, if any is needed.
         """
-        moved = first.reshape(len(first), -1) @ self._matrix
+        moved = mapped(first.reshape(len(first), -1), self._matrix)
         found = {
             estimator: {name: moved[:, where].reshape(-1, *shape) for name, (where, shape) in own.items()}
             for estimator, own in self._first.items()
