@@ -29,7 +29,7 @@ def _ends(ends: pd.DataFrame) -> list[Claim]:
     claims = []
     for (_, part), text, formula in zip(
         ends.groupby("end", sort=False),
-        ("At α = 0 VR-IWAE is IWAE.", "At α = 1 it is the ELBO."),
+        ("At α = 0 VR-IWAE is IWAE.", "At α = 1 VR-IWAE is the ELBO."),
         (r"\lim_{\alpha\to 0}L^{(\alpha)}_K=L_K", r"\lim_{\alpha\to 1}L^{(\alpha)}_K=L_1"),
         strict=True,
     ):
@@ -61,7 +61,7 @@ def _bounds(bounds: pd.DataFrame, limits: pd.DataFrame) -> list[Claim]:
     scaled = last * (gaps[last].reindex(inner.index) - inner.gap) / inner.next
     return [
         Claim(
-            "The bound falls with α, from IWAE's to the ELBO.",
+            "The VR-IWAE bound falls with α, from IWAE's to the ELBO.",
             r"L^{(\alpha)}_K\ge L^{(\alpha')}_K,\;\alpha\le\alpha'",
             float(steps.min().min()),
             low=0.0,
@@ -71,7 +71,8 @@ def _bounds(bounds: pd.DataFrame, limits: pd.DataFrame) -> list[Claim]:
             source=f"{SOURCE}; li2016renyi",
         ),
         Claim.near(
-            "As $K$ grows it tends to the variational Rényi bound, from below, with the variance of $w^{1-\\alpha}$.",
+            "As $K$ grows the VR-IWAE bound tends to the variational Rényi bound, from below, with the "
+            "variance of $w^{1-\\alpha}$.",
             r"L^{(\alpha)}_K=L^{(\alpha)}_\infty-\frac{\mathrm{Var}[w^{1-\alpha}]}{2(1-\alpha)K\,\mathrm{E}[w^{1-\alpha}]^2}"
             r"+o(K^{-1})",
             measures.farthest(scaled, 1.0),
@@ -103,7 +104,7 @@ def _ratio(exact: pd.DataFrame) -> list[Claim]:
     note = f"The exact local slope between $K$ = {near:,} and {last:,}, the farthest over the coordinates"
     return [
         Claim.near(
-            "At α = 0 more particles drown the reparameterised gradient of the proposal,",
+            "At α = 0 the signal-to-noise ratio of the proposal's reparameterised gradient falls like 1/√K.",
             r"\mathrm{SNR}(\phi)=\Theta(\sqrt{M/K}),\;\alpha=0",
             measures.farthest(slope[total & (alpha == 0)], -0.5),
             expected=-0.5,
@@ -113,7 +114,7 @@ def _ratio(exact: pd.DataFrame) -> list[Claim]:
             condition="$\\partial_\\phi\\mathrm{Var}[w]\\ne 0$ and $w$ has a finite variance",
         ),
         Claim.near(
-            "for any α between 0 and 1 they do not.",
+            "For α between 0 and 1 it grows like √K.",
             r"\mathrm{SNR}(\phi)=\Theta(\sqrt{MK}),\;0<\alpha<1",
             measures.farthest(slope[total & middle], 0.5),
             expected=0.5,
@@ -125,7 +126,7 @@ def _ratio(exact: pd.DataFrame) -> list[Claim]:
             condition="$\\partial_\\phi L^{(\\alpha)}_\\infty\\ne 0$",
         ),
         Claim(
-            "Doubly reparameterised it has the same mean.",
+            "The doubly reparameterised VR-IWAE gradient has the mean of the reparameterised one.",
             r"\mathrm{E}[\Delta_\mathrm{DReG}]=\nabla_\phi L^{(\alpha)}_K",
             float(apart.max()),
             high=1e-9,
@@ -168,7 +169,7 @@ def _trade(table: Table) -> list[Claim]:
             condition="the bias that α adds and the variance that it takes away have the signs that they have here",
         ),
         Claim.near(
-            "It falls like $1/K$, with a constant that closed forms give.",
+            "The order of least error falls like $1/K$, with a constant that closed forms give.",
             r"K\hat\alpha_K\to-\frac{\sum cd+\frac{1}{2}\sum v'}{\sum c^2}",
             last * float(model.alpha[last]) / constant,
             expected=1.0,
@@ -180,7 +181,7 @@ def _trade(table: Table) -> list[Claim]:
             condition="$\\sum c^2\\ne 0$",
         ),
         Claim.near(
-            "For a fixed α > 0 the model's error does not vanish.",
+            "For a fixed α > 0 the error of the model's gradient does not vanish as $K$ grows.",
             r"\mathrm{RMSE}\to\Vert\nabla_\theta L^{(\alpha)}_\infty-\nabla_\theta\log Z\Vert",
             measures.farthest(floor, 1.0),
             expected=1.0,

@@ -73,7 +73,7 @@ def _subsets(table: Table) -> list[Claim]:
             source="burroni2023ustatistics",
         ),
         Claim(
-            "And it has less variance.",
+            "The U-statistic of subsets of $m$ has less variance than MIWAE with groups of $m$.",
             r"\mathrm{Var}[\Delta_U]\le\mathrm{Var}[\Delta_{T/m,m}]",
             float(inner.max()),
             high=1.0,
@@ -182,7 +182,8 @@ def _front(together: pd.DataFrame) -> Claim:
     partial = named[(named.family == PARTIAL) & (named.K == 1)].iloc[0]
     rivals = named[(named.proposal_worth >= partial.proposal_worth * (1 - 1e-9)) & (named.family != PARTIAL)]
     return Claim(
-        "Of these four only PIWAE serves both networks: none has its proposal's signal with less error for the "
+        "Of IWAE, its groups, subsets and mixtures only PIWAE serves both networks: none has its proposal's "
+        "signal with less error for the "
         "model.",
         r"\mathrm{RMSE}(\theta)\;\text{where}\;\mathrm{SNR}(\phi)\ge\mathrm{SNR}_{T,1}(\phi)",
         float(partial.model_rmse / rivals.model_rmse.min()),

@@ -36,7 +36,7 @@ def _against_k(curve: pd.DataFrame, limits: pd.Series) -> list[Claim]:
     slope = measures.slopes(far.index, far.to_numpy())[-3:]
     return [
         Claim(
-            "The expected size lies between 1 and $K$.",
+            "The expected effective sample size lies between 1 and $K$.",
             r"1\le\mathrm{E}\frac{(\sum_k w_k)^2}{\sum_k w_k^2}\le K",
             float(margin.min()),
             low=0.0,
@@ -45,7 +45,7 @@ def _against_k(curve: pd.DataFrame, limits: pd.Series) -> list[Claim]:
             source=SOURCE,
         ),
         Claim.near(
-            "As a fraction of $K$ it tends to a limit,",
+            "As a fraction of $K$ the expected effective sample size tends to a limit.",
             r"\frac{\mathrm{E}[\mathrm{ESS}]}{K}\to\frac{Z^2}{\mathrm{E}[w^2]}",
             measures.farthest(away.loc[last], 0.0),
             expected=0.0,
@@ -57,7 +57,7 @@ def _against_k(curve: pd.DataFrame, limits: pd.Series) -> list[Claim]:
             condition="$w$ has a finite variance ($\\beta_\\min>-\\frac{1}{2}$)",
         ),
         Claim.near(
-            "at a distance of order $1/K$,",
+            "The distance of that fraction from its limit is of order $1/K$.",
             r"\frac{\mathrm{E}[\mathrm{ESS}]}{K}-\frac{Z^2}{\mathrm{E}[w^2]}\propto K^{-1}",
             measures.farthest(slope, -1.0),
             expected=-1.0,
@@ -67,7 +67,7 @@ def _against_k(curve: pd.DataFrame, limits: pd.Series) -> list[Claim]:
             condition="$w$ has a fourth moment",
         ),
         Claim(
-            "and it falls on the way.",
+            "The fraction falls with $K$.",
             r"\frac{\mathrm{E}[\mathrm{ESS}_K]}{K}\ge\frac{\mathrm{E}[\mathrm{ESS}_{K'}]}{K'},\;K\le K'",
             float(steps),
             high=0.0,
@@ -89,7 +89,7 @@ def _dimension(curve: pd.DataFrame, limits: pd.Series) -> list[Claim]:
     k = 64 if 64 in wide.columns else int(wide.columns[-1])
     return [
         Claim(
-            "With the dimension the limit falls exponentially,",
+            "With the dimension the limit of the fraction falls exponentially.",
             r"\frac{Z^2}{\mathrm{E}[w^2]}=\frac{Z_1^{2D}}{\mathrm{E}[w_1^2]^D}",
             float(np.ptp(rates / rates[0])),
             high=1e-10,
@@ -98,7 +98,7 @@ def _dimension(curve: pd.DataFrame, limits: pd.Series) -> list[Claim]:
             condition="the coordinates are independent and alike, as in the toy problem at its optimum",
         ),
         Claim(
-            "and at fixed $K$ the expected size falls towards 1.",
+            "At fixed $K$ the expected effective sample size falls with the dimension, towards 1.",
             r"\mathrm{E}[\mathrm{ESS}_{D+1}]\le\mathrm{E}[\mathrm{ESS}_D]",
             float((wide.diff().iloc[1:] / wide.iloc[1:]).max().max()),
             high=0.0,
@@ -119,7 +119,7 @@ def _tails(tails: pd.DataFrame) -> Claim:
         slope = np.log(far.ess / near.ess) / np.log(far.K / near.K)
         left.append(slope - (2 + 2 * float(beta)) + float(beta) / np.log(last))
     return Claim.near(
-        "Without a variance it grows slower than $K$.",
+        "Where the weights have no variance the expected effective sample size grows slower than $K$.",
         r"\mathrm{E}[\mathrm{ESS}]\propto K^{2-2|\beta_\min|},\;\beta_\min<-\frac{1}{2}",
         measures.farthest(left, 0.0),
         expected=0.0,
@@ -141,7 +141,7 @@ def _images(images: pd.DataFrame) -> Claim:
         low, high = part.ess.min(), part.ess.max()
         texts.append(f"{name}, $K$ = {k:,}: {low:.1f} to {high:.1f}")
     return Claim(
-        "It differs from image to image, and is least where the gap is largest.",
+        "The effective sample size differs from image to image, and is least where the gap is largest.",
         r"\mathrm{E}[\mathrm{ESS}(x)]",
         max(found),
         high=-0.5,

@@ -8,7 +8,7 @@ import pandas as pd
 from analysis import measures
 from analysis.studies._narrow_proposals import BASELINE, UNIFORM
 from analysis.studies._sampled_gradients import agreement
-from analysis.studies._score_truth import COORDINATES
+from analysis.studies._score_truth import COORDINATES, called
 from analysis.study import Claim, Table
 
 PLAIN, GEOMETRIC = "score_function", "vimco_geometric"
@@ -29,7 +29,7 @@ def verdicts(table: Table) -> list[Claim]:
         ),
         *_law(
             exact, limits, UNIFORM, "leave_one_out", 0.5,
-            "Without VIMCO's constant, as OVIS(0) and VIMCO-★(0) are, it grows like √K.",
+            "The signal-to-noise ratio of OVIS(0), which is VIMCO-★(0), grows like √K.",
             r"\mathrm{SNR}_{\mathrm{OVIS}(0)}(\phi)=\Theta(\sqrt{MK})",
             r"\frac{\mathrm{SNR}}{\sqrt{K}}\to\frac{|a|}{\mathrm{std}[w^2s/Z^2-2aw/Z]},"
             r"\quad a=\frac{\mathrm{E}[w^2s]}{Z^2}",
@@ -38,7 +38,7 @@ def verdicts(table: Table) -> list[Claim]:
         ),
         *_law(
             exact, limits, PLAIN, "evidence", -1.5,
-            "Without any baseline it falls like K^(−3/2).",
+            "Without any baseline the signal-to-noise ratio of the score function falls like K^(−3/2).",
             r"\mathrm{SNR}(\phi)=\Theta(\sqrt{M}K^{-3/2})",
             r"K^{3/2}\,\mathrm{SNR}\to\frac{|\partial_\phi\mathrm{Var}[w]|}{2Z^2|\log Z|\sqrt{\mathrm{E}[s^2]}}",
             r"$\partial_\phi\mathrm{Var}[w]\ne 0$, $\log Z\ne 0$ and $w$ has a finite variance",
@@ -72,7 +72,8 @@ def _law(
             source=source, condition=condition,
         ),
         Claim.near(
-            "Its constant is the one that the theory gives.", constant, measures.farthest(ratio, 1.0),
+            f"The ratio of {called(name)} has the constant that the theory gives.", constant,
+            measures.farthest(ratio, 1.0),
             expected=1.0, within=100 / last,
             note=f"The exact ratio at $K$ = {last:,} over its limit, for $M$ = 1: a closed Gaussian integral, "
             f"or a sum "
@@ -95,7 +96,7 @@ def _constant_apart(exact: pd.DataFrame, limits: pd.DataFrame) -> Claim:
     share = 1 - of_scores * ovis.best_constant**2 / ovis["var"]
     last = share[k == k.max()]
     return Claim(
-        "One constant on every score is all that separates them.",
+        "One constant on every score is all that separates VIMCO from OVIS(0).",
         r"c^\mathrm{VIMCO}_k=c^{\mathrm{OVIS}(0)}_k+\log(1-1/K)",
         float(apart.max()),
         high=1e-9,
@@ -134,7 +135,7 @@ def _slide(table: Table) -> list[Claim]:
             source="slide: VIMCO",
         ),
         Claim(
-            "But its variance depends on the scale of $p(x)$.",
+            "The variance of the VIMCO that the slide prints depends on the scale of $p(x)$.",
             r"\mathrm{Var}[\Delta]",
             float(factor),
             low=10.0,
@@ -181,7 +182,7 @@ def _geometric(table: Table) -> list[Claim]:
     if 2 in wide.index:
         claims.append(
             Claim(
-                "With two particles VIMCO's baselines are one.",
+                "With two particles VIMCO's two baselines are one.",
                 r"\hat L_{-k}^\mathrm{geometric}=\hat L_{-k}^\mathrm{arithmetic},\;K=2",
                 float((wide.loc[2, GEOMETRIC] / wide.loc[2, BASELINE] - 1).abs().max()),
                 high=1e-12,

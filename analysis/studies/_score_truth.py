@@ -41,6 +41,11 @@ def members() -> list[Estimator]:
     return found
 
 
+def called(name: str) -> str:
+    """An estimator as a label writes it, with its parameter and without particles."""
+    return plot.label(name).replace("(1, ", "(").replace("(1)", "")
+
+
 def binary_problem() -> DiscreteProblem:
     """One binary latent, three observed coordinates, one observation."""
     return DiscreteProblem.from_dict({

@@ -107,11 +107,6 @@ def draw(table: Table) -> Figure:
     return figure
 
 
-def called(name: str) -> str:
-    """An estimator as a label writes it, with its parameter and without particles."""
-    return plot.label(name).replace("(1, ", "(").replace("(1)", "")
-
-
 def _groups(frame: pd.DataFrame) -> list[list[str]]:
     """The estimators whose curves are one, together."""
     found: list[list[str]] = []
@@ -139,7 +134,7 @@ def _curves(axes: Axes, frame: pd.DataFrame, column: str) -> None:
         if one.family in families:
             look |= {"linestyle": style.DASHES[1], "markerfacecolor": "white"}
         families |= {estimators.get(name).family for name in group}
-        label, exact = " = ".join(map(called, group)), part[part.origin == "exact"]
+        label, exact = " = ".join(map(truth.called, group)), part[part.origin == "exact"]
         if len(exact) > 1:
             axes.plot(exact.K, exact[column], label=label, linewidth=1.0, **look)
             continue
@@ -161,7 +156,7 @@ def _law(axes: Axes, limits: pd.DataFrame) -> None:
     """What the ratio with VIMCO's geometric baseline tends to."""
     constant = np.linalg.norm(limits.drift) / np.sqrt(limits.geometric.sum())
     k = np.array([100.0, 1e6])
-    axes.plot(k, constant / np.sqrt(k), label=f"law of {called('vimco_geometric')}", **style.GUIDE)
+    axes.plot(k, constant / np.sqrt(k), label=f"law of {truth.called('vimco_geometric')}", **style.GUIDE)
 
 
 def _powers(axes: Axes, tails: pd.DataFrame) -> None:
@@ -173,7 +168,7 @@ def _powers(axes: Axes, tails: pd.DataFrame) -> None:
         axes.plot(beta, [narrow.exponent(one, name) for one in beta], linewidth=1.0, color=look["color"])
         axes.plot(part.beta, part.slope, markersize=3.8, **look | {"linestyle": "none"})
         x, y, side = places[name == narrow.BASELINE]
-        axes.text(x, y, called(name), color=look["color"], fontsize="small", va=side)
+        axes.text(x, y, truth.called(name), color=look["color"], fontsize="small", va=side)
     for edge, order, height in ((-0.5, 2, 0.3), (-0.25, 4, 0.0)):
         axes.axvline(edge, **style.GUIDE)
         text = rf"$\mathrm{{E}}[w^{order}]<\infty$"
@@ -185,7 +180,7 @@ def _powers(axes: Axes, tails: pd.DataFrame) -> None:
 def caption(table: Table) -> str:
     """What the figure shows."""
     samples, tails = table["samples"], table["tails"]
-    sampled, points = [called(name) for name in dict.fromkeys(samples.estimator)], ""
+    sampled, points = [truth.called(name) for name in dict.fromkeys(samples.estimator)], ""
     if sampled:
         points = (
             f" The variance of {', '.join(sampled)} on Gaussian latents is not known beyond two particles: circles are "
