@@ -42,3 +42,13 @@ def test_other_formulas_fail_the_claims_of_the_slips():
     wrong = holding("slips", "slips", printed_error=slips.right_error, right_error=slips.printed_error)
     assert wrong[: 2 * len(slips)] == [False] * (2 * len(slips))
     assert holding("slips", "extras", vimco_bias=1e-3, flat_slope=0.5)[-2:] == [False, False]
+
+
+def test_other_moments_fail_the_claims_of_the_ratios():
+    curves, laws = (quick_table("ratios")[name] for name in ("curves", "laws"))
+    assert holding("ratios", "laws", slope=laws.slope + 0.01, constant=1.01 * laws.constant)[:2] == [
+        False,
+        False,
+    ]
+    assert holding("ratios", "curves", snr=1 / curves.snr, rmse=1 / curves.rmse)[2:5] == [False, False, False]
+    assert holding("ratios", "curves", directional=curves.directional * curves.K**0.1)[5:] == [False, False]
