@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 import types
 
 import numpy as np
@@ -167,3 +168,17 @@ def test_without_a_folder_to_write_there_is_no_cache(tmp_path, monkeypatch):
             assert config.CACHE_DIR == "of the user"
     finally:
         cache.folder.cache_clear()
+
+
+def test_a_new_cache_removes_those_that_nobody_has_asked_for_in_a_month(tmp_path, monkeypatch):
+    cache = pytest.importorskip("toyiwae.montecarlo.kernels.cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kernels, now = tmp_path / "toyiwae" / "kernels", time.time()
+    for name, days in (("gone", 31), ("recent", 29)):
+        (kernels / name / "index").mkdir(parents=True)
+        os.utime(kernels / name, (now, now - 86_400 * days))
+    found = cache.folder.__wrapped__()
+    assert {other.name for other in kernels.iterdir()} == {"recent", os.path.basename(found)}
+    os.utime(found, (now, now - 86_400 * 31))
+    assert cache.folder.__wrapped__() == found
+    assert os.stat(found).st_mtime > now - 60

@@ -8,7 +8,7 @@ import pkgutil
 import analysis.benchmarks
 from toyiwae.records import provenance
 
-SHARED = {"__main__", "gpu_kernels", "gpu_noise", "timing"}
+SHARED = {"__main__", "gpu_kernels", "gpu_noise", "sampling_peers", "timing"}
 
 
 def main() -> None:

@@ -2,8 +2,9 @@
 
 The limit is the rate at which the same generator merely fills memory with float32 normals, taken in turns with all
 others. Peers draw their own noise and form the same first-order gradients: torch by hand without autograd, by autograd,
-and by `vmap(grad)`; JAX by hand where it is installed. The growth of our time with the particles of all replicates is
-the slope of a line through logarithms. `results/benchmarks/sampling.json` and `.svg` keep all of it.
+and by `vmap(grad)`; where they are installed, JAX by hand, NumPyro by `vmap` and Pyro one by one. The growth of our
+time with the particles of all replicates is the slope of a line through logarithms. `results/benchmarks/sampling.json`
+and `.svg` keep all of it.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from analysis.benchmarks.sampling_peers import Call, by_jax, peers, timed
 from analysis.benchmarks.timing import Timing
 from toyiwae import Problem, estimators, paper_problem
 from toyiwae.estimators import both, iwae_bound
@@ -30,11 +32,9 @@ from toyiwae.montecarlo.whitened import Whitened
 from toyiwae.weights import normalise
 
 PARTICLES = (1, 8, 64, 512, 4096)
+COSTLY = ("jackknife", "u_statistic", "vimco_geometric")
 TURNS, NORMALS, SLOW = 7, 2**24, 2**20
 FOLDER = Path("results/benchmarks")
-
-Call = Callable[[], float]
-"""Runs once and returns its CPU-seconds."""
 
 
 def run() -> Iterator[Timing]:
@@ -47,9 +47,11 @@ def run() -> Iterator[Timing]:
         for particles in PARTICLES:
             yield from _group(f"K = {particles}", _cases(one, particles), one.dim_z * particles, table)
         many = {name: _ours(every, 64, name=name, normals=2**26) for name in ("iwae",)}
+        if importlib.util.find_spec("jax"):
+            many["JAX by hand"] = by_jax(every, 64)
         many["torch engine"] = _ours(every, 64, engine="torch", normals=every.n_rows * 64 * every.dim_z)
         yield from _group("1,024 observations, K = 64", many, every.n_rows * every.dim_z * 64, table)
-        costly = {name: _ours(one, 64, name=name, normals=SLOW) for name in ("jackknife", "vimco_geometric")}
+        costly = {name: _ours(one, 64, name=name, normals=SLOW) for name in COSTLY}
         yield from _group("K = 64, by function", costly, one.dim_z * 64, table)
         slope = _slope(one)
         table["slope"] = slope
@@ -73,9 +75,7 @@ def _cases(problem: Problem, particles: int) -> dict[str, tuple[int, Call]]:
         "torch vmap(grad)": _by_autograd(problem, particles, vectorised=True),
         "torch autograd": _by_autograd(problem, particles, vectorised=False),
     }
-    if importlib.util.find_spec("jax"):
-        found["JAX by hand"] = _by_jax(problem, particles)
-    return found
+    return found | peers(problem, particles)
 
 
 def _group(
@@ -101,15 +101,9 @@ def _group(
     return found
 
 
-def _timed(call: Callable[[], object]) -> float:
-    started = time.process_time()
-    call()
-    return time.process_time() - started
-
-
 def _fill(dim: int) -> tuple[int, Call]:
     noise, key = np.empty((dim, streams.padded(NORMALS // dim)), np.float32), streams.key_of(1)
-    return noise.size, lambda: _timed(lambda: streams.normals(key, 0, 0, noise))
+    return noise.size, lambda: timed(lambda: streams.normals(key, 0, 0, noise))
 
 
 def _ours(
@@ -126,7 +120,7 @@ def _ours(
 
     def call() -> float:
         chunks = replicates(problem, name, **options, threads=1)  # whitens the problem, which is not timed
-        return _timed(lambda: [None for _ in chunks])
+        return timed(lambda: [None for _ in chunks])
 
     return count, call
 
@@ -160,7 +154,7 @@ def _by_hand(problem: Problem, particles: int) -> tuple[int, Call]:
         weights = torch.softmax((noise * (slope + curvature * noise)).sum(-1), -1)
         return (weights[:, None] @ noise)[:, 0] * (slope + 1.0)
 
-    return count, lambda: _timed(call)
+    return count, lambda: timed(call)
 
 
 def _by_autograd(problem: Problem, particles: int, *, vectorised: bool) -> tuple[int, Call]:
@@ -183,24 +177,7 @@ def _by_autograd(problem: Problem, particles: int, *, vectorised: bool) -> tuple
                 shift = zero.clone().requires_grad_()
                 bound(shift, own).backward()
 
-    return count, lambda: _timed(call)
-
-
-def _by_jax(problem: Problem, particles: int) -> tuple[int, Call]:
-    """The same sums as by hand in torch, compiled by JAX."""
-    import jax
-
-    slope, curvature = (jax.numpy.asarray(part.numpy()) for part in _constants(problem))
-    count = max(1, min(NORMALS // 4, 2**22) // (particles * problem.dim_z))
-
-    @jax.jit
-    def sums(key: Any) -> Any:
-        noise = jax.random.normal(key, (count, particles, problem.dim_z), "float32")
-        weights = jax.nn.softmax((noise * (slope + curvature * noise)).sum(-1), -1)
-        return (weights[:, None] @ noise)[:, 0] * (slope + 1.0)
-
-    keys = iter(jax.random.split(jax.random.key(1), 1000))
-    return count, lambda: _timed(lambda: sums(next(keys)).block_until_ready())
+    return count, lambda: timed(call)
 
 
 def _slope(problem: Problem) -> float:

@@ -1,7 +1,8 @@
 """Where compiled kernels are kept: a folder of the user's for each state of their sources.
 
 Numba's own cache looks at the file of the function that is called, and would not see a change in the functions that it
-calls. A folder that cannot be written means no cache, nothing worse.
+calls. A folder that cannot be written means no cache, nothing worse; one that is not asked for in a month goes when
+a new one is made.
 """
 
 from __future__ import annotations
@@ -9,10 +10,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+_KEPT = 30 * 86_400.0  # seconds
 
 
 @cache
@@ -23,10 +28,22 @@ def folder() -> str | None:
     try:
         base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
         found = Path(base) / "toyiwae" / "kernels" / digest
+        fresh = not found.exists()
         found.mkdir(parents=True, exist_ok=True)
+        os.utime(found)
+        if fresh:
+            _prune(found)
     except (OSError, RuntimeError):  # the latter of a user without a home
         return None
     return str(found) if os.access(found, os.W_OK) else None
+
+
+def _prune(found: Path) -> None:
+    """Removes the other folders beside it that nobody has asked for in a month: those of sources long gone."""
+    for other in found.parent.iterdir():
+        with contextlib.suppress(OSError):  # another process may be at it
+            if other != found and other.is_dir() and time.time() - other.stat().st_mtime > _KEPT:
+                shutil.rmtree(other, ignore_errors=True)
 
 
 @contextlib.contextmanager
