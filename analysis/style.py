@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from tueplots import axes, figsizes, fontsizes
 from toyiwae.checks import nearest
 from toyiwae.errors import InputError
 from toyiwae.plot import COLORS
+from toyiwae.plot import label_ends as label_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,6 +114,17 @@ def panels(rows: int, columns: int, *, aspect: float = 0.72, **options: Any) -> 
     width = mpl.rcParams["figure.figsize"][0]
     figure = Figure(figsize=(width, width * aspect * rows / columns), layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
+
+
+def label_ends(panels: Sequence[Axes], **options: Any) -> None:
+    """`plot.label_ends` for several axes of one figure, laid out once: constrained layout is most of its time."""
+    figure = panels[0].get_figure(root=True)
+    assert figure is not None
+    engine = figure.get_layout_engine()
+    for one in panels:
+        label_curves(one, **options)
+        figure.set_layout_engine("none")
+    figure.set_layout_engine(engine)
 
 
 def label_panel(axes: Axes, letter: str, title: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,15 +73,14 @@ def near_the_ends(problem: Problem, counts: Sequence[int], distance: float) -> p
     """At and near α = 0 and 1: how far moments are from those of IWAE and ELBO, in standard deviations and relative."""
     rows = []
     for end, name in ENDS.items():
-        for alpha in (end, abs(end - distance)):
-            one = estimators.get(f"{families()[0].family}:{alpha!r}")
-            truth = toyiwae.exact(problem, K=counts, estimators=[one, name], parameters=[MODEL, PROPOSAL])
-            for cell in truth.results:
-                for parameter in (MODEL, PROPOSAL):
-                    near, right = (cell.gradients[which].parameters[parameter] for which in (one.name, name))
-                    mean = np.abs(np.subtract(near.mean, right.mean)) / np.sqrt(right.var)
-                    var = np.abs(np.divide(near.var, right.var) - 1)
-                    rows.append((name, alpha, cell.K, parameter, float(max(mean.max(), var.max()))))
+        near = [estimators.get(f"{families()[0].family}:{alpha!r}") for alpha in (end, abs(end - distance))]
+        truth = toyiwae.exact(problem, K=counts, estimators=[*near, name], parameters=[MODEL, PROPOSAL])
+        for cell in truth.results:
+            for one, parameter in itertools.product(near, (MODEL, PROPOSAL)):
+                found, right = (cell.gradients[which].parameters[parameter] for which in (one.name, name))
+                mean = np.abs(np.subtract(found.mean, right.mean)) / np.sqrt(right.var)
+                var = np.abs(np.divide(found.var, right.var) - 1)
+                rows.append((name, one.parameter, cell.K, parameter, float(max(mean.max(), var.max()))))
     return pd.DataFrame(rows, columns=["end", "alpha", "K", "parameter", "apart"])
 
 

@@ -90,8 +90,7 @@ def draw(table: Table) -> Figure:
     handles.append(Line2D([], [], color=style.INK, label=r"best $\alpha$", **BEST))
     handles.append(Line2D([], [], color=style.INK, label="sampled", **CIRCLE))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize="small")
-    for axes in panels.ravel()[:3]:
-        _label_lines(axes)
+    style.label_ends(panels.ravel()[:3], fontsize="x-small", gap=4.0)
     return figure
 
 
@@ -130,10 +129,6 @@ def _circles(axes: Axes, table: Table, measure: str, shown: list[int]) -> None:
 CIRCLE = {
     name: value for name, value in style.SAMPLED.items() if not name.startswith(("e", "cap"))
 }  # of a size that hides the error bars
-
-
-def _label_lines(axes: Axes) -> None:
-    plot.label_ends(axes, fontsize="x-small", gap=4.0)
 
 
 def _best(axes: Axes, table: Table) -> None:

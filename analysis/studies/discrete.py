@@ -32,7 +32,7 @@ class DiscreteSettings(Settings):
     largest_k: int = 1_000_000
     per_decade: int = 1
     enumerated_k: tuple[int, ...] = (2, 3, 8, 32, 128, 512, 1024)
-    betas: tuple[float, ...] = (-0.8, -0.65, -0.4, -0.3, -0.1, 0.2)
+    betas: tuple[float, ...] = (-0.8, -0.65, -0.4, -0.3, 0.2)
     tail_k: int = 10**9
     sampled_k: tuple[int, ...] = (4, 64, 1024)
     replicates: int = 4000

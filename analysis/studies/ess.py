@@ -21,7 +21,7 @@ from analysis.study import Study, Table
 from analysis.sweep import cells
 from analysis.sweep.experiment import Experiment, Row, seed_of
 from analysis.sweep.moments import sums, together
-from toyiwae import plot, stats
+from toyiwae import stats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -140,8 +140,7 @@ def draw(table: Table) -> Figure:
     _against_dimension(right, table)
     _without_variance(tails, table["tails"])
     _spread(images, table["images"])
-    for axes in (left, right, tails):
-        plot.label_ends(axes, fontsize="x-small", gap=4.0)
+    style.label_ends((left, right, tails), fontsize="x-small", gap=4.0)
     return figure
 
 
