@@ -5,7 +5,8 @@ A study is one file in `analysis/studies/` that defines `STUDY`; nothing else li
 1. a subclass of `Settings` with the report's values as defaults, and `quick` overrides (for seconds);
 2. `compute(settings) -> Table`: every number, and nothing drawn;
 3. `draw(table) -> Figure`: from the table alone, so nothing random;
-4. `verdicts(table) -> list[Claim]`: from the table alone, each a number with the range it must lie in;
+4. `verdicts(table) -> list[Claim]`: from the table alone, each a number with the range it must lie in, with its
+   `source` and the `condition` under which it holds: the rows of the ledger;
 5. `STUDY = Study(...)` with its place in the report, and `animate` if it has an animation too.
 """
 

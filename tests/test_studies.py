@@ -29,7 +29,7 @@ def quick_table(name):
 
 
 TRAINED = {"training", "encoder_snr", "likelihood", "transfer"}
-LONG = TRAINED | {"alpha", "budget", "digits", "discrete", "ess", "expansion", "snr"}
+LONG = TRAINED | {"alpha", "budget", "digits", "discrete", "ess", "expansion", "gallery", "ratios", "snr"}
 
 
 def marked(name):

@@ -1,5 +1,7 @@
 """Claims of the studies of importance sampling, bounds, histograms and slips fail where the numbers are others."""
 
+import pytest
+
 from tests.test_studies import quick_table
 from tests.test_studies_failing import holding
 
@@ -16,6 +18,7 @@ def test_other_weights_and_gaps_fail_the_claims_of_importance_sampling():
     assert holding("importance", "divergence", divergence=found.gap * (1 + 1e-9))[6] is False
 
 
+@pytest.mark.slow
 def test_other_bounds_fail_the_claims_of_the_gallery():
     exact, facts, samples = (quick_table("gallery")[name] for name in ("exact", "facts", "samples"))
     assert holding("gallery", "exact", value=-exact.value)[0] is False
@@ -44,6 +47,7 @@ def test_other_formulas_fail_the_claims_of_the_slips():
     assert holding("slips", "extras", vimco_bias=1e-3, flat_slope=0.5)[-2:] == [False, False]
 
 
+@pytest.mark.slow
 def test_other_moments_fail_the_claims_of_the_ratios():
     curves, laws = (quick_table("ratios")[name] for name in ("curves", "laws"))
     assert holding("ratios", "laws", slope=laws.slope + 0.01, constant=1.01 * laws.constant)[:2] == [

@@ -163,4 +163,5 @@ STUDY = Study(
     caption=caption,
     method="The squared ratio of a weight is estimated without the bias $1/R$ that $R$ replicates would add, so that "
     "a ratio of 0 is seen as 0.",
+    cost=12.0,
 )

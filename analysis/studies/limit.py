@@ -199,4 +199,5 @@ STUDY = Study(
     caption=caption,
     method="The means at finite $K$ are the oracle's integrals over Laplace transforms. The limit is a closed form of "
     "the two Gaussians: $\\mathrm{E}[w^2]/Z^2$ is the mass of $p(z\\mid x)^2/q(z)$.",
+    cost=12.0,
 )

@@ -222,4 +222,5 @@ STUDY = Study(
     "IWAE $\\sqrt{K}\\,\\mathrm{SNR}\\to|\\mathrm{E}[w^2t]|/\\sqrt{\\mathrm{E}[w^2t^2]}$ with "
     "$t=\\partial\\log w/\\partial\\mu$, for DReG $\\mathrm{SNR}/\\sqrt{K}\\to|A|/\\sqrt{\\mathrm{Var}[w^2g-2Aw]}$ "
     "with the path derivative $g$ and $A=\\mathrm{E}[w^2g]$ ($w$ in units of its mean).",
+    cost=25.0,
 )
