@@ -240,5 +240,5 @@ STUDY = Study(
     method="The gap is an integral over the Laplace transform of the weight, $\\log Z-L_K=\\int (E(t)^K-e^{-t})\\,"
     "\\frac{1}{t}dt$ with $E(t)=\\mathrm{E}[e^{-tw/(KZ)}]$, computed by quadrature with an error bound; nothing is "
     "sampled in it.",
-    cost=30.0,
+    cost=45.0,
 )

@@ -282,5 +282,5 @@ STUDY = Study(
     method="Mean and variance of every coordinate are exact at every $K$ and $M$; nothing is sampled but the points. "
     "The gradients are those of the average over the data: of the prior's mean (θ), and of weight and offset of "
     "the proposal's mean (φ).",
-    cost=25.0,
+    cost=60.0,
 )
