@@ -35,6 +35,8 @@ PARTICLES = (1, 8, 64, 512, 4096)
 COSTLY = ("jackknife", "u_statistic", "vimco_geometric")
 TURNS, NORMALS, SLOW = 7, 2**24, 2**20
 FOLDER = Path("results/benchmarks")
+OURS = ("iwae", "dreg", "a user's function", "iwae, all parameters")
+_MARKERS = "osDv^<>PXph*"
 
 
 def run() -> Iterator[Timing]:
@@ -220,14 +222,23 @@ def _keep(table: dict[str, Any]) -> None:
     (FOLDER / "sampling.json").write_text(
         json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    figure, axes = plt.subplots(figsize=(6.0, 4.0), layout="constrained")
-    names = [key.partition(": ")[2] for key in table if key.startswith("K = 64: ") and "generator" not in key]
-    for name in names:
-        rates = [table[f"K = {k}: {name}"]["rate"] * k * 20 for k in PARTICLES]
-        axes.loglog(PARTICLES, rates, marker="o", label=name)
+    figure, axes = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
+    names = [key.partition(": ")[2] for key in table if key.startswith(f"K = {PARTICLES[-1]}: ")]
+    lines = {
+        name: [table[f"K = {k}: {name}"]["rate"] * k * 20 for k in PARTICLES]
+        for name in names
+        if name != "generator"
+    }
     limits = [table[f"K = {k}: generator"]["normals per second"] for k in PARTICLES]
-    axes.loglog(PARTICLES, limits, "k--", label="generator")
+    axes.loglog(PARTICLES, limits, "k--", label="generator alone")
+    for place, (name, rates) in enumerate(sorted(lines.items(), key=lambda line: -line[1][-1])):
+        ours = name in OURS
+        axes.loglog(PARTICLES, rates, "-" if ours else ":", marker=_MARKERS[place], markersize=5, label=name)
+    axes.set_xticks(PARTICLES, [f"{k:,}" for k in PARTICLES])
+    axes.minorticks_off()
     axes.set(xlabel="particles K", ylabel="standard normals per second of one core")
-    axes.legend(fontsize="small")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", fontsize="small", frameon=False)
     figure.savefig(FOLDER / "sampling.svg")
+    figure.savefig(FOLDER / "sampling.png", dpi=150)
     plt.close(figure)
