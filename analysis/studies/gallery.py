@@ -150,7 +150,7 @@ def draw(table: Table) -> Figure:
             text, (1, level), (2, 2), textcoords="offset points", fontsize="small", color=style.GREY
         )
     values.axhline(0, color=style.INK, linewidth=0.8)
-    values.set(xscale="log", ylabel=r"expectation $-\log p(x)$ (nats)")
+    values.set(xscale="log", ylabel=r"expectation $-\log p(x)$ (nats)", ylim=(None, 1.0))
     bias.set(yscale="log", ylabel="absolute bias (nats)", ylim=(1e-8, 3))
     noise.set(yscale="log", ylabel="standard deviation (nats)", xlabel="particles $K$")
     error.set(yscale="log", ylabel="root-mean-square error (nats)", xlabel="particles $K$")
@@ -301,8 +301,7 @@ def caption(table: Table) -> str:
         "Two latents, three observed coordinates, one observation; every bound whose estimate the registry "
         "has, from $K$ "
         "particles. (a) Exact expectation of each estimate, less the evidence; dashed: the upper bounds, "
-        "EUBO and CUBO, "
-        "which no finite number of particles estimates without bias. (b) Its absolute value: the bias as an "
+        "EUBO and CUBO. (b) Its absolute value: the bias as an "
         "estimate of "
         "$\\log p(x)$; where CUBO's estimate crosses the evidence, it dips. (c) Exact standard deviation of "
         "one estimate, "

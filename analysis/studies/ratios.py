@@ -131,7 +131,7 @@ def draw(table: Table) -> Figure:
     for axes in panels[1]:
         axes.set_xlabel("particles $K$")
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small")
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small", handlelength=3.6)
     return figure
 
 
