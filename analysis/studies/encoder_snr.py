@@ -83,13 +83,13 @@ def draw(table: Table) -> Figure:
     left.set_xlim(0, None)
     style.count_ticks(left, [0, *style.round_counts(training.step.max() / per_epoch)])
     style.label_panel(left, "a", "During training")
-    left.legend(fontsize="small", loc="upper right")
     for name, own in table["against_k"].groupby("estimator", sort=False):
         _line(right, own.K, own, plot.short(str(name)), plot.look(str(name)))
     right.set(xscale="log", yscale="log", xlabel="particles $K$ ($M=1$)")
     style.count_ticks(right, table["against_k"].K)
-    right.legend(fontsize="small", loc="upper right")
     style.label_panel(right, "b", "Same parameters, IWAE's")
+    right.legend(fontsize="small", loc="lower left")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, title="(a)")
     return figure
 
 
