@@ -88,8 +88,8 @@ def draw(table: Table) -> Figure:
     right.set(xscale="log", yscale="log", xlabel="particles $K$ ($M=1$)")
     style.count_ticks(right, table["against_k"].K)
     style.label_panel(right, "b", "Same parameters, IWAE's")
-    right.legend(fontsize="small", loc="lower left")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, title="(a)")
+    right.legend(fontsize="small", loc="upper right")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
