@@ -166,11 +166,11 @@ class Cell:
         self._formed = [caller.estimator.name for caller in callers if caller.linear]
         self._one_row = None
         if rows == 1 and self.terms.powers:
-            self._one_row = OneRow(self.own, self.terms, self._formed, sampler.parameters)
+            self._one_row = OneRow(self.own, self.terms, self._formed, sampler.parameters, self.each)
         self._called = Called(needed)
         self._called_row = None
         if rows == 1 and needed and self.blockwise.callers:
-            self._called_row = OneRow(self.own, self._called, [_ANY], sampler.parameters)
+            self._called_row = OneRow(self.own, self._called, [_ANY], sampler.parameters, self.each)
 
     def blocks(self, replicates: int) -> Iterator[Chunk]:
         """All replicates in order."""

@@ -31,15 +31,6 @@ def _add_product(a, b, out):
 
 
 @kernel
-def mapped(first, matrix):
-    """`first @ matrix`, each line by itself: BLAS's round-off depends on how many there are."""
-    out = np.zeros((len(first), matrix.shape[1]))
-    for r in range(len(first)):
-        _add_product(first[r : r + 1], matrix, out[r : r + 1])
-    return out
-
-
-@kernel
 def add_products(second, scale, shift, left, right, lines, lower, diagonal, out):
     """Of every replicate `left (Σ_p diag(scale_p) S_p − shift I) right + at ⊗ v + w ⊗ by`.
 
@@ -97,13 +88,19 @@ class OneRow:
         terms: the estimators' powers, or coefficients.
         estimators: their names.
         parameters: whose gradients.
+        each: replicates in a block, which BLAS multiplies at once: its round-off depends on how many there are.
     """
 
     def __init__(
-        self, whitened: Whitened, terms: Terms | Called, estimators: Sequence[str], parameters: Sequence[str]
+        self,
+        whitened: Whitened,
+        terms: Terms | Called,
+        estimators: Sequence[str],
+        parameters: Sequence[str],
+        each: int,
     ):
         """Puts all that is linear in sums of first order into one matrix `[P·(1 + D), columns]`."""
-        self._parts = whitened.of_one_row()
+        self._parts, self._each = whitened.of_one_row(), each
         self._columns: list[np.ndarray] = []
         dim, powers = self._parts.root.shape[0], len(terms.powers)
         units = np.eye(powers * (1 + dim)).reshape(-1, 1, powers, 1 + dim)
@@ -129,7 +126,11 @@ class OneRow:
             first: Σ c and Σ c η of the powers `[R, 1, P, 1 + D]`.
             second: Σ c ηηᵀ of the powers `[R, P, D, D]`, if any is needed.
         """
-        moved = mapped(first.reshape(len(first), -1), self._matrix)
+        flat = first.reshape(len(first), -1)
+        moved = np.empty((len(flat), self._matrix.shape[1]))
+        for begun in range(0, len(flat), self._each):
+            block = slice(begun, begun + self._each)
+            np.matmul(flat[block], self._matrix, out=moved[block])
         found = {
             estimator: {name: moved[:, where].reshape(-1, *shape) for name, (where, shape) in own.items()}
             for estimator, own in self._first.items()
