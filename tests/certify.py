@@ -267,9 +267,9 @@ def main(arguments: Sequence[str]) -> int:
             name: part for name, part in parts(one).items() if not certify_table.done(tally, seed, name)
         }
         for name, part in missing.items():
-            line = certify(one, name, part) | {"commit": commit[:7]}
+            line = certify(one, name, part) | {"commit": commit[:7], "version": certify_table.VERSION}
             with certify_table.KEPT.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(f"\n{json.dumps(line)}")  # after whatever a killed process left
             count += sum(map(len, line["values"].values()))
         if missing:
             print(f"{one}: {count} values, {time.perf_counter() - start:.1f} s", flush=True)

@@ -32,10 +32,18 @@ Tally = dict[str, Any]
 
 
 def kept() -> Iterator[dict[str, Any]]:
-    """The lines that are there, one for each part of a seed's problem."""
+    """The lines of this version that are there, one for each part of a seed's problem.
+
+    A line that a killed process left unfinished counts as none.
+    """
     if KEPT.exists():
-        with KEPT.open(encoding="utf-8") as file:
-            yield from map(json.loads, file)
+        for text in KEPT.read_text(encoding="utf-8").splitlines():
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            if line.get("version") == VERSION:
+                yield line
 
 
 def total() -> Tally:

@@ -63,8 +63,12 @@ def test_a_second_call_makes_up_for_the_parts_that_are_missing(tmp_path, monkeyp
     assert made[4:] == ["gap", "optimum"]
     assert certify_table.total()["quantities"]["gap"]["problems"] == 3
     assert "Certification of 3" in (tmp_path / "TABLE").read_text() != before
+    with (tmp_path / "KEPT").open("a") as file:
+        file.write('\n{"seed": 8, "par')  # killed while it wrote
+    assert certify.main(["1", "8"]) == 0
+    assert made[6:] == ["gap", "optimum"]
+    assert len(list(certify_table.kept())) == 4
     monkeypatch.setattr(certify_table, "VERSION", 2)
-    (tmp_path / "KEPT").unlink()
     assert not certify_table.total()["done"]
 
 
@@ -78,7 +82,7 @@ def test_the_table_counts_what_is_beyond_and_refused(tmp_path, monkeypatch) -> N
         {"seed": 1, "part": "bounds", "values": {}, "refused": "too long"},
         {"seed": 1, "part": "own total", "values": {}, "refused": "too long"},
     ):
-        certify_table.add(tally, line | {"commit": "abc"})
+        certify_table.add(tally, line | {"commit": "abc", "version": 1})
     text, beyond, share = certify_table.table(tally)
     row = next(line.split() for line in text.splitlines() if line.startswith("gap"))
     assert row[1:6] == ["1", "4", "1", "0", "1"]
