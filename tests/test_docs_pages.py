@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from tests.shown import differences, masked
 from toyiwae.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,13 +40,6 @@ LONG = {"tutorial.md"}  # it runs the conformance suite
 HERE = sorted(
     page.name for page in DOCS.glob("*.md") if blocks(page.name) and page.name not in {*ELSEWHERE, *NOT_RUN}
 )
-
-
-def masked(text):
-    """The text without digits, rules and spacing, and without what depends on the machine."""
-    text = re.sub(r'"(platform|torch)": ".*",', "", text)
-    text = re.sub(r"[-+]?\d+(\.\d*)*(e[-+]?\d+)?", "#", text)
-    return re.sub(r"─+", "─", " ".join(text.split()))
 
 
 def printed(command, capsys):
@@ -82,7 +76,9 @@ def test_a_page_shows_what_happens(page, capsys, monkeypatch):
         else:
             for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
                 command, _, shown = part.partition("\n")
-                assert masked(printed(command, capsys)) == masked(shown), f"block {number} of {page}"
+                found = printed(command, capsys)
+                assert masked(found) == masked(shown), f"block {number} of {page}"
+                assert not differences(command, shown, found), f"block {number} of {page}"
 
 
 def test_every_page_is_run_once():
@@ -118,3 +114,8 @@ def test_a_command_that_is_only_shown_exists_with_its_options(line):
     options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     given = {word.partition("=")[0] for word in rest if re.match(r"--?[A-Za-z]", word)}
     assert given <= options, f"no option {sorted(given - options)}"
+
+
+def test_a_wrong_number_on_a_page_is_seen():
+    assert differences("toyiwae exact a", "gap 1.127 ± 2e-16", "gap 1.127 ± 9e-16") == []
+    assert differences("toyiwae exact a", "gap 1.127 ± 2e-16", "gap 1.131 ± 2e-16") == [(1.127, 1.131)]
