@@ -21,12 +21,13 @@ def ready() -> tuple[str, ...]:
 
 
 def of_studies() -> dict[str, Experiment]:
-    """The experiments of studies by name.
+    """The experiments of studies by name; one that several studies share is one.
 
     Raises:
         InputError: two have the same name, or one that of a ready experiment.
     """
-    found = [experiment for study in discover() for experiment in study.experiments]
+    every = [experiment for study in discover() for experiment in study.experiments]
+    found = list({id(experiment): experiment for experiment in every}.values())  # studies may share one
     names = [*ready(), *(experiment.name for experiment in found)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
