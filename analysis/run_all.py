@@ -30,7 +30,8 @@ def run_all(
         cells: studies with their settings.
         console: where the bar and the lines go.
         venue: whose style the figures have.
-        jobs: processes with one thread each; None for this process, with as many threads as libraries like.
+        jobs: processes with one thread each, 1 for this process; None for this one too, with as many threads as
+            libraries like. With several, a study that kills its process never ends this one, the last of all included.
         kept: where outcomes of an earlier run are taken from and those of this one go.
 
     Raises:
@@ -43,8 +44,8 @@ def run_all(
             if found := kept.load(*cell) if kept else None:
                 board.show(place, found, "kept")
         left = [place for place in range(len(cells)) if place not in board.outcomes]
-        if jobs is not None and min(jobs, len(left)) > 1:
-            workers.run_on(jobs, cells, left, venue, workers.Watch(board.begins, board.ends))
+        if left and jobs is not None and jobs > 1:
+            workers.run_on(min(jobs, len(left)), cells, left, venue, workers.Watch(board.begins, board.ends))
         else:
             with nullcontext() if jobs is None else one_thread():  # the same numbers as in a worker
                 for place in left:

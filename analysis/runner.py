@@ -54,7 +54,7 @@ def run(study: Study, settings: Settings, venue: str = "jmlr") -> Outcome:
         claims = tuple(study.verdicts(table))
         files, caption = _draw(study, table, venue), study.caption(table)
         files[f"{study.name}.txt"] = output.caption_text(study, settings, caption, venue).encode("utf-8")
-        _check_texts([study.question, study.method, caption], claims)
+        check_texts([study.question, study.method, caption], claims)
     except Exception as error:
         if not isinstance(error, ToyiwaeError):
             traceback.print_exc()
@@ -63,7 +63,7 @@ def run(study: Study, settings: Settings, venue: str = "jmlr") -> Outcome:
     return Outcome(study, settings, time.perf_counter() - started, claims, caption, files)
 
 
-def _check_texts(texts: list[str], claims: tuple[Claim, ...]) -> None:
+def check_texts(texts: list[str], claims: tuple[Claim, ...]) -> None:
     """Raises ValueError for what the report could not show, formula or source, while it is this study's fault alone."""
     for claim in claims:
         mathml.to_mathml(claim.formula)

@@ -23,6 +23,10 @@ class Settings(BaseModel):
         strict=True, extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
     )
 
+    def reads(self) -> tuple[Path, ...]:
+        """Files and folders that these settings name; an outcome is taken again only while they hold the same."""
+        return ()
+
 
 def read_toml(path: Path) -> dict[str, dict[str, Any]]:
     """Reads overrides from a file: one table per study, `[gap]`, `replicates = 1000`.

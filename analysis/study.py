@@ -2,7 +2,8 @@
 
 A study is one file in `analysis/studies/` that defines `STUDY`; nothing else lists it. To add one:
 
-1. a subclass of `Settings` with the report's values as defaults, and `quick` overrides (for seconds);
+1. a subclass of `Settings` with the report's values as defaults (and `reads`, where they name files), and `quick`
+   overrides (for seconds);
 2. `compute(settings) -> Table`: every number, and nothing drawn;
 3. `draw(table) -> Figure`: from the table alone, so nothing random;
 4. `verdicts(table) -> list[Claim]`: from the table alone, each a number with the range it must lie in, with its

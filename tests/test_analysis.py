@@ -257,7 +257,7 @@ def test_a_source_that_does_not_exist_is_the_failure_of_its_study(source, messag
 
 def test_the_ledger_has_a_row_for_every_claim_and_every_breakdown(tmp_path, monkeypatch, only, capsys):
     only(make(), make(name="never", order=2, verdicts=failing), make(name="no", order=3, compute=breaking))
-    assert invoke(monkeypatch, "ledger", "--out", tmp_path) == 1
+    assert invoke(monkeypatch, "ledger", "--jobs", "1", "--out", tmp_path) == 1
     assert "−0.5 ± 10^−9" in capsys.readouterr().out
     assert written(tmp_path) == {"ledger.csv", "ledger.json"}
     document = json.loads((tmp_path / "ledger.json").read_text(), parse_constant=pytest.fail)
@@ -272,7 +272,7 @@ def test_the_ledger_has_a_row_for_every_claim_and_every_breakdown(tmp_path, monk
     assert list(table.claim) == [row["claim"] for row in document["claims"]]
     assert float(table.number[0]) == first["number"]
     only(make())
-    assert invoke(monkeypatch, "ledger", "--out", tmp_path) == 0
+    assert invoke(monkeypatch, "ledger", "--jobs", "1", "--out", tmp_path) == 0
 
 
 def test_a_study_without_claims_shows_nothing():
@@ -383,7 +383,7 @@ def test_a_claim_shows_the_digits_that_decide_it(claim, measured, tolerance):
 
 def test_the_command_line_reports_and_a_failed_claim_ends_in_1(tmp_path, monkeypatch, only, capsys):
     only(make())
-    assert invoke(monkeypatch, "report", "--quick", "--out", tmp_path) == 0
+    assert invoke(monkeypatch, "report", "--jobs", "1", "--quick", "--out", tmp_path) == 0
     assert written(tmp_path) == {
         "report.html", "explorer.html", "ledger.csv", "ledger.json",
         "small.png", "small.pdf", "small-curve.csv", "small.txt",
@@ -391,12 +391,12 @@ def test_the_command_line_reports_and_a_failed_claim_ends_in_1(tmp_path, monkeyp
     assert len(pd.read_csv(tmp_path / "small-curve.csv")) == 3
     only(make(verdicts=failing, compute=lambda settings: {"other": compute(settings)["curve"]},
               draw=lambda table: draw({"curve": table["other"]}), caption=lambda table: "c"))  # fmt: skip
-    assert invoke(monkeypatch, "report", "--again", "--out", tmp_path) == 1
+    assert invoke(monkeypatch, "report", "--jobs", "1", "--again", "--out", tmp_path) == 1
     assert "this report fails" in (tmp_path / "report.html").read_text()
     assert not (tmp_path / "small-curve.csv").exists()
     assert (tmp_path / "small-other.csv").exists()
     only(make(compute=breaking))
-    assert invoke(monkeypatch, "report", "--again", "--out", tmp_path) == 1
+    assert invoke(monkeypatch, "report", "--jobs", "1", "--again", "--out", tmp_path) == 1
     assert "broke down" in (tmp_path / "report.html").read_text()
     assert written(tmp_path) == {"report.html", "explorer.html", "ledger.csv", "ledger.json"}
     assert "broke down" in capsys.readouterr().out
@@ -453,7 +453,7 @@ def test_an_interrupted_write_leaves_the_old_report(tmp_path, monkeypatch, only)
         raise OSError("No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    assert invoke(monkeypatch, "report", "--out", tmp_path) == 2
+    assert invoke(monkeypatch, "report", "--jobs", "1", "--out", tmp_path) == 2
     assert written(tmp_path) == {"report.html"}
     assert (tmp_path / "report.html").read_text() == "old"
     assert not list((tmp_path / ".kept").iterdir())

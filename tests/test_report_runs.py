@@ -63,6 +63,67 @@ def test_an_outcome_is_not_taken_where_anything_has_changed(tmp_path, monkeypatc
     assert not kept.load(one, Own())
 
 
+class Named(Own):
+    """Settings that name a folder."""
+
+    folder: str = ""
+
+    def reads(self):
+        """The folder."""
+        return (Path(self.folder),)
+
+
+def test_an_outcome_is_not_taken_where_what_its_settings_name_holds_something_else(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "images").write_bytes(b"first")
+    one, kept, own = study("one", 1, settings=Named), Kept(tmp_path / "kept"), Named(folder=str(data))
+    kept.save(runner.run(one, own))
+    assert kept.load(one, own)
+    (data / "images").write_bytes(b"other")
+    assert not kept.load(one, own)
+    (data / "images").write_bytes(b"first")
+    assert kept.load(one, own)
+    (data / "more").write_bytes(b"")
+    assert not kept.load(one, own)
+
+
+def test_the_bibliography_and_python_are_part_of_what_made_an_outcome(tmp_path, monkeypatch):
+    before = kept_module.code.__wrapped__()
+    assert kept_module.code.__wrapped__() == before
+    with monkeypatch.context() as patch:
+        patch.setattr(kept_module.sys, "version", "4.0")
+        assert kept_module.code.__wrapped__() != before
+    other = tmp_path / "references.bib"
+    other.write_bytes(kept_module.BIBLIOGRAPHY.read_bytes() + b"\n")
+    monkeypatch.setattr(kept_module, "BIBLIOGRAPHY", other)
+    assert kept_module.code.__wrapped__() != before
+
+
+def edited(kept, change):
+    """Changes the file of the study `one`."""
+    path = kept.folder / "one.json"
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("source", ["slide: nowhere", "nobody1900nothing"])
+def test_a_claim_whose_source_does_not_exist_counts_as_none(tmp_path, source):
+    one, kept = study("one", 1), Kept(tmp_path)
+    kept.save(runner.run(one, Own()))
+    edited(kept, lambda document: document["claims"][1].update(source=source))
+    assert not kept.load(one, Own())
+
+
+@pytest.mark.parametrize("name", ["../one.png", "/one.png", "below/one.png", "..", ""])
+def test_a_file_that_would_leave_the_folder_counts_as_none(tmp_path, name):
+    one, kept = study("one", 1), Kept(tmp_path)
+    kept.save(runner.run(one, Own()))
+    edited(kept, lambda document: document["files"].update({name: ""}))
+    assert not kept.load(one, Own())
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff", b'{"key": 1}'])
 def test_a_spoilt_file_counts_as_none(tmp_path, content):
     (tmp_path / "one.json").write_bytes(content)
@@ -72,10 +133,7 @@ def test_a_spoilt_file_counts_as_none(tmp_path, content):
 def test_a_claim_of_another_version_counts_as_none(tmp_path):
     one, kept = study("one", 1), Kept(tmp_path)
     kept.save(runner.run(one, Own()))
-    path = tmp_path / "one.json"
-    document = json.loads(path.read_text())
-    document["claims"][0]["novel"] = 1
-    path.write_text(json.dumps(document))
+    edited(kept, lambda document: document["claims"][0].update(novel=1))
     assert not kept.load(one, Own())
 
 
@@ -120,6 +178,39 @@ def test_a_lost_process_costs_only_its_own_study():
         "", "", "its process was lost, twice: out of memory?", "InputError: nothing to study",
     ]  # fmt: skip
     assert found(outcomes[:2]) == found(run_all(cells[:2], quiet(), jobs=1))
+
+
+def test_one_study_alone_still_has_a_process_of_its_own(tmp_path, monkeypatch):
+    """What is asked for is noted in place of starting processes, whose imports take seconds."""
+    asked = []
+
+    def run_on(jobs, cells, places, venue, watch):
+        asked.append((jobs, list(places)))
+        for place in places:
+            watch.begins(place)
+            one, own = cells[place]
+            watch.ends(place, runner.run(one, own, venue))
+
+    monkeypatch.setattr("analysis.workers.run_on", run_on)
+    cells, kept = [(study("one", 1), Own()), (study("two", 2), Own())], Kept(tmp_path)
+    kept.save(runner.run(*cells[0]))
+    run_all(cells, quiet(), jobs=2, kept=kept)
+    assert asked == [(1, [1])]
+    run_all(cells, quiet(), jobs=2, kept=kept)
+    run_all(cells, quiet(), jobs=1, kept=kept.emptied())
+    assert asked == [(1, [1])]
+
+
+@pytest.mark.slow
+def test_the_last_study_left_does_not_take_the_report_with_it(tmp_path):
+    """One is kept, the other kills its process: this one, if it ran here."""
+    cells, kept = [(study("one", 1), Own()), (study("deadly", 2, compute=dies), Own())], Kept(tmp_path)
+    kept.save(runner.run(*cells[0]))
+    stream = io.StringIO()
+    first, last = run_all(cells, Console(file=stream, width=120), jobs=2, kept=kept)
+    assert first.passed
+    assert last.error == "its process was lost, twice: out of memory?"
+    assert "Deadly: broke down" in stream.getvalue()
 
 
 @pytest.mark.slow

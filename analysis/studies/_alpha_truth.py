@@ -47,7 +47,8 @@ def moments(
         for cell in truth.results:
             for family, one in chosen.items():
                 found = cell.gradients[one.name]
-                bounds.append((alpha, cell.K, family, truth.log_evidence - (found.target_bound or np.nan)))
+                bound = np.nan if found.target_bound is None else found.target_bound
+                bounds.append((alpha, cell.K, family, truth.log_evidence - bound))
                 rows += [
                     moments_of(found.parameters[name], alpha, cell.K, family, name)
                     for name in (MODEL, PROPOSAL)

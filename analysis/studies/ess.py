@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ from analysis.sweep import cells
 from analysis.sweep.experiment import Experiment, Row, seed_of
 from analysis.sweep.moments import sums, together
 from toyiwae import stats
+from toyiwae.problems.idx import find_idx
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,6 +70,15 @@ class EssSettings(Settings):
     sampled_k: tuple[int, ...] = (4, 64)
     replicates: int = 2000
     blocks: int = 1
+
+    def reads(self) -> tuple[Path, ...]:
+        """MNIST's images, where their folder is given.
+
+        Raises:
+            InputError: a folder without them.
+        """
+        return tuple(find_idx(self.data_dir, split) for split in ("train", "t10k")) if self.data_dir else ()
+
     sample_seed: int = 33
 
 
