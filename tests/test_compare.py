@@ -223,6 +223,20 @@ def test_order_of_what_is_known_and_not():
     assert [entry.estimator for entry in ranked(snr[::-1], "snr")] == ["certain", "other"]
 
 
+@pytest.mark.parametrize(
+    ("errors", "ranks"),
+    [((0.0, 0.15, 0.0), (1, 1, 2)), ((0.25, 0.0, 0.0), (1, 1, 2)), ((0.0, 0.0, 0.25), (1, 2, 2))],
+)
+def test_a_wide_error_does_not_chain_what_clearly_differs(errors, ranks):
+    """Of 0.1, 0.2 and 0.3 the one with a wide error is not told from either of the others, which differ."""
+    made = [
+        Entry(str(place), 1, 1, rmse=0.1 * place, rmse_error=error)
+        for place, error in enumerate(errors, start=1)
+    ]
+    found = ranked(made, "rmse")
+    assert [(entry.estimator, entry.rank) for entry in found] == list(zip("123", ranks, strict=True))
+
+
 def test_binary_latents_have_no_path_but_the_models_gradient():
     result = toyiwae.compare(binary_problem(2), budget=2, estimators="iwae,score_function")
     assert all(entry.rank is not None for entry in result.parts["model"].entries)

@@ -1,5 +1,6 @@
 """How estimators look: every family of the registry apart from the others, groups apart from one group."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -9,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from toyiwae import estimators, plot
+from toyiwae.estimators import registry
 
 DEFICIENT = {  # Machado, Oliveira and Fernandes (2009), severity 1: what is left of linear RGB
     "none": np.eye(3),
@@ -35,13 +37,43 @@ def test_colors_are_told_apart_by_readers_with_color_vision_deficiencies(deficie
     assert max(color[0] for color in seen) < 75.0  # dark enough for a thin line on white
 
 
+def apart(looks, *keys):
+    """Whether no two looks agree in all of these."""
+    return len({str([look[key] for key in keys]) for look in looks}) == len(looks)
+
+
 def test_no_two_families_look_alike():
-    looks = {one.name: plot.look(one.name) for one in estimators.all()}
-    for keys in (("color", "linestyle", "marker"), ("color", "marker")):  # markers may stand alone
-        assert len({str([look[key] for key in keys]) for look in looks.values()}) == len(looks)
-    for kind in ("total", "path", "score"):
-        colors = [plot.look(one)["color"] for one in estimators.all() if plot.kind(one) == kind]
-        assert len(set(colors)) == len(colors) <= len(plot.COLORS)
+    looks = [plot.look(one) for one in estimators.all()]
+    assert apart(looks, "color", "linestyle", "marker")
+    assert apart(looks, "color", "marker")  # markers may stand alone
+
+
+def test_families_are_told_apart_where_a_kind_has_more_of_them_than_there_are_colors(monkeypatch):
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    iwae = estimators.get("iwae")
+    for count in range(2 * len(plot.COLORS)):
+        name = f"newcomer_{count}"
+        registry._REGISTRY[name] = dataclasses.replace(
+            iwae, name=name, family=name, summary=f"Other {count}: x."
+        )
+    own = [plot.look(one) for one in estimators.all() if plot.kind(one) == plot.kind(iwae)]
+    assert len(own) > 2 * len(plot.COLORS)
+    assert apart(own, "color", "marker")
+    assert len({look["color"] for look in own}) == len(plot.COLORS)
+    assert apart([plot.look(one) for one in estimators.all()], "color", "linestyle", "marker")
+
+
+def test_a_dollar_sign_in_a_summary_is_no_formula(monkeypatch):
+    r"""Between two of them stands `\nothing`, which mathtext refuses."""
+    cheap = dataclasses.replace(
+        estimators.get("iwae"), name="cheap", family="cheap", summary=r"Costs $\nothing$: x."
+    )
+    monkeypatch.setattr(registry, "_REGISTRY", registry._REGISTRY | {"cheap": cheap})
+    figure = Figure()
+    for label in (plot.short("cheap"), plot.label("cheap", 1, 8), f"{plot.short('cheap')}, $M=3$"):
+        figure.text(0.5, 0.5, label)
+        figure.draw_without_rendering()
+        assert label.count("$") - label.count(r"\$") == 2 * label.endswith("$M=3$")
 
 
 def test_groups_and_members_of_a_family_are_told_apart():

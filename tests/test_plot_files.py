@@ -1,7 +1,9 @@
 """Figures of exact results and of comparisons, and the files they are written to."""
 
+import itertools
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from matplotlib.text import Text
@@ -10,6 +12,8 @@ import toyiwae
 from toyiwae import InputError, plot
 from toyiwae.cli.main import main
 from toyiwae.errors import MissingExtraError
+from toyiwae.plot.comparison_figure import comparison_figure
+from toyiwae.truth.comparison import Entry, Ranking
 
 FILE = str(Path(__file__).resolve().parents[1] / "docs" / "problem.toml")
 NAMES = ("iwae", "ciwae:0.2", "ciwae:0.8", "jackknife")
@@ -74,6 +78,24 @@ def test_a_comparison_is_drawn_with_equal_curves_together(tmp_path, capsys):
     assert "gradient by prior mean" in drawn
     with pytest.raises(InputError, match="budget of 1"):
         toyiwae.compare(toyiwae.load(FILE), budget=1, estimators="elbo", parameters="prior_mean").plot()
+
+
+def test_a_comparison_has_whole_numbers_below_and_names_what_is_not_known():
+    """Entries as `compare` makes them, without its minute of integrals."""
+    entries = [
+        Entry("iwae", 1 << power, 1 << 20 - power, rmse_evidence=1.0 / 2**power, snr=2.0)
+        for power in range(21)
+    ]
+    entries += [Entry("jackknife", 1 << power, 1 << 20 - power, reason="r") for power in range(21)]
+    ranking = Ranking(("prior_mean",), "rmse_evidence", tuple(entries))
+    figure = comparison_figure(SimpleNamespace(budget=1 << 20, parts={"model": ranking}))
+    for axes in figure.axes:
+        ticks = axes.get_xticklabels()
+        assert [text.get_text() for text in ticks] == ["1", "64", "4,096", "262,144"]
+        boxes = [text.get_window_extent() for text in ticks]
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+        assert "not known, 0 or infinite: Jackknife" in [text.get_text() for text in axes.texts]
+        assert "1{,}048{,}576" in axes.get_xlabel()
 
 
 @pytest.mark.parametrize(("kind", "start"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml")])

@@ -123,7 +123,7 @@ def label(name: str | Estimator, M: int = 1, K: int = 1) -> str:
 
 
 def short(name: str | Estimator, M: int = 1) -> str:
-    """The label without particles and parameters.
+    r"""The label without particles and parameters; a dollar sign in it is `\$`, as matplotlib wants it.
 
     >>> short("iwae", 8), short("elbo"), short("vimco_geometric")
     ('MIWAE', 'ELBO', 'VIMCO geometric')
@@ -135,10 +135,14 @@ def short(name: str | Estimator, M: int = 1) -> str:
 
 
 def _word(found: Estimator, M: int) -> str:
-    """The first words of the summary, without what stands in brackets; with the family's last word if two are alike."""
+    """The first words of the summary, without what stands in brackets; with the family's last word if two are alike.
+
+    A dollar sign is escaped: between two of them matplotlib would read a formula, and stop at one it cannot read.
+    """
     word = _first_words(found)
     if any(_first_words(one) == word for one in estimators.all() if one.family != found.family):
         word += f" {found.family.rpartition('_')[2]}"
+    word = word.replace("$", r"\$")
     return f"M{word}" if found.family == "iwae" and M > 1 else word
 
 

@@ -210,13 +210,16 @@ def _ratio(a: Any, b: Any, none: str, infinite: str) -> tuple[Bounded, str | Non
 def ranked(entries: Sequence[Entry], by: str) -> tuple[Entry, ...]:
     """In order, with ranks: by the number that decides, then by the absolute error; what is not known comes last.
 
-    What is not told apart has one rank and keeps its order.
+    What is not told apart has one rank and keeps its order: an entry shares the rank of those before it if it is told
+    apart from none of them, so that one wide error does not chain entries that clearly differ.
     """
     order = sorted(range(len(entries)), key=lambda place: _key(entries[place], by))
     ranks: list[int | None] = []
-    rank = 0
-    for position, place in enumerate(order):
-        rank += not (position and _alike(entries[order[position - 1]], entries[place], by))
+    rank, equals = 0, []
+    for place in order:
+        if not equals or not all(_alike(entries[other], entries[place], by) for other in equals):
+            rank, equals = rank + 1, []
+        equals.append(place)
         ranks.append(rank if getattr(entries[place], by) is not None else None)
     pairs = zip(order, ranks, strict=True)
     placed = sorted(pairs, key=lambda pair: (pair[1] is None, pair[1] or 0, pair[0]))
