@@ -11,8 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toyiwae.errors import MissingMomentError
+from toyiwae.errors import InputError, MissingMomentError
 from toyiwae.problems.linear_gaussian import Problem
+
+ROUNDING = 1e-9
+"""−1/β so near a whole number is that number: β is an eigenvalue, and rounded."""
+NODES = 2_000_000
+"""The most nodes of a contour: 32 over a fiftieth of the strip between the last pole and the end of the moments."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,11 @@ class ClosedLimits:
         """The smallest eigenvalue β of P⁻¹S − I; E[w²] is finite if and only if it exceeds −1/2."""
         return float(np.linalg.eigvals(self.precision @ self.proposal_cov).real.min()) - 1
 
+    def _end(self) -> float:
+        """s* = −1/β_min, from which on moments are infinite; a whole number where it is one up to rounding."""
+        last = -1 / self.least_beta()
+        return float(round(last)) if abs(last - round(last)) < ROUNDING else last
+
     def weight_variance(self) -> np.ndarray:
         """Var[w]/Z² of every row [N]."""
         return self.tilted(2).mass - 1
@@ -136,16 +146,23 @@ class ClosedLimits:
 
         and Γ(s) Γ(−s) = −π/(s sin πs), whose pole at s = n + 1 takes out a term of order n. Beyond s* = −1/β_min the
         moment is infinite. The contour just before it gives the remainder, which falls like K^{1−s*} up to a slowly
-        varying factor; what it neglects falls like the next whole power of 1/K.
+        varying factor; what it neglects falls like the next whole power of 1/K, the remainder's
+        own where s* > 2 is whole.
 
         Raises:
             MissingMomentError: if all moments are finite.
+            InputError: if s* is so little above a whole number that the contour needs more than `NODES` nodes.
         """
         if self.least_beta() >= 0:
             raise MissingMomentError("all moments of w are finite: the expansion in 1/K has every term")
-        last = -1 / self.least_beta()
+        last = self._end()
         strip = last - (np.ceil(last) - 1)  # to the last pole that is passed
         step = 0.02 * strip
+        if 32 / step > NODES:
+            raise InputError(
+                f"the least β is {self.least_beta():.9g}: expected −1/β a whole number or farther above one than "
+                f"{32 / (0.02 * NODES):g}, not {last:.9g}"
+            )
         s = last - 0.25 * strip + 1j * np.arange(-16.0, 16.0, step)
         kernel = -np.pi / (s * np.sin(np.pi * s)) * np.exp((1 - s) * np.log(particles))
         return (kernel @ np.expm1(self.log_moment(s))).real * step / (2 * np.pi)
@@ -156,7 +173,7 @@ class ClosedLimits:
         Raises:
             MissingMomentError: if Var[w] is finite, so that the gap falls like 1/K.
         """
-        if not 1 < -1 / self.least_beta() < 2:
+        if not 1 < self._end() <= 2:
             raise MissingMomentError("the variance of w is finite: the gap tends to Var[w]/(2KZ²)")
         return self.tail_remainder(particles)
 

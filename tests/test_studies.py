@@ -12,10 +12,11 @@ import pytest
 import toyiwae
 from analysis import measures, runner
 from analysis.closed_limits import ClosedLimits
+from analysis.studies import _expansion_terms
 from analysis.study import discover, settings_of
 from tests.problems import random_problem
 from toyiwae import estimators
-from toyiwae.errors import MissingMomentError
+from toyiwae.errors import InputError, MissingMomentError
 from toyiwae.problems.linear_gaussian import Proposal
 
 STUDIES = {study.name: study for study in discover()}
@@ -130,6 +131,18 @@ def test_the_gap_of_weights_without_variance_follows_the_law_of_their_tail():
     assert gaps.max() < 1e-4
     with pytest.raises(MissingMomentError, match="finite"):
         ClosedLimits(problem).heavy_tail_gap(k)
+
+
+def test_the_tail_of_a_whole_order_has_its_law_and_mismatches_without_an_end_are_refused():
+    found, k = _expansion_terms.ending(-0.5, [10**6], 24).iloc[0], 10**6  # s* = 2 + 4e-16
+    assert found.order == 0
+    assert found.remainder / found.law == pytest.approx(1, abs=10 * np.log(k) ** 0.5 / k)
+    with pytest.raises(InputError, match="between −1 and 0"):
+        _expansion_terms.ending(0.1, [10], 24)
+    with pytest.raises(InputError, match="−1/β a whole number"):
+        _expansion_terms.ending(-0.4999, [10], 24)
+    with pytest.raises(InputError, match="ending_beta"):
+        settings_of(STUDIES["expansion"], {"expansion": {"ending_beta": [0.1]}})
 
 
 def test_a_gap_that_falls_like_1_over_k_fails_the_claims_of_a_heavy_tail():

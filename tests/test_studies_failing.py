@@ -50,5 +50,6 @@ def test_divergences_that_are_others_fail_the_claims_of_the_sweep():
     assert holding("divergences", "conventions", value=value * (1 + 1e-11))[:2] == [False, False]
     assert holding("divergences", "limits", value=table["limits"].value * (1 + 1e-11))[2:4] == [False, False]
     assert holding("divergences", "ends", other_std=ends.other_std + 1e-5)[4:6] == [False, False]
-    assert holding("divergences", "sweep", std=-table["sweep"]["std"])[7] is False
-    assert holding("divergences", "pair", minimum=pair.minimum + 1e-5)[8] is False
+    assert holding("divergences", "sweep", std=-table["sweep"]["std"])[8] is False
+    assert holding("divergences", "sweep", std=table["sweep"].alpha)[7] is False
+    assert holding("divergences", "pair", minimum=pair.minimum + 1e-5)[9] is False

@@ -11,6 +11,8 @@ from analysis.studies._alpha_fit import pair_variance
 from analysis.study import Claim, Table
 
 FAR = 1e6
+JUMP = 10.0
+"""A step of the fit is a jump if it is at least so many times as large as both of its neighbours."""
 
 
 def verdicts(table: Table) -> list[Claim]:
@@ -68,7 +70,9 @@ def _mixture(table: Table) -> list[Claim]:
         float(max(abs(row["mean"] - row.other_mean), abs(row["std"] - row.other_std)))
         for row in (at.loc[1.0], at.loc[0.0])
     )
-    low, high, jump = sweep.iloc[0], sweep.iloc[-1], int(np.argmax(np.diff(sweep["std"])))
+    low, high, steps = sweep.iloc[0], sweep.iloc[-1], np.diff(sweep["std"])
+    jump = int(np.argmax(steps))
+    beside = np.abs([steps[place] for place in (jump - 1, jump + 1) if 0 <= place < len(steps)])
     return [
         Claim(
             "At $\\alpha=1$ the fit has the target's moments.",
@@ -98,9 +102,18 @@ def _mixture(table: Table) -> list[Claim]:
             condition="the modes lie as far apart as here",
         ),
         Claim(
+            "It is a jump and no steep slope.",
+            r"0<\alpha<1",
+            float(steps[jump] / beside.max()),
+            low=JUMP,
+            note="That step of the standard deviation over the larger of its two neighbours, which are about as wide "
+            "in $\\alpha$.",
+            condition="the modes lie as far apart as here",
+        ),
+        Claim(
             "The more negative $\\alpha$ is, the narrower the fit, and the larger, the wider.",
             r"\alpha<\alpha'\quad\to\quad\sigma_\alpha<\sigma_{\alpha'}",
-            float(np.diff(sweep["std"]).min()),
+            float(steps.min()),
             low=0.0,
             note=f"The smallest step of the standard deviation along the sweep of {len(sweep)} orders; from "
             f"{low['std']:.3f} on one mode, whose own is {table['facts'].mode_std[0]:g}, to {high['std']:.3f}, more "

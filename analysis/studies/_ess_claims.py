@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 
@@ -141,7 +143,7 @@ def _images(images: pd.DataFrame) -> Claim:
         low, high = part.ess.min(), part.ess.max()
         texts.append(f"{name}, $K$ = {k:,}: {low:.1f} to {high:.1f}")
     return Claim(
-        "The effective sample size differs from image to image, and is least where the gap is largest.",
+        "The effective sample size differs from image to image, and its ranks fall as those of the gap rise.",
         r"\mathrm{E}[\mathrm{ESS}(x)]",
         max(found),
         high=-0.5,
@@ -152,14 +154,15 @@ def _images(images: pd.DataFrame) -> Claim:
 
 
 def _sampled(samples: pd.DataFrame) -> list[Claim]:
+    text, formula = "Monte Carlo agrees with the exact sizes.", r"\mathrm{E}[\mathrm{ESS}]"
     if samples.empty:
-        return []
+        return [Claim(text, formula, math.nan, high=0.0, note="Nothing was sampled, so nothing agrees.")]
     z, limit, tests = measures.agreement(samples.z, int(samples.replicates.iloc[0]))
     shift = (measures.detectable(samples.se, tests) / samples.ess).max()
     return [
         Claim(
-            "Monte Carlo agrees with the exact sizes.",
-            r"\mathrm{E}[\mathrm{ESS}]",
+            text,
+            formula,
             z,
             high=limit,
             note=f"The largest $|z|$ of {tests} tests with a family-wise error rate of {measures.RATE_TEXT}. A "

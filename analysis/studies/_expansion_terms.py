@@ -10,10 +10,10 @@ import pandas as pd
 from flint import arb, ctx
 
 import toyiwae
-from analysis.closed_limits import ClosedLimits
+from analysis.closed_limits import ROUNDING, ClosedLimits
 from analysis.studies._targets import problem_with
 from toyiwae import Problem, series
-from toyiwae.errors import MissingMomentError
+from toyiwae.errors import InputError, MissingMomentError
 from toyiwae.oracle.enclosure import enclose
 
 
@@ -82,8 +82,17 @@ def ending(beta: float, grid: list[int], digits: int) -> pd.DataFrame:
 
 
 def last_order(problem: Problem) -> int:
-    """The order of the last term of the bound's expansion that is not refused."""
+    """The order of the last term of the bound's expansion that is not refused.
+
+    Raises:
+        InputError: if none is refused, since all moments are finite.
+    """
+    beta = ClosedLimits(problem).least_beta()
+    if beta >= 0:
+        raise InputError(f"the least β is {beta:g}: expected one between −1 and 0, where the expansion ends")
     for order in count(1):
+        if abs(-1 / beta - (order + 1)) < ROUNDING:  # whether E[w^(order+1)] is finite, rounding would decide
+            return order - 1
         try:
             series.bound(problem, order)
         except MissingMomentError:

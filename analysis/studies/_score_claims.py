@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 
@@ -215,8 +217,10 @@ def _geometric(table: Table) -> list[Claim]:
 def _sampled(table: Table, limits: pd.DataFrame) -> list[Claim]:
     """Sampled means against exact ones, for what has no exact variance on Gaussian latents."""
     exact, both = table["exact"][table["exact"].latents == "gaussian"], table["samples"]
+    text = "Samples of what has no exact variance agree with its exact mean."
+    formula = r"\mathrm{E}[\Delta]=\nabla_\phi L_K"
     if both.empty:
-        return []
+        return [Claim(text, formula, math.nan, high=0.0, note="Nothing was sampled, so nothing agrees.")]
     worst, limit, tests, replicates, _ = agreement(both, exact, COORDINATES)
     shift = measures.detectable(1 / np.sqrt(replicates), tests)
     last = both[(both.K == both.K.max()) & (both.estimator == GEOMETRIC)]
@@ -226,8 +230,8 @@ def _sampled(table: Table, limits: pd.DataFrame) -> list[Claim]:
     far += ", ".join(f"{one:.2f} ± {error:.2f}" for one, error in zip(found, se, strict=True))
     return [
         Claim(
-            "Samples of what has no exact variance agree with its exact mean.",
-            r"\mathrm{E}[\Delta]=\nabla_\phi L_K",
+            text,
+            formula,
             worst,
             high=limit,
             note=f"The largest $|z|$ of {tests} tests with a family-wise error rate of {measures.RATE_TEXT}. "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 from flint import ctx
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pydantic import Field
 
 import toyiwae
 from analysis import measures, report, style
@@ -35,7 +37,7 @@ class ExpansionSettings(Settings):
     largest_k: int = 10**8
     per_decade: int = 1
     digits: int = 60
-    ending_beta: tuple[float, ...] = (-0.4, -0.3, -0.22)
+    ending_beta: tuple[Annotated[float, Field(gt=-1, lt=0)], ...] = (-0.4, -0.3, -0.22)
     ending_largest_k: int = 10**18
 
 
