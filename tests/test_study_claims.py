@@ -6,11 +6,20 @@ import functools
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from analysis.studies import _alpha_truth, _budget_truth, _narrow_proposals, _score_truth
+from analysis.studies import (
+    _alpha_truth,
+    _budget_truth,
+    _ess_claims,
+    _narrow_proposals,
+    _score_claims,
+    _score_truth,
+    ratios,
+)
 from analysis.study import discover, settings_of
-from toyiwae import estimators
+from toyiwae import estimators, plot
 from toyiwae.estimators import both, iwae_bound, registry
 from toyiwae.forms import Coefficients, Form
 
@@ -35,13 +44,13 @@ def dropped_in(monkeypatch):
     """Registers an estimator as a file in estimators/ would."""
     monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
 
-    def register(name, form):
+    def register(name, form, **claims):
         def function(log_w):
             """Dropped in: for the test."""
             return Coefficients(0 * log_w, 0 * log_w, 0 * log_w)
 
         function.__name__ = name
-        return registry.estimator(target=both(iwae_bound), form=form)(function)
+        return registry.estimator(target=both(iwae_bound), form=form, **claims)(function)
 
     return register
 
@@ -88,6 +97,24 @@ def test_the_powers_of_k_join_where_a_moment_is_lost():
 def test_the_front_holds_what_no_other_beats_in_both():
     error, worth = np.array([1.0, 2.0, 3.0, 2.0, np.nan]), np.array([1.0, 3.0, 2.0, 3.0, 9.0])
     assert _budget_truth._front(error, worth).tolist() == [True, True, False, True, False]
+
+
+def test_who_needs_more_particles_than_there_are_is_named_under_the_ratios(dropped_in):
+    dropped_in("needs_three", None, min_particles=3)
+    curves = pd.DataFrame({"estimator": "iwae", "K": [2, 4], "snr": 1.0, "rmse": 1.0})
+    missing = pd.DataFrame({"estimator": ["needs_three", "vimco_geometric"], "K": 2, "reason": "why"})
+    text = ratios.caption({"curves": curves, "missing": missing})
+    short = plot.short("vimco_geometric")
+    assert text.endswith(
+        f"Without exact variance: {short}. In need of more particles than the least $K$: Dropped in."
+    )
+
+
+def test_a_claim_of_agreement_fails_where_nothing_was_sampled():
+    none, exact = pd.DataFrame(columns=["estimator", "K"]), pd.DataFrame({"latents": ["gaussian"]})
+    claims = _ess_claims._sampled(none)
+    claims += _score_claims._sampled({"exact": exact, "samples": none}, pd.DataFrame())
+    assert [claim.passed for claim in claims] == [False, False]
 
 
 @pytest.mark.slow

@@ -255,14 +255,10 @@ def _directions(curves: pd.DataFrame) -> list[Claim]:
 def caption(table: Table) -> str:
     """What the figure shows."""
     shown = {name for group in _groups(table["curves"]) for name in group}
-    missing, least = (
-        [n for n in dict.fromkeys(table["missing"].estimator) if n not in shown],
-        table["curves"].K.min(),
-    )
-    absent, few = (
-        [plot.short(name) for name in missing if (estimators.get(name).min_particles > least) is short]
-        for short in (False, True)
-    )
+    missing = [name for name in dict.fromkeys(table["missing"].estimator) if name not in shown]
+    least = int(table["curves"].K.min())
+    few = [plot.short(name) for name in missing if estimators.get(name).min_particles > least]
+    absent = [short for name in missing if (short := plot.short(name)) not in few]
     return (
         "Gradients by the mean of the proposal, two latents, one observation, $M$ = 1, all registered "
         "estimators whose "
