@@ -32,8 +32,9 @@ def compare(
 ) -> str:
     """Which estimator, K and M? All of them at every split M·K = T, ranked by exact errors of their gradients."""
     from toyiwae import arguments, records
+    from toyiwae.truth.comparison import LARGEST_BUDGET
 
-    particles = arguments.whole_number(budget, "budget")
+    particles = arguments.whole_number(budget, "budget", maximum=LARGEST_BUDGET)
     if plot is not None:
         toyiwae.plot.check_file(plot)
     result = toyiwae.compare(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -31,31 +32,54 @@ BY = {
     "rmse_evidence": "root-mean-square error to ∇log p(x)",
     "relative_rmse": "root-mean-square error to the estimator's own target, over that gradient's norm",
     "snr": "‖mean‖ over the root of the covariance's trace",
+    "rmse": "root-mean-square error to the estimator's own target",
 }
+
+NAME_WIDTH = 20
+"""Characters of a name that are not broken, however narrow the terminal is."""
+
+UNBOUNDED = 10_000
+"""Characters of a line that nothing bounds."""
 
 
 def show(console: Console, document: Mapping[str, Any], every: bool) -> None:
     """Prints the document of `Comparison.to_dict`: its first lines, or all."""
     counts = [entry["K"] for ranking in document["parts"].values() for entry in ranking["entries"]]
     names, splits = document["provenance"]["arguments"]["estimators"], sorted(set(counts))
-    head = f"M·K = {whole(document['budget'])} particles: {len(names)} estimators at {len(splits)} splits"
-    console.print(head, end="\n\n")
+    counted = (document["budget"], "particle"), (len(names), "estimator"), (len(splits), "split")
+    particles, those, at = (_several(*pair) for pair in counted)
+    console.print(f"M·K = {particles}: {those} at {at}", end="\n\n")
     for part, ranking in document["parts"].items():
-        notes = Footnotes()
         console.print(
             Text(part, style="bold"), Text(f"gradient by {', '.join(ranking['parameters'])}"), sep="   "
         )
-        console.print(f"ranked by {BY[ranking['by']]}")
         lines = _together(ranking["entries"])
-        print_table(console, _table(part, ranking["by"], lines, splits, notes, every))
+        by, why = _decides(ranking["by"], lines)
+        console.print(f"ranked by {BY[by]}{why}")
+        table, notes, dropped = _fitting(console, part, by, lines if every else lines[:SHOWN], splits, every)
+        print_table(console, table)
+        if dropped:
+            console.print(f"too narrow for {', '.join(COLUMNS[key] for key in dropped)}: --json has all")
         if not every and len(lines) > SHOWN:
-            console.print(f"{len(lines) - SHOWN} lines more with --all")
-        unknown = _unknown(ranking["entries"])
+            console.print(f"{_several(len(lines) - SHOWN, 'line')} more with --all")
+        unknown = _unknown(ranking["entries"], splits)
         for line in unknown:
             console.print(line)
         notes.show(console)
-        if unknown or len(lines) > SHOWN:
+        if unknown or dropped or len(lines) > SHOWN:
             console.print()
+
+
+def _several(count: int, word: str) -> str:
+    """A number of things."""
+    return f"{whole(count)} {word}{'' if count == 1 else 's'}"
+
+
+def _decides(by: str, lines: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[str, str]:
+    """The number that ranks, and why it is not the one asked for: where no line has that, the error does."""
+    if not lines or any(line[0][by] is not None for line in lines):
+        return by, ""
+    return "rmse", f", since no line has {COLUMNS[by]}"
 
 
 def _together(entries: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
@@ -86,32 +110,73 @@ def _alike(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     )
 
 
-def _table(
+def _fitting(
+    console: Console,
     part: str,
     by: str,
     lines: Sequence[Sequence[Mapping[str, Any]]],
     splits: Sequence[int],
-    notes: Footnotes,
     every: bool,
-) -> Table:
+) -> tuple[Table, Footnotes, list[str]]:
+    """The table, its footnotes, and the columns it lacks: heads are broken, then columns dropped until it fits.
+
+    The names and the number that ranks always stay.
+    """
     left = "rmse_evidence" if part == "model" else "relative_rmse"
-    columns = dict.fromkeys([by, left, "rmse", "bias", "snr"])
-    table = table_of("", "estimator", "K", "M", *(COLUMNS[key] for key in columns))
-    table.columns[1].justify, table.columns[1].no_wrap = "left", False
-    for line in lines if every else lines[:SHOWN]:
+    columns, dropped = list(dict.fromkeys([by, left, "rmse", "bias", "snr"])), []
+    spare = [key for key in ("bias", "rmse", left, "snr") if key in columns and key != by]
+    table, notes = _table(columns, lines, splits, False, every)
+    if _needs(console, table) > console.width:
+        table, notes = _table(columns, lines, splits, True, every)
+    while spare and _needs(console, table) > console.width:
+        dropped.append(spare.pop(0))
+        columns.remove(dropped[-1])
+        table, notes = _table(columns, lines, splits, True, every)
+    return table, notes, dropped
+
+
+def _needs(console: Console, table: Table) -> int:
+    """Characters of the narrowest line that breaks no number, and no name before it must."""
+    name = table.columns[1]
+    name.width = name.min_width
+    found = Measurement.get(console, console.options.update(width=UNBOUNDED), table).maximum
+    name.width = None
+    return found
+
+
+def _table(
+    columns: Sequence[str],
+    lines: Sequence[Sequence[Mapping[str, Any]]],
+    splits: Sequence[int],
+    broken: bool,
+    every: bool,
+) -> tuple[Table, Footnotes]:
+    notes = Footnotes()
+    heads = [
+        COLUMNS[key].replace(" ", "\n", 1).replace("/", "/\n") if broken else COLUMNS[key] for key in columns
+    ]
+    table = table_of("", "estimator", "K", "M", *heads)
+    if broken:
+        table.padding = (0, 1, 0, 0)
+    name = table.columns[1]
+    name.justify, name.no_wrap, name.overflow = "left", False, "fold"
+    for line in lines:
         first = line[0]
         names = list(dict.fromkeys(entry["estimator"] for entry in line))
+        name.min_width = max(
+            name.min_width or len("estimator"), min(NAME_WIDTH, max(map(len, names)) + (len(names) > 1))
+        )
         if len(names) > MOST_NAMES and not every:
             names = [", ".join(names[: MOST_NAMES - 1]) + f" and {len(names) - MOST_NAMES + 1} more"]
         numbers = [notes.number(_beyond_error(first, key), 4, first.get("reason")) for key in columns]
         table.add_row(str(first["rank"]), ", ".join(names), *_split(line, splits), *numbers)
-    return table
+    return table, notes
 
 
 def _beyond_error(entry: Mapping[str, Any], key: str) -> float | None:
-    """A number; 0 for a bias that is no larger than its error."""
+    """A number; 0 for one that is no larger than its error."""
     value, error = entry[key], entry[f"{key}_error"]
-    return 0.0 if key == "bias" and value is not None and value <= error else value
+    return 0.0 if None not in (value, error) and value <= error else value
 
 
 def _split(line: Sequence[Mapping[str, Any]], splits: Sequence[int]) -> tuple[str, str]:
@@ -119,27 +184,41 @@ def _split(line: Sequence[Mapping[str, Any]], splits: Sequence[int]) -> tuple[st
     pairs = {entry["K"]: entry["M"] for entry in line}
     if len(pairs) == len(splits) > 1:
         return "any", "any"
-    return ", ".join(map(whole, pairs)), ", ".join(map(whole, pairs.values()))
+    total = max(splits)
+    return _counts(list(pairs), splits), _counts(list(pairs.values()), [total // k for k in splits])
 
 
-def _unknown(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+def _unknown(entries: Iterable[Mapping[str, Any]], splits: Sequence[int]) -> list[str]:
     """What is not known, and why: a line for each reason."""
     found: dict[str, dict[str, list[int]]] = {}
     for entry in entries:
         if entry["rank"] is None:
-            reason = (entry.get("reason") or "no value").replace(f" of {entry['estimator']} ", " ")
-            of = found.setdefault(reason, {})
-            of.setdefault(entry["estimator"], []).append(entry["K"])
+            name = entry["estimator"]
+            reason = (entry.get("reason") or "no value").replace(f" of {name} ", " ")
+            of = found.setdefault(reason.replace(f"estimator '{name}' ", ""), {})
+            of.setdefault(name, []).append(entry["K"])
     lines = []
     for reason, names in found.items():
-        shown = [_counts(counts) for counts in names.values()]
-        same = len(set(shown)) == 1
-        where = [name if same else f"{name} (K = {at})" for name, at in zip(names, shown, strict=True)]
-        lines.append(f"Not known{f' at K = {shown[0]}' if same else ''}: {', '.join(where)}: {reason}")
+        at: dict[str, list[str]] = {}
+        for name, counts in names.items():
+            at.setdefault(_counts(counts, splits), []).append(name)
+        if len(at) == 1:
+            where = "".join(f" at K = {counts}: {', '.join(those)}" for counts, those in at.items())
+        else:
+            where = ": " + "; ".join(f"{', '.join(those)} at K = {counts}" for counts, those in at.items())
+        lines.append(f"Not known{where}: {reason}")
     return lines
 
 
-def _counts(counts: Sequence[int]) -> str:
-    """Values of K, from first to last if they are many."""
+def _counts(counts: Sequence[int], splits: Sequence[int]) -> str:
+    """Values of K or M; from first to last where they are many.
+
+    Args:
+        counts: the values, in the order of the splits.
+        splits: all of them.
+    """
     shown = [whole(count) for count in counts]
-    return ", ".join(shown) if len(shown) < 4 else f"{shown[0]} to {shown[-1]}"
+    if len(shown) < 4:
+        return ", ".join(shown)
+    gaps = splits.index(counts[-1]) - splits.index(counts[0]) + 1 > len(counts)
+    return f"{f'{len(counts)} from ' if gaps else ''}{shown[0]} to {shown[-1]}"
