@@ -297,6 +297,7 @@ def test_divisors():
     ("words", "message"),
     [
         (["--budget", "1.5"], "budget is '1.5': expected a whole number of at least 1"),
+        (["--budget", "1e18"], "budget is '1e18': expected at most 1000000000"),
         (["--budget", "8", "--by", "rms"], "by is 'rms': did you mean rmse?"),
         (["--budget", "8", "-e", "drag"], "unknown estimator 'drag': did you mean dreg?"),
         (["--budget", "8", "-p", "none"], "parameters is empty"),

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from matplotlib.text import Text
 
@@ -149,3 +150,53 @@ def test_the_figure_of_exact_stands_beside_its_answer(tmp_path, capsys):
     assert main(["exact", FILE, "-K", "1,2", "-p", "none", "--plot", str(file), "--json"]) == 0
     assert capsys.readouterr().out.startswith("{")
     assert "effective sample size" in file.read_text(encoding="utf-8")
+
+
+def at_the_posterior():
+    """The problem with q the posterior: all weights are equal, and an SNR of the proposal's gradient is 0 or 0/0."""
+    problem = toyiwae.load(FILE)
+    posterior = toyiwae.exact(problem, K=1, parameters="none").posterior
+    document = problem.to_dict()
+    document["proposal"] = {
+        "mean": np.ravel(posterior["mean"]).tolist(),
+        "cov": np.asarray(posterior["cov"]).tolist(),
+    }
+    return toyiwae.Problem.from_dict(document)
+
+
+def test_constants_are_drawn_flat_and_empty_panels_say_so():
+    problem = at_the_posterior()
+    figure = toyiwae.compare(problem, budget=4, estimators="iwae,dreg").plot()
+    error, snr, relative, ratio = figure.axes
+    for axes in (error, snr):
+        (line,) = axes.get_lines()
+        low, high = axes.get_ylim()
+        assert low < 0.6 * np.min(line.get_ydata())
+        assert high > 1.6 * np.max(line.get_ydata())
+    (empty,) = toyiwae.exact(problem, K=[4, 8], estimators="iwae", parameters="proposal_mean").plot().axes[2:]
+    for axes, least, most in ((relative, 1, 4), (ratio, 1, 4), (empty, 4, 8)):
+        assert not axes.get_lines()
+        assert axes.get_xlim() == pytest.approx((least / 1.1, most * 1.1))
+        assert "nothing above 0 to draw" in [text.get_text() for text in axes.texts]
+
+
+def test_few_values_of_k_are_the_ticks_and_markers_are_whole(single, result):
+    assert [label.get_text() for label in result.plot().axes[2].get_xticklabels()] == ["2", "4"]
+    (axes,) = single.plot().axes
+    assert axes.get_ylim() == pytest.approx((-0.6, 1.6))
+
+
+def test_an_estimator_of_a_file_is_called_by_its_name(tmp_path):
+    file = tmp_path / "mine.py"
+    source = """
+import toyiwae
+from toyiwae.estimators import both, iwae_bound
+
+@toyiwae.estimator(target=both(iwae_bound), form=toyiwae.Form({1: 1.0}, {1: 1.0}, {}))
+def mine(log_w):
+    'A long sentence about what this estimator does, and for whom.'
+"""
+    file.write_text(source, encoding="utf-8")
+    assert plot.label(f"{file}:mine", K=4) == "mine(4)"
+    file.write_text(source.replace("def mine", f"def {'m' * 40}"), encoding="utf-8")
+    assert plot.label(f"{file}:{'m' * 40}", K=4) == f"{'m' * 27}…(4)"

@@ -9,7 +9,7 @@ import numpy as np
 
 from toyiwae.errors import InputError
 from toyiwae.plot.curves import alike, label_ends, together
-from toyiwae.plot.exact_figure import GREY, called, looks_of
+from toyiwae.plot.exact_figure import GREY, called, looks_of, span_of
 from toyiwae.plot.saving import style
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def _panel(axes: Axes, ranking: Any, column: str) -> None:
     curves: dict[tuple[str, int], dict[int, float]] = {}
     for entry in sorted(ranking.entries, key=lambda entry: entry.K):
         curve, value = curves.setdefault((entry.estimator, 1), {}), getattr(entry, column)
-        if value is not None and np.isfinite(value) and value > 0:
+        error = getattr(entry, f"{column}_error") or 0.0
+        if value is not None and np.isfinite(value) and value > error:  # else it is not told from 0
             curve[entry.K] = value
     shown, names = looks_of(list(curves)), called(list(curves))
     absent = [names[key] for key, curve in curves.items() if not curve]
@@ -83,6 +84,7 @@ def _panel(axes: Axes, ranking: Any, column: str) -> None:
         label = together([names[key] for key in group])
         axes.plot(list(curve), list(curve.values()), label=label, **shown[group[0]])
     axes.set(xscale="log", yscale="log")
+    span_of(axes, counts)
     axes.xaxis.set_minor_locator(NullLocator())
     most = min(MOST_TICKS, max(1, TICK_LENGTH // (len(f"{counts[-1]:,}") + 1)))
     ticks = counts[:: 1 + (len(counts) - 1) // most]

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 INK, GREY = "#222222", "#777777"
 WIDTH = 6.0
+FEW = 6
+"""Values of K that are the ticks themselves."""
+
+CONSTANT = 1.01
+"""Largest over smallest value of what is drawn as constant."""
 
 
 def figure(result: Any) -> Figure:
@@ -59,6 +64,23 @@ def looks_of(keys: Sequence[tuple[str, int]]) -> dict[tuple[str, int], dict[str,
     return {(name, m): looks(names, m)[names.index(name)] for name, m in keys}
 
 
+def span_of(axes: Axes, counts: Sequence[int]) -> None:
+    """Limits of axes whose curves are flat, where rounding would fill the height, and of axes without curves.
+
+    Args:
+        axes: whose curves are drawn.
+        counts: the K of the figure, smallest first.
+    """
+    values = [value for line in axes.get_lines() for value in np.asarray(line.get_ydata(), dtype=float)]
+    if not values:
+        axes.set_xlim(counts[0] / 1.1, counts[-1] * 1.1)
+        axes.set_yticks([])
+        axes.set_yticks([], minor=True)
+        axes.text(0.5, 0.5, "nothing above 0 to draw", transform=axes.transAxes, ha="center", color=GREY)
+    elif max(values) < CONSTANT * min(values):
+        axes.set_ylim(min(values) / 2.0, max(values) * 2.0)
+
+
 def _ratios(result: Any) -> dict[str, dict[tuple[str, int], dict[int, float]]]:
     """Parameter -> (estimator, M) -> K -> median SNR over the coordinates, where all of them are known and not 0."""
     found: dict[str, dict[tuple[str, int], dict[int, float]]] = {}
@@ -68,14 +90,22 @@ def _ratios(result: Any) -> dict[str, dict[tuple[str, int], dict[int, float]]]:
                 curve = found.setdefault(parameter, {}).setdefault((name, cell.M), {})
                 if moments.snr is None or np.isnan(moments.var).any():
                     continue
-                value = moments.snr[np.isfinite(moments.snr)]
+                doubt = 0.0 if moments.snr_error is None else np.nan_to_num(moments.snr_error)
+                value = np.where(moments.snr > doubt, moments.snr, 0.0)[np.isfinite(moments.snr)]
                 if value.size and np.median(value) > 0.0:
                     curve[cell.K] = float(np.median(value))
     return found
 
 
+def _apart(counts: Sequence[int]) -> bool:
+    """Whether each K is far enough from the next for a label to stand below it."""
+    places = np.log(np.sort(counts))
+    return bool(np.diff(places).min() > 0.12 * (places[-1] - places[0]))
+
+
 def _against_k(result: Any, counts: list[int]) -> Figure:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
 
     known, first = _ratios(result), {cell.K: cell for cell in result.results}
     heights = [2.1] + [2.7] * len(known)
@@ -91,9 +121,13 @@ def _against_k(result: Any, counts: list[int]) -> Figure:
     for part, (parameter, curves) in zip(parts[1:], known.items(), strict=True):
         axes = part.subplots()
         _snr(axes, curves)
+        span_of(axes, sorted(counts))
         axes.set(title=f"gradient by {parameter.replace('_', ' ')}", ylabel="median SNR")
     for axes in made.axes:
         axes.set(xscale="log", xlabel="particles $K$")
+        if len(counts) <= FEW and _apart(counts):
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.set_xticks(counts, [f"{k:,}" for k in counts])
     for axes in made.axes[2:]:
         label_ends(axes)
     return made
@@ -145,6 +179,7 @@ def _at_one_k(result: Any) -> Figure:
             axes.plot(values[key], place, **shown[key])
         axes.set_yticks(range(len(ordered)), [names[key] for key in ordered])
         axes.set_xlim(left=0)
+        axes.set_ylim(-0.6, len(ordered) - 0.4)  # whole markers at either end
         axes.set(title=f"gradient by {parameter.replace('_', ' ')}", xlabel="median SNR")
     numbers = [f"gap {cell.gap:.4g} nats"] if cell.gap is not None else []
     numbers += [f"ESS {cell.ess:.4g}"] if cell.ess is not None else []

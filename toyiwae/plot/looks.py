@@ -32,6 +32,9 @@ ABBREVIATIONS = {
 }
 """Words of a summary -> how a label writes them."""
 
+LONGEST = 28
+"""Characters of a name in a label; what is longer is cut."""
+
 
 def kind(estimator: str | Estimator) -> str:
     """What an estimator's gradient by the proposal's parameters is made of, by its form.
@@ -147,10 +150,16 @@ def _word(found: Estimator, M: int) -> str:
 
 
 def _first_words(found: Estimator) -> str:
+    if ".py:" in found.name:  # from a user's file, whose docstring need not begin with a name
+        return _cut(found.family)
     word = found.summary.partition(":")[0].partition("(")[0].strip()
     for long, brief in ABBREVIATIONS.items():
         word = word.replace(long, brief)
-    return word
+    return _cut(word)
+
+
+def _cut(word: str) -> str:
+    return word if len(word) <= LONGEST else f"{word[: LONGEST - 1].rstrip()}…"
 
 
 def _parameter(found: Estimator) -> str:
