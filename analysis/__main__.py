@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from analysis import ledger, output, report, runner
+from analysis import ledger, mathml, output, report, runner
 from analysis.explorer.command import PAGE, explorer
 from analysis.kept import Kept
 from analysis.run_all import run_all
@@ -58,7 +58,7 @@ def list_() -> None:
     for heading in ("name", "question", "settings"):
         table.add_column(heading, overflow="fold")
     for study in discover():
-        table.add_row(study.name, study.question.replace("$", ""), ", ".join(study.settings.model_fields))
+        table.add_row(study.name, mathml.plain(study.question), ", ".join(study.settings.model_fields))
     console.print(table)
 
 
@@ -88,8 +88,11 @@ def run(
         raise InputError(f"--set {unused[0]}...: only {name} runs; use report, or run {unused[0]}")
     chosen = settings_of(studies[name], *overrides, quick=quick, full=full)
     venue = _venue(style)
+    output.check_folder(figure.parent if figure is not None else out)
     with sweep_cli.keeping(sweeps, processes, scheduler):
         (outcome,) = run_all([(studies[name], chosen)], console, venue)
+    if outcome.refused:  # a setting that only the computation can judge
+        raise InputError(outcome.error.partition(": ")[2])
     _show_claims([outcome])
     if outcome.files and figure is not None:
         output.write_all(figure.parent, {figure.name: outcome.files[f"{name}.png"]})
@@ -112,8 +115,9 @@ def report_(
 ) -> None:
     """Run all studies and write report.html; go on where it was stopped. Exit code 1 if a claim fails."""
     started = time.perf_counter()
-    cells = _cells(quick, settings, assignments)
-    outcomes = _outcomes(cells, jobs, Kept(out / ".kept", _venue(style)), again)
+    cells, venue = _cells(quick, settings, assignments), _venue(style)
+    output.check_folder(out)
+    outcomes = _outcomes(cells, jobs, Kept(out / ".kept", venue), again)
     words = ["python -m analysis report", *(["--quick"] if quick else [])]
     words += [f"--style {style}"] if style != "jmlr" else []
     source = _provenance()
@@ -139,7 +143,9 @@ def ledger_(
     again: Again = False,
 ) -> None:
     """Write all claims, ledger.csv and ledger.json, and run what `report` has not. Exit code 1 if one fails."""
-    outcomes = _outcomes(_cells(quick, settings, assignments), jobs, Kept(out / ".kept"), again)
+    cells = _cells(quick, settings, assignments)
+    output.check_folder(out)
+    outcomes = _outcomes(cells, jobs, Kept(out / ".kept"), again)
     output.write_all(out, ledger.files(outcomes, _provenance()))
     _show_claims(outcomes)
     raise typer.Exit(0 if all(outcome.passed for outcome in outcomes) else 1)
@@ -256,8 +262,9 @@ def bench_() -> None:
 
 
 def _write(folder: Path, outcome: runner.Outcome) -> None:
-    output.write_all(folder, outcome.files)
-    for path in output.stale(folder, outcome.study.name, outcome.files):
+    files = outcome.files | output.code(outcome.study) if outcome.files else {}
+    output.write_all(folder, files)
+    for path in output.stale(folder, outcome.study.name, files):
         path.unlink(missing_ok=True)
 
 
@@ -270,7 +277,7 @@ def _show_claims(outcomes: list[runner.Outcome]) -> None:
             table.add_row("✗", f"{outcome.study.title}: {outcome.error}", "", "")
         for claim in outcome.claims:
             mark = "✓" if claim.passed else "✗"
-            table.add_row(mark, claim.text.replace("$", ""), report.measured(claim), report.tolerance(claim))
+            table.add_row(mark, mathml.plain(claim.text), report.measured(claim), report.tolerance(claim))
     console.print(table)
 
 

@@ -179,3 +179,12 @@ class _Parser:
         while (token := self.take()) != "}":
             parts.append("\u00a0" if token == "~" else token)
         return "".join(parts)
+
+
+def plain(text: str) -> str:
+    r"""Prose with formulas as text for a terminal: no dollars, letters for their names.
+
+    >>> plain(r"the $\alpha$-divergence of $z_1$")
+    'the α-divergence of z_1'
+    """
+    return re.sub(r"\\([A-Za-z]+) ?", lambda found: SYMBOLS.get(found[1], found[1]), text.replace("$", ""))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import io
 import platform
+import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +17,7 @@ import tomli_w
 
 from analysis.settings import Settings
 from analysis.study import Study, Table
+from toyiwae.errors import InputError
 from toyiwae.files import write_atomic
 
 if TYPE_CHECKING:
@@ -32,6 +35,32 @@ def write_all(folder: Path, files: Mapping[str, bytes]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         write_atomic(folder / name, content)
+
+
+def check_folder(folder: Path) -> None:
+    """Makes the folder, before anything is computed whose results it is to hold.
+
+    Raises:
+        InputError: one line, if it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"--out is {str(folder)!r}: no files can be written there ({error.strerror})"
+        ) from None
+
+
+def code(study: Study) -> dict[str, bytes]:
+    """The study's own source beside its figure, so that whoever reads the report can read it.
+
+    Returns:
+        {"STUDY.py.txt": content}; a name that a browser shows rather than saves.
+    """
+    path = inspect.getsourcefile(study.compute)
+    return {f"{study.name}.py.txt": Path(path).read_bytes()} if path else {}
 
 
 def figure_bytes(figure: Figure, kind: str) -> bytes:
@@ -106,6 +135,6 @@ def _installed(name: str) -> bool:
 
 def stale(folder: Path, study: str, files: Mapping[str, bytes]) -> list[Path]:
     """Files that an earlier run of a study left in the folder and this one does not write."""
-    own = [folder / f"{study}.{kind}" for kind in ("png", "pdf", "gif", "txt")]
+    own = [folder / f"{study}.{kind}" for kind in ("png", "pdf", "gif", "txt", "py.txt")]
     candidates = [*folder.glob(f"{study}-*.csv"), *filter(Path.exists, own)]
     return [path for path in candidates if path.name not in files]

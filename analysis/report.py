@@ -20,7 +20,7 @@ from analysis.study import Claim
 TEMPLATES = Path(__file__).parent / "templates"
 INTRODUCTION = (
     "Each claim of the theory stands beside the number that measures it and the range in which that number "
-    "must lie. The numbers are exact: they are computed without sampling. Monte Carlo appears only as a "
+    "must lie. The numbers are exact: they are computed without sampling. Monte Carlo appears only as an "
     r"independent check, with its standard errors. Throughout, $\log Z=\log p_\theta(x)$ is the log-evidence, "
     r"$w=p_\theta(x,z)/q_\phi(z\mid x)$ the importance weight of a sample $z\sim q_\phi$, and "
     r"$L_K=\mathrm{E}\,\log\frac{1}{K}\sum_k w_k$ the bound with $K$ samples."

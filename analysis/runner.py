@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from analysis import mathml, output, sources
 from analysis.settings import Settings
 from analysis.study import Claim, Study, Table
-from toyiwae.errors import ToyiwaeError
+from toyiwae.errors import InputError, ToyiwaeError
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class Outcome:
     caption: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
     error: str = ""
+
+    @property
+    def refused(self) -> bool:
+        """Whether it broke down over its settings, which is no claim that failed."""
+        return self.error.startswith(f"{InputError.__name__}: ")
 
     @property
     def passed(self) -> bool:

@@ -185,7 +185,19 @@ def settings_of(
     for override in overrides:
         values |= override.get(study.name, {})
 
-    return validated(study.settings, values, f"settings of {study.name}")
+    found = validated(study.settings, values, f"settings of {study.name}")
+    _check_counts(study, found)
+    return found
+
+
+def _check_counts(study: Study, found: Settings) -> None:
+    """Refuses whole numbers below 1, but for seeds and where 0 is the default: they count something."""
+    for name, declared in study.settings.model_fields.items():
+        value = getattr(found, name)
+        least = 0 if name.endswith("seed") or declared.default == 0 else 1
+        for one in value if isinstance(value, tuple) else (value,):
+            if type(one) is int and one < least:
+                raise InputError(f"settings of {study.name}: {name} is {one}: expected at least {least}")
 
 
 def check_names(studies: Iterable[Study], *overrides: Mapping[str, Any]) -> None:

@@ -314,7 +314,7 @@ def page_of(*outcomes):
 def test_the_report_is_one_file_that_needs_no_network():
     html, page = page_of(runner.run(make(), Small()))
     outside = [r for r in page.references if not r.startswith(("#", "data:image/png;base64,"))]
-    own = ["small.png", "small.pdf", "small-curve.csv", "small.txt"]
+    own = ["small.png", "small.pdf", "small-curve.csv", "small.txt", "small.py.txt"]
     assert outside == ["explorer.html", "ledger.csv", "ledger.json", *own]
     assert not re.search(r"https?://|//[a-z]|@import|url\(", re.sub(r"base64,[^\"]*", "", html))
     assert not {"script", "iframe", "object", "embed", "link", "base", "form"} & set(page.tags)
@@ -386,7 +386,7 @@ def test_the_command_line_reports_and_a_failed_claim_ends_in_1(tmp_path, monkeyp
     assert invoke(monkeypatch, "report", "--jobs", "1", "--quick", "--out", tmp_path) == 0
     assert written(tmp_path) == {
         "report.html", "explorer.html", "ledger.csv", "ledger.json",
-        "small.png", "small.pdf", "small-curve.csv", "small.txt",
+        "small.png", "small.pdf", "small-curve.csv", "small.txt", "small.py.txt",
     }  # fmt: skip
     assert len(pd.read_csv(tmp_path / "small-curve.csv")) == 3
     only(make(verdicts=failing, compute=lambda settings: {"other": compute(settings)["curve"]},
