@@ -182,6 +182,8 @@ def test_constants_are_drawn_flat_and_empty_panels_say_so():
 
 def test_few_values_of_k_are_the_ticks_and_markers_are_whole(single, result):
     assert [label.get_text() for label in result.plot().axes[2].get_xticklabels()] == ["2", "4"]
+    wide = toyiwae.exact(toyiwae.load(FILE), K=[1, 1000, 10**6, 10**9], parameters="none").plot()
+    assert "1,000,000" not in [label.get_text() for label in wide.axes[0].get_xticklabels()]
     (axes,) = single.plot().axes
     assert axes.get_ylim() == pytest.approx((-0.6, 1.6))
 

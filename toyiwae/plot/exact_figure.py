@@ -21,6 +21,9 @@ WIDTH = 6.0
 FEW = 6
 """Values of K that are the ticks themselves."""
 
+CHARACTER = 0.035
+"""Width of a tick's character, over the narrowest panel's."""
+
 CONSTANT = 1.01
 """Largest over smallest value of what is drawn as constant."""
 
@@ -98,9 +101,9 @@ def _ratios(result: Any) -> dict[str, dict[tuple[str, int], dict[int, float]]]:
 
 
 def _apart(counts: Sequence[int]) -> bool:
-    """Whether each K is far enough from the next for a label to stand below it."""
-    places = np.log(np.sort(counts))
-    return bool(np.diff(places).min() > 0.12 * (places[-1] - places[0]))
+    """Whether each K is far enough from the next for a label to stand below it, in the narrowest panel."""
+    places, longest = np.log(np.sort(counts)), len(f"{max(counts):,}")
+    return bool(np.diff(places).min() > CHARACTER * (longest + 1) * (places[-1] - places[0]))
 
 
 def _against_k(result: Any, counts: list[int]) -> Figure:
