@@ -120,8 +120,9 @@ def table(tally: Tally) -> tuple[str, int, float]:
     text = [
         f"Certification of {len(seeds)} random problems, {datetime.now(UTC):%Y-%m-%d}, by `make certify`, "
         f"commits {', '.join(tally['commits'])}.",
-        "Stated over true error by quantity; a value is beyond if its true error exceeds the stated one. Refused:",
-        "parts of a problem for which the enclosure or double precision raised an error, or over two minutes passed.",
+        "Written by python -m tests.certify. Stated over true error by quantity; a value is beyond if its true error",
+        "exceeds the stated one. Refused: parts of a problem for which the enclosure or double precision raised an",
+        "error, or over two minutes passed.",
         "",
     ]
     for row in rows:

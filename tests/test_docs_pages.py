@@ -5,6 +5,7 @@ import importlib
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -106,7 +107,7 @@ def test_a_command_that_is_only_shown_exists_with_its_options(line):
     words = shlex.split(line)
     program = words[0] if words[0] == "toyiwae" else "analysis"
     module = importlib.import_module("toyiwae.cli.main" if program == "toyiwae" else "analysis.__main__")
-    command = typer.main.get_command(module.app)
+    command: Any = typer.main.get_command(module.app)
     rest = words[1:] if program == "toyiwae" else words[3:]
     while hasattr(command, "commands") and rest:
         assert rest[0] in command.commands, f"no command {rest[0]}"

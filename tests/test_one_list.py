@@ -25,7 +25,7 @@ NAME = rf"(?:{'|'.join(map(re.escape, NAMES))})"
 TOKEN = re.compile(rf"(?<![\w./-]){NAME}(?![\w/-]|\.\w)")
 SPECS = re.compile(rf"{NAME}(?::\S+)?(?:(?:, *| ){NAME}(?::\S+)?)*")
 TEXT = set(".md .rst .toml .html .j2 .jinja .js .txt .yaml .yml .cff".split())
-WRITTEN = re.compile(r"^<!-- written by: python -m ", re.MULTILINE)  # a command's page of what it ran
+WRITTEN = re.compile(r"^(<!-- )?[Ww]ritten by:? python -m ", re.MULTILINE)  # a command's page of what it ran
 FIELDS = ("id", "attr", "arg", "name", "value")  # where a node keeps an identifier or a constant
 
 

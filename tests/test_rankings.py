@@ -16,7 +16,7 @@ def test_a_ranking_fits_eighty_columns_and_names_and_numbers_stay_whole(capsys, 
         "--budget",
         "64",
         "-e",
-        "elbo,elbo_vargrad,iwae,rws_wake_phi_dreg",
+        "elbo,elbo_vargrad,iwae",
         "-p",
         "prior_mean",
     ]
