@@ -6,15 +6,14 @@ By enumeration of a latent with three states, by quadrature over one Gaussian la
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 import toyiwae
 from analysis.closed_limits import ClosedLimits
+from analysis.studies._slips_states import Slip, States, apart
 from toyiwae import Problem, Proposal
 from toyiwae.problems.linear_gaussian import Data
 
@@ -24,39 +23,21 @@ MODEL = {
     "noise_cov": [[0.5, 0.0, 0.0], [0.0, 0.7, 0.1], [0.0, 0.1, 0.9]],
 }  # fmt: skip
 DATA = {"x": [0.4, -1.0, 0.3]}
-PRIOR, LIKELIHOOD, PROPOSAL = (np.array(v) for v in ([0.2, 0.5, 0.3], [0.05, 0.4, 0.9], [0.3, 0.3, 0.4]))
-
-
-@dataclass(frozen=True)
-class Slip:
-    """A printed formula and the right one, each by its relative error against a number found by another way.
-
-    Attributes:
-        slide: where it stands.
-        printed: the formula of the slide.
-        right: what it should be.
-        what: the number compared.
-        printed_error, right_error: relative.
-    """
-
-    slide: str
-    printed: str
-    right: str
-    what: str
-    printed_error: float
-    right_error: float
 
 
 def slips(particles: int, large_k: int) -> Iterator[Slip]:
     """All slips that are wrong numbers; those of notation alone are left out."""
-    states = _States(particles)
+    states = States.of(particles)
     yield from (_simplest(particles), _weight(), states.baseline(), states.log_gradient(), states.discrete())
     yield from (_sign(), _family(), _theta(), _order(large_k), _budget())
 
 
 def extras(particles: int, large_k: int) -> dict[str, float]:
     """The bias of VIMCO as printed, relative; and the slope of SNR(θ) in K where `∂ log Z/∂θ = 0`."""
-    states, large_k = _States(particles), min(large_k, 10**6)  # beyond, the slope of the evidence is rounding
+    states, large_k = (
+        States.of(particles),
+        min(large_k, 10**6),
+    )  # beyond, the slope of the evidence is rounding
     mean = states.expect(lambda w: states.vimco(w, outside=True))
     problem = _gaussian()
     center = problem.model.loading @ problem.model.prior_mean + problem.model.offset
@@ -66,7 +47,7 @@ def extras(particles: int, large_k: int) -> dict[str, float]:
     few, many = (np.asarray(cell.gradients["iwae"].parameters["prior_mean"].snr) for cell in truth.results)
     slope = np.log(many / few) / np.log(4.0)
     return {
-        "vimco_bias": _apart(mean, states.slope(states.bound)),
+        "vimco_bias": apart(mean, states.slope(states.bound)),
         "flat_slope": float(slope[np.argmax(np.abs(slope + 0.5))]),
     }
 
@@ -212,113 +193,5 @@ def _budget() -> Slip:
         "PIWAE", r"\mathrm{E}[\Delta(\phi)]=\nabla_\phi L_{ML}", r"\mathrm{E}[\Delta(\phi)]=\nabla_\phi L_L",
         f"PIWAE's mean gradient in φ against DReG's with all {groups * inside} particles and with the "
         f"{inside} of a group, "
-        "which comes from another integral", _apart(whole, mean), _apart(inner, mean),
+        "which comes from another integral", apart(whole, mean), apart(inner, mean),
     )  # fmt: skip
-
-
-def _apart(value: np.ndarray, truth: np.ndarray) -> float:
-    return float(np.abs(value - truth).max() / np.abs(truth).max())
-
-
-class _States:
-    """A latent of three states, K particles: every expectation is a sum over all tuples."""
-
-    def __init__(self, particles: int):
-        """Lists the tuples and their weights."""
-        self.tuples = np.array(list(itertools.product(range(3), repeat=particles)))
-        self.particles = particles
-
-    def expect(
-        self, value: Callable[[np.ndarray], np.ndarray], scale: float = 1.0, logits: Any = 0.0
-    ) -> np.ndarray:
-        """E of a function of the weights [T, K], with the proposal's logits moved."""
-        w, proposal = self.weights(scale, logits)
-        chance = proposal[self.tuples].prod(axis=1)
-        found = value(w[self.tuples])
-        return (chance.reshape(-1, *[1] * (found.ndim - 1)) * found).sum(axis=0)
-
-    @staticmethod
-    def weights(scale: float = 1.0, logits: Any = 0.0) -> tuple[np.ndarray, np.ndarray]:
-        """Weight and proposal of every state."""
-        proposal = PROPOSAL * np.exp(logits)
-        proposal = proposal / proposal.sum()
-        return scale * PRIOR * LIKELIHOOD / proposal, proposal
-
-    def slope(self, value: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """The derivative of E[value] by the proposal's logits, by complex steps: right to rounding."""
-        return np.array([self.expect(value, logits=1e-30j * axis).imag / 1e-30 for axis in np.eye(3)])
-
-    def score_gradients(self, coefficients: np.ndarray) -> np.ndarray:
-        """`Σ_k c_k ∇ log q(z_k)` [T, 3]."""
-        return (coefficients[:, :, None] * (np.eye(3) - PROPOSAL)[self.tuples]).sum(axis=1)
-
-    def vimco(self, w: np.ndarray, *, outside: bool) -> np.ndarray:
-        """VIMCO's gradients, with the mean of the other weights outside of the logarithm or inside."""
-        total = w.sum(axis=1, keepdims=True)
-        others, count = total - w, self.particles
-        mean = others / (count - 1)
-        baseline = np.log(others / count) + mean if outside else np.log((others + mean) / count)
-        return self.score_gradients(np.log(total / count) - baseline - w / total)
-
-    def baseline(self) -> Slip:
-        """Both forms are unbiased; the printed one's variance depends on the units of p(x)."""
-        spread = {}
-        for outside in (True, False):
-            for scale in (1.0, 100.0):
-                first, second = (
-                    self.expect(lambda w, n=n, o=outside: self.vimco(w, outside=o) ** n, scale)
-                    for n in (1, 2)
-                )
-                spread[outside, scale] = float((second - first**2).sum())
-        errors = {o: abs(spread[o, 100.0] / spread[o, 1.0] - 1) for o in (True, False)}
-        return Slip(
-            "VIMCO", r"\hat L_{-k}=\log\frac{1}{K}\sum_{i\ne k}w_i+\hat w_{-k}",
-            r"\hat L_{-k}=\log\frac{1}{K}(\sum_{i\ne k}w_i+\hat w_{-k})",
-            "the gradient's variance when $p(x)$ is multiplied by 100 over that before, by enumeration; the "
-            "mean is right "
-            "in both", errors[True], errors[False],
-        )  # fmt: skip
-
-    def bound(self, w: np.ndarray) -> np.ndarray:
-        """Log of the mean weight of every tuple."""
-        return np.log(w.mean(axis=1))
-
-    def log_gradient(self) -> Slip:
-        """∇ of the mean weight is not ∇ of its logarithm; by a common factor of all weights, whose slope is known."""
-        logs = self.expect(
-            lambda w: (w / w.sum(axis=1, keepdims=True) * (PRIOR_SLOPE[self.tuples])).sum(axis=1)
-        )
-        plain = self.expect(lambda w: (w * PRIOR_SLOPE[self.tuples]).mean(axis=1))
-        tiny = 1e-30j
-        moved = self.expect(lambda w: self.bound(w * np.exp(tiny * PRIOR_SLOPE[self.tuples]))).imag / 1e-30
-        return Slip(
-            "SNR part 2", r"\nabla\frac{1}{K}\sum_k w_k=\sum_k\tilde w_k\nabla\log w_k",
-            r"\nabla\log\frac{1}{K}\sum_k w_k=\sum_k\tilde w_k\nabla\log w_k",
-            "the mean of either gradient in a parameter of the model against the slope of the exact bound, "
-            "by enumeration",
-            float(abs(plain / moved - 1)), float(abs(logs / moved - 1)),
-        )  # fmt: skip
-
-    def discrete(self) -> Slip:
-        """A state has no derivative in φ: reparameterised, only −Σ w̃ ∇ log q is left; the score's is the bound's."""
-        truth = self.slope(self.bound)
-
-        def pathless(w: np.ndarray) -> np.ndarray:
-            return self.score_gradients(-w / w.sum(axis=1, keepdims=True))
-
-        def score(w: np.ndarray) -> np.ndarray:
-            total = w.sum(axis=1, keepdims=True)
-            return self.score_gradients(np.log(total / self.particles) - w / total)
-
-        return Slip(
-            "discrete latents", r"\text{IWAE does not work with discrete variables}",
-            r"\text{its reparameterised gradient does not; the bound does}",
-            "the mean of either gradient in φ against the slope of the exact bound, by enumeration: the "
-            "reparameterised rule's, of which $-\\sum_k\\tilde w_k\\nabla\\log q(z_k)$ is left since states have no "
-            "path, and the score function's",
-            _apart(self.expect(pathless), truth), _apart(self.expect(score), truth),
-        )  # fmt: skip
-
-
-PRIOR_SLOPE = np.array([0.3, -0.7, 1.1])
-"""∂ log w of every state in a parameter of the model."""

@@ -70,6 +70,7 @@ class EssSettings(Settings):
     sampled_k: tuple[int, ...] = (4, 64)
     replicates: int = 2000
     blocks: int = 1
+    sample_seed: int = 33
 
     def reads(self) -> tuple[Path, ...]:
         """MNIST's images, where their folder is given.
@@ -78,8 +79,6 @@ class EssSettings(Settings):
             InputError: a folder without them.
         """
         return tuple(find_idx(self.data_dir, split) for split in ("train", "t10k")) if self.data_dir else ()
-
-    sample_seed: int = 33
 
 
 def compute(settings: EssSettings) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,21 +10,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import toyiwae
-from analysis import measures, style
+from analysis import example, measures, style
 from analysis.settings import Settings
 from analysis.study import Claim, Study, Table
 from toyiwae import Problem, estimators, plot
 from toyiwae.errors import InputError
 
-PROBLEM = {
-    "model": {
-        "prior_mean": [0.3, -0.2], "prior_cov": [[1.2, 0.1], [0.1, 0.8]],
-        "loading": [[1.0, 0.2], [0.1, 0.9], [0.4, -0.3]], "offset": [0.1, 0.0, -0.2],
-        "noise_cov": [[0.5, 0.0, 0.0], [0.0, 0.7, 0.1], [0.0, 0.1, 0.9]],
-    },
-    "proposal": {"mean": [0.2, 0.1], "cov": [[0.6, 0.1], [0.1, 0.7]]},
-    "data": {"x": [0.4, -1.0, 0.3]},
-}  # fmt: skip
 PARAMETER = "proposal_mean"
 BIASED, UNBIASED, PLAIN = "iwae_stl", "dreg", "iwae"
 
@@ -34,10 +26,14 @@ class RatioSettings(Settings):
     largest_k: int = 1_000_000
     per_decade: int = 2
 
+    def reads(self) -> tuple[Path, ...]:
+        """The problem of the documentation."""
+        return (example.FILE,)
+
 
 def compute(settings: RatioSettings) -> Table:
     """Exact norms of mean, noise and error of every estimator at every K, and the laws that the series give."""
-    problem = Problem.from_dict(PROBLEM)
+    problem = example.problem()
     counts = sorted({2, *measures.counts(settings.largest_k, settings.per_decade)} - {1})
     chosen = [one for one in estimators.all() if one.min_particles <= counts[0]]
     truth = toyiwae.exact(problem, K=counts, estimators=chosen, parameters=PARAMETER, covariance=True)
