@@ -4,97 +4,32 @@ import io
 import json
 import math
 import re
-from html.parser import HTMLParser
 from xml.etree import ElementTree
 
-import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 
-from analysis import __main__ as cli
-from analysis import mathml, output, report, runner
-from analysis.run_all import run_all
-from analysis.settings import Settings, read_assignments, read_toml
-from analysis.study import Claim, Study, discover, settings_of, track, watched_by
-from analysis.style import VENUES, house_style, panels
+from analysis import mathml, output, runner
+from analysis.settings import read_assignments, read_toml
+from analysis.study import Claim, discover, settings_of, track, watched_by
+from analysis.style import VENUES, house_style
+from tests.made_study import (
+    Small,
+    breaking,
+    compute,
+    failing,
+    invoke,
+    make,
+    only_these,
+    written,
+)
 from toyiwae.errors import InputError
-
-
-class Small(Settings):
-    """Settings of the study made for the test."""
-
-    points: int = 5
-    slope: float = -0.5
-    counts: tuple[int, ...] = (1, 8)
-    deep: bool = False
-
-
-def compute(settings):
-    x = np.array([float(cell) for cell in track(range(1, settings.points + 1), lambda n: f"x = {n}")])
-    return {"curve": pd.DataFrame({"x": x, "y": np.exp(settings.slope * x) / 3})}
-
-
-def draw(table):
-    figure, axes = panels(1, 1)
-    axes.plot(table["curve"].x, table["curve"].y)
-    axes.set(xlabel="x (nats)", ylabel="y (nats)")
-    return figure
-
-
-def verdicts(table):
-    slope = float(np.diff(np.log(table["curve"].y)).mean())
-    return [
-        Claim.near(
-            "$y$ falls & <b>fast</b>",
-            r"\frac{d}{dx}\log y=-\frac{1}{2}",
-            slope,
-            expected=-0.5,
-            within=1e-9,
-            source="slide: SNR; lievin2020ovis",
-            condition="$x>0$ & <i>whole</i>",
-        )
-    ]
-
-
-def caption(table):
-    return f"{len(table['curve'])} points of $y$ <over> $x$."
-
-
-def make(**changes):
-    fields = {
-        "name": "small", "order": 1, "title": "A <small> study", "question": "Does $y$ fall & how?",
-        "settings": Small, "compute": compute, "draw": draw, "verdicts": verdicts,
-        "caption": caption, "quick": {"points": 3},
-    }  # fmt: skip
-    return Study(**{**fields, **changes})
-
-
-def failing(table):
-    return [Claim("never", "x", math.nan, high=1.0)]
-
-
-def breaking(settings):
-    raise InputError("model.prior_cov is <bad>")
 
 
 @pytest.fixture
 def only(monkeypatch):
     """Makes the command line see the given studies and no others."""
-    return lambda *studies: monkeypatch.setattr(cli, "discover", lambda: studies)
-
-
-def written(folder):
-    """Names of the files that a command has written, less the outcomes it keeps."""
-    return {path.name for path in folder.iterdir()} - {".kept"}
-
-
-def invoke(monkeypatch, *words):
-    """Runs the command line and returns its exit code."""
-    monkeypatch.setattr("sys.argv", ["analysis", *map(str, words)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    return end.value.code
+    return only_these(monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -277,232 +212,3 @@ def test_the_ledger_has_a_row_for_every_claim_and_every_breakdown(tmp_path, monk
 
 def test_a_study_without_claims_shows_nothing():
     assert not runner.run(make(verdicts=lambda table: []), Small()).passed
-
-
-class Page(HTMLParser):
-    """Collects the tags of a page, what they refer to, the content of meta elements, and the text."""
-
-    def __init__(self, html):
-        """Reads the page."""
-        super().__init__()
-        self.references, self.text, self.meta, self.tags = [], [], [], []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        """Notes a tag; nothing may carry its own style or script."""
-        self.tags.append(tag)
-        values = dict(attrs)
-        self.references += [
-            values[name] for name in ("src", "href", "srcset", "action", "data") if name in values
-        ]
-        assert not [name for name in values if name.startswith("on") or name == "style"]
-        if tag == "meta":
-            self.meta.append(values)
-
-    def handle_data(self, data):
-        """Notes a piece of text."""
-        self.text.append(data)
-
-
-def page_of(*outcomes):
-    html = report.render(
-        outcomes, {"toyiwae": "<1>", "platform": "Linux", "arguments": {}}, "python -m analysis report"
-    )
-    return html, Page(html)
-
-
-def test_the_report_is_one_file_that_needs_no_network():
-    html, page = page_of(runner.run(make(), Small()))
-    outside = [r for r in page.references if not r.startswith(("#", "data:image/png;base64,"))]
-    own = ["small.png", "small.pdf", "small-curve.csv", "small.txt", "small.py.txt"]
-    assert outside == ["explorer.html", "ledger.csv", "ledger.json", *own]
-    assert not re.search(r"https?://|//[a-z]|@import|url\(", re.sub(r"base64,[^\"]*", "", html))
-    assert not {"script", "iframe", "object", "embed", "link", "base", "form"} & set(page.tags)
-    (policy,) = [meta["content"] for meta in page.meta if meta.get("http-equiv") == "Content-Security-Policy"]
-    assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
-    assert "unsafe" not in policy
-
-
-def test_the_report_escapes_text_and_shows_claims_first():
-    html, page = page_of(runner.run(make(), Small()))
-    assert "<small>" not in html
-    assert "<over>" not in html
-    assert "<1>" not in html
-    assert html.index("falls &amp; &lt;b&gt;fast&lt;/b&gt;") < html.index("<figure>")
-    assert "1 of 1 claims hold." in "".join(page.text)
-    assert "−0.5 ± 10<sup>−9</sup>" in html
-    assert "If x>0 & <i>whole</i> · slide “SNR”, Liévin et al. (2020)" in "".join(page.text)
-    assert "<i>" not in html
-
-
-def test_the_report_tells_of_failures_and_breakdowns():
-    outcomes = [
-        runner.run(make(verdicts=failing), Small()),
-        runner.run(make(name="broken", compute=breaking), Small()),
-    ]
-    html, page = page_of(*outcomes)
-    text = "".join(page.text)
-    assert "0 of 1 claims hold; this report fails." in text
-    assert "The study broke down: InputError: model.prior_cov is <bad>" in text
-    assert html.count('class="verdict fail"') == 2
-
-
-def test_a_missing_value_in_the_template_is_an_error():
-    environment = report.environment()
-    with pytest.raises(Exception, match="'missing' is undefined"):
-        environment.from_string("{{ missing }}").render()
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.49871234, "0.4987"), (-1.83e-7, "−1.83×10^−7"), (1e-9, "10^−9"), (-1e-9, "−10^−9"),
-        (12.0, "12"), (0.0, "0"), (123456.0, "1.235×10^5"), (12345.6, "12346"), (0.001, "0.001"),
-        (math.inf, "∞"), (math.nan, "none"),
-        (9.99999e-7, "10^−6"), (1000.0, "1000"),
-    ],
-)  # fmt: skip
-def test_numbers_read_as_in_a_paper(value, text):
-    assert report.number(value) == text
-
-
-@pytest.mark.parametrize(
-    ("claim", "measured", "tolerance"),
-    [
-        (Claim("t", "x", 0.25, high=1e-8), "0.25", "≤ 10^−8"),
-        (Claim("t", "x", -2e-5, low=0.0), "−2×10^−5", "≥ 0"),
-        (Claim("t", "x", -0.5552, low=-1, high=0), "−0.5552", "−1 … 0"),
-        (Claim.near("t", "x", -0.500007, expected=-0.5, within=0.005), "−0.50001", "−0.5 ± 0.005"),
-        (Claim.near("t", "x", 1 + 2.08e-8, expected=1, within=4.153e-8), "1.0000000208", "1 ± 4.153×10^−8"),
-        (Claim.near("t", "x", math.nan, expected=1, within=0.1), "none", "1 ± 0.1"),
-    ],
-)
-def test_a_claim_shows_the_digits_that_decide_it(claim, measured, tolerance):
-    assert (report.measured(claim), report.tolerance(claim)) == (measured, tolerance)
-
-
-def test_the_command_line_reports_and_a_failed_claim_ends_in_1(tmp_path, monkeypatch, only, capsys):
-    only(make())
-    assert invoke(monkeypatch, "report", "--jobs", "1", "--quick", "--out", tmp_path) == 0
-    assert written(tmp_path) == {
-        "report.html", "explorer.html", "ledger.csv", "ledger.json",
-        "small.png", "small.pdf", "small-curve.csv", "small.txt", "small.py.txt",
-    }  # fmt: skip
-    assert len(pd.read_csv(tmp_path / "small-curve.csv")) == 3
-    only(make(verdicts=failing, compute=lambda settings: {"other": compute(settings)["curve"]},
-              draw=lambda table: draw({"curve": table["other"]}), caption=lambda table: "c"))  # fmt: skip
-    assert invoke(monkeypatch, "report", "--jobs", "1", "--again", "--out", tmp_path) == 1
-    assert "this report fails" in (tmp_path / "report.html").read_text()
-    assert not (tmp_path / "small-curve.csv").exists()
-    assert (tmp_path / "small-other.csv").exists()
-    only(make(compute=breaking))
-    assert invoke(monkeypatch, "report", "--jobs", "1", "--again", "--out", tmp_path) == 1
-    assert "broke down" in (tmp_path / "report.html").read_text()
-    assert written(tmp_path) == {"report.html", "explorer.html", "ledger.csv", "ledger.json"}
-    assert "broke down" in capsys.readouterr().out
-
-
-def test_the_command_line_runs_one_study_and_lists_all(tmp_path, monkeypatch, only, capsys):
-    only(make(), make(name="another", order=2))
-    assert invoke(monkeypatch, "run", "small", "--set", "points=4", "--out", tmp_path) == 0
-    assert len(pd.read_csv(tmp_path / "small-curve.csv")) == 4
-    assert invoke(monkeypatch, "run", "small", "--set", "slope=-0.25", "--out", tmp_path) == 1
-    assert (
-        invoke(
-            monkeypatch, "run", "small", "--figure", tmp_path / "docs" / "one.png", "--out", tmp_path / "no"
-        )
-        == 0
-    )
-    assert (tmp_path / "docs" / "one.png").read_bytes().startswith(b"\x89PNG")
-    assert not (tmp_path / "no").exists()
-    capsys.readouterr()
-    assert invoke(monkeypatch, "list") == 0
-    assert "another" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["run", "smal"], "no study 'smal'; did you mean small?"),
-        (["run", "small", "--style", "icmll"], "--style is 'icmll': did you mean icml?"),
-        (["report", "--style", "paper"], "--style is 'paper': "),
-        (["run", "small", "--set", "points=x"], "settings of small: points = 'x'"),
-        (["report", "--set", "points=3"], "expected STUDY.key=value"),
-        (["report", "--set", "tiny.points=3"], "no study 'tiny'; there are small"),
-        (["report", "--settings", "absent.toml"], "no such file"),
-        (["report", "--settings", "flat.toml"], "points = 3 stands outside a table"),
-    ],
-)
-def test_bad_input_takes_one_line_and_ends_in_2(tmp_path, monkeypatch, only, capsys, words, message):
-    only(make())
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "flat.toml").write_text("points = 3\n")
-    assert invoke(monkeypatch, *words, "--out", "results") == 2
-    captured = capsys.readouterr().err
-    assert captured.startswith("error: ")
-    assert message in captured
-    assert captured.count("\n") == 1
-    assert not (tmp_path / "results").exists()
-
-
-def test_an_interrupted_write_leaves_the_old_report(tmp_path, monkeypatch, only):
-    only(make())
-    (tmp_path / "report.html").write_text("old")
-
-    def full(*_):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    assert invoke(monkeypatch, "report", "--jobs", "1", "--out", tmp_path) == 2
-    assert written(tmp_path) == {"report.html"}
-    assert (tmp_path / "report.html").read_text() == "old"
-    assert not list((tmp_path / ".kept").iterdir())
-
-
-def test_progress_shows_studies_and_cells(monkeypatch):
-    stream = io.StringIO()
-    console = Console(file=stream, force_terminal=True, width=100, highlight=False)
-    run_all([(make(), Small())], console)
-    assert "✓ A <small> study: 1 of 1 claims hold" in stream.getvalue()
-
-
-def test_numbers_in_prose_are_formulas():
-    assert report.in_prose(6.42e-14) == r"$6.4\times 10^{-14}$"
-    assert report.in_prose(-1e-12) == "$-10^{-12}$"
-    assert report.in_prose(0.25) == "$0.25$"
-
-
-def test_formulas_become_mathml():
-    parsed = ElementTree.fromstring(
-        mathml.to_mathml(r"-\frac{\nabla_\phi\mathrm{Var}[w]}{2KZ^2} \le \sqrt{\hat{L}_K^2}")
-    )
-    assert "".join(parsed.itertext()) == "−∇φVar[w]2KZ2≤L^K2"
-    assert [element.tag for element in parsed] == ["mo", "mfrac", "mo", "msqrt"]
-    powered = ElementTree.fromstring(mathml.to_mathml(r"\left(\langle w \rangle + 1\right)^{2}"))
-    assert [element.tag for element in powered] == ["msup"]
-    assert "".join(powered.itertext()) == "(⟨w⟩+1)2"
-    assert json.dumps(mathml.to_mathml(r"a<b")) == json.dumps(
-        "<math><mi>a</mi><mo>&lt;</mo><mi>b</mi></math>"
-    )
-
-
-@pytest.mark.parametrize(
-    "formula",
-    [
-        r"\foo",
-        "x_",
-        "{x",
-        r"\frac{a}",
-        "x__y",
-        "a & b",
-        "x^2^3",
-        "}",
-        r"\text x",
-        r"\left(x",
-        r"x\right)",
-        r"\langle x",
-    ],
-)
-def test_formulas_outside_the_subset_are_refused(formula):
-    with pytest.raises(ValueError, match="formula"):
-        mathml.to_mathml(formula)

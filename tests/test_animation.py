@@ -10,7 +10,8 @@ from analysis import derivations, output, runner
 from analysis.studies import _alpha_movie
 from analysis.studies.divergences import TARGET
 from analysis.style import house_style
-from tests.test_analysis import Small, make, page_of
+from tests.made_study import Small, make
+from tests.test_report import page_of
 
 
 def test_the_sweep_has_a_frame_for_each_order_and_the_same_bytes_each_time():

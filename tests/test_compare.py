@@ -14,7 +14,6 @@ import toyiwae
 from tests.problems import random_problem
 from tests.test_discrete_truth import problem as binary_problem
 from toyiwae import InputError, estimators, records, stats
-from toyiwae.cli.main import main
 from toyiwae.estimators import registry
 from toyiwae.problems.linear_gaussian import Problem, Proposal
 from toyiwae.truth.comparison import divisors, ranked
@@ -291,33 +290,3 @@ def test_bad_requests_are_refused(arguments, message):
 def test_divisors():
     assert divisors(1) == [1]
     assert divisors(36) == [k for k in range(1, 37) if 36 % k == 0]
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--budget", "1.5"], "budget is '1.5': expected a whole number of at least 1"),
-        (["--budget", "1e18"], "budget is '1e18': expected at most 1000000000"),
-        (["--budget", "8", "--by", "rms"], "by is 'rms': did you mean rmse?"),
-        (["--budget", "8", "-e", "drag"], "unknown estimator 'drag': did you mean dreg?"),
-        (["--budget", "8", "-p", "none"], "parameters is empty"),
-        ([], "Missing option '--budget'"),
-    ],
-)
-def test_the_command_refuses_in_one_line(words, message, capsys):
-    assert main(["compare", FILE, *words]) == 2
-    captured = capsys.readouterr()
-    assert message in captured.err
-    assert captured.err.count("\n") == 1
-    assert not captured.out
-
-
-def test_the_command_prints_a_line_for_what_is_equal_and_one_for_each_reason(capsys):
-    words = ["compare", FILE, "--budget", "2", "-e", "iwae,jackknife,vimco_geometric"]
-    assert main([*words, "-p", "prior_mean", "--all"]) == 0
-    shown = capsys.readouterr().out
-    lines = [" ".join(line.split()) for line in shown.splitlines()]
-    assert any(line.startswith("1 iwae, vimco_geometric 2 1 ") for line in lines)
-    assert "Not known at K = 1: jackknife, vimco_geometric: needs K of at least 2" in lines
-    assert sum(line.startswith("Not known at K = 2: jackknife: no closed form") for line in lines) == 1
-    assert "more with --all" not in shown

@@ -1,8 +1,5 @@
 """The conformance suite judged in turn: correct estimators pass, planted bugs are killed, nothing crashes it."""
 
-import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,7 +10,6 @@ import toyiwae
 from tests import calibrate
 from tests.members import correct
 from toyiwae import estimators
-from toyiwae.cli import main
 from toyiwae.conformance import api
 from toyiwae.conformance.bank import particles
 from toyiwae.conformance.bank.bank import bank
@@ -241,76 +237,3 @@ def test_formulas_are_judged_on_log_weights_and_on_the_bank(name):
         **LIGHT,
     )
     assert "rows at ±1e4" in {failure.name for failure in careless.failures}
-
-
-# command line and plugin ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def mine(tmp_path):
-    path = tmp_path / "mine.py"
-    path.write_text(
-        example() + "\n\ndef wrong(problem, **o):\n    v, g = dreg(problem, **o)\n    return v + 1, g\n"
-    )
-    return path
-
-
-@pytest.mark.usefixtures("_first_problem")
-@pytest.mark.parametrize(
-    ("name", "code", "verdict"), [("dreg", 0, "conforms"), ("wrong", 1, "does not conform")]
-)
-def test_the_command_line(name, code, verdict, mine, capsys):
-    assert main.main(["check", f"{mine}:{name}", "--target", "dreg", "--json"]) == code
-    document = json.loads(capsys.readouterr().out)
-    assert document["verdict"] == verdict
-    keys = "name tier problem K M parameter n estimate truth truth_error shift_in_sd p_value smallest_detectable passed"
-    assert all(set(keys.split()) <= set(check) for check in document["checks"])
-
-
-@pytest.mark.usefixtures("_first_problem")
-def test_what_cannot_be_judged_exits_2(mine, capsys):
-    assert main.main(["check", f"{mine}:nothing", "--target", "dreg"]) == 2
-    assert "defines no function 'nothing'" in capsys.readouterr().err
-    assert main.main(["check", f"{mine}:dreg", "--target", "bound:iwae", "--sequential"]) == 2
-    assert "no bound on the variance" in capsys.readouterr().out
-
-
-def test_the_plugin_loads_nothing_until_it_is_asked():
-    code = "import toyiwae.conformance.pytest_plugin, sys; print(*sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert not {"numpy", "scipy", "sympy", "torch", "rich"} & set(run.stdout.split())
-
-
-def plugged(*argv, cwd):
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "toyiwae.conformance.pytest_plugin",
-        "-p",
-        "no:cacheprovider",
-        "-q",
-    ]
-    environment = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT), "PATH": ""}
-    return subprocess.run(
-        [*command, *argv], cwd=cwd, capture_output=True, text=True, timeout=300, check=False, env=environment
-    )
-
-
-def test_the_plugin_judges_and_its_expected_failures_are_strict(mine, tmp_path):
-    """On the first problem of the bank."""
-    (tmp_path / "conftest.py").write_text(
-        "from toyiwae.conformance import api\nbank = api.bank\napi.bank = lambda: bank()[:1]\n"
-    )
-    (tmp_path / "listed.txt").write_text(
-        "deterministic-value_is_log_p(x)_at_the_posterior-posterior-K=4-M=3-value\n"
-    )
-    options = ["--toyiwae-estimator", f"{mine}:wrong", "--toyiwae-target", "dreg"]
-    done = plugged(*options, "--toyiwae-expected-failures", "listed.txt", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "1 xfailed" in done.stdout
-    options[1] = f"{mine}:dreg"
-    done = plugged(*options, "--toyiwae-expected-failures", "listed.txt", "-v", cwd=tmp_path)
-    assert "it passes: take it off the list" in done.stdout
-    assert "minimum detectable effect: a bias of 0.05" in done.stdout

@@ -143,8 +143,11 @@ def at_the_mean(problem, *, K, M, replicates, seed):
     return np.full(replicates, value - 0.5 * kl), {}
 
 
-def test_equal_replicates_do_not_hide_how_far_off_they_are(monkeypatch):
-    monkeypatch.setattr(api, "bank", lambda: bank()[:1])
+@pytest.mark.parametrize(
+    "count", [pytest.param(1, id="one"), pytest.param(None, id="all", marks=pytest.mark.slow)]
+)
+def test_equal_replicates_do_not_hide_how_far_off_they_are(count, monkeypatch):
+    monkeypatch.setattr(api, "bank", lambda: bank()[:count])
     report = toyiwae.check(at_the_mean, "bound:elbo")
     assert report.exit_code == 1
     assert {failure.name for failure in report.failures if failure.tier == 0} == {

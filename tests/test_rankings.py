@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from toyiwae.cli import rankings
 from toyiwae.cli.main import main
 
@@ -59,3 +61,33 @@ def test_where_nothing_has_the_number_that_ranks_the_error_does_and_noise_is_0()
     assert rankings._beyond_error({"snr": 7.6e-16, "snr_error": 1e-15}, "snr") == 0.0
     assert rankings._beyond_error({"snr": 7.6e-16, "snr_error": 1e-16}, "snr") == 7.6e-16
     assert rankings._beyond_error({"snr": None, "snr_error": None}, "snr") is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--budget", "1.5"], "budget is '1.5': expected a whole number of at least 1"),
+        (["--budget", "1e18"], "budget is '1e18': expected at most 1000000000"),
+        (["--budget", "8", "--by", "rms"], "by is 'rms': did you mean rmse?"),
+        (["--budget", "8", "-e", "drag"], "unknown estimator 'drag': did you mean dreg?"),
+        (["--budget", "8", "-p", "none"], "parameters is empty"),
+        ([], "Missing option '--budget'"),
+    ],
+)
+def test_the_command_refuses_in_one_line(words, message, capsys):
+    assert main(["compare", FILE, *words]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert not captured.out
+
+
+def test_the_command_prints_a_line_for_what_is_equal_and_one_for_each_reason(capsys):
+    words = ["compare", FILE, "--budget", "2", "-e", "iwae,jackknife,vimco_geometric"]
+    assert main([*words, "-p", "prior_mean", "--all"]) == 0
+    shown = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert any(line.startswith("1 iwae, vimco_geometric 2 1 ") for line in lines)
+    assert "Not known at K = 1: jackknife, vimco_geometric: needs K of at least 2" in lines
+    assert sum(line.startswith("Not known at K = 2: jackknife: no closed form") for line in lines) == 1
+    assert "more with --all" not in shown
