@@ -11,6 +11,7 @@ import pytest
 import toyiwae
 from tests.problems import random_problem
 from toyiwae.errors import InputError
+from toyiwae.estimators import registry
 from toyiwae.montecarlo import engines
 from toyiwae.montecarlo.callers import Caller
 
@@ -51,6 +52,7 @@ def test_a_user_without_a_home_has_no_cache(monkeypatch):
 @pytest.mark.parametrize("threads", [None, 3])
 def test_users_functions_run_one_at_a_time_unless_threads_are_asked_for(threads, monkeypatch):
     pytest.importorskip("numba")
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))  # what is registered here stays here
     inside, most, both = [], [], threading.Barrier(2)
 
     @toyiwae.estimators.estimator(target=toyiwae.estimators.both(toyiwae.estimators.iwae_bound))
