@@ -37,6 +37,18 @@ def test_errors_of_products_are_those_of_their_factors(products, members, tanh, 
         assert float(plain.abs().max()) > UNIT[products] / 4  # factors were rounded
 
 
+@pytest.mark.parametrize("shape", [(40, 30, 20), (640, 200, 784)])
+def test_a_cpu_that_multiplies_bfloat16_rounds_as_we_do(shape, monkeypatch):
+    """What the hardware gives differs from products of rounded factors by the order of sums in float32 alone."""
+    n, k, m = shape
+    x, weight = numbers(1, n, k), numbers(1, k, m, seed=1)
+    found = product(x, weight, "bfloat16")
+    monkeypatch.setattr("toyiwae.networks.products._onednn_rounds", lambda: False)
+    size = torch.bmm(x.abs(), weight.abs())
+    assert bool(((product(x, weight, "bfloat16") - found).abs() <= 2.1 * k * UNIT["float32"] * size).all())
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 def made(products, dtype=torch.float32):
     model = models.bernoulli_vae(
         [3], numbers(DIM_X).sigmoid(), latents=LATENTS, hidden=(30, 20), products=products

@@ -114,7 +114,7 @@ def settings(plan: Plan) -> dict[str, Any]:
     )
     return {
         "data": data,
-        "model": {"kind": "bernoulli_vae"},
+        "model": {"kind": "bernoulli_vae", "products": "bfloat16"},
         "members": methods(PARTICLES),
         "training": {"epochs": plan.epochs, "batch": 20, "seeds": [1]},
         "output": {"metrics_every": plan.metrics_every, "checkpoint_every": plan.checkpoint_every, "keep": 0},
