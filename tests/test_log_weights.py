@@ -229,3 +229,24 @@ def test_mellin_transforms_of_ratios(ratio):
     function = {"square": f * f, "mixed_power": f * share, "first_power": f}[ratio.__name__]
     found = weight_ratios._transform(ratio, np.array([s]))[0]
     assert found == pytest.approx(0.05 * (np.exp(s * log_y) * function).sum(), rel=1e-8)
+
+
+def test_of_a_wide_proposal_what_few_particles_make_too_dear_is_masked():
+    """At K = 3 the pair integral would take minutes; at K = 2 there is none, and at K = 200 a short one."""
+    few, three, many = (
+        cell.gradients["vimco_star"].parameters["proposal_mean"]
+        for cell in moments(30.0, 0.4, (2, 3, 200), "vimco_star")
+    )
+    assert three.var is None
+    assert many.var.item() > 0.0
+    assert "would need" in three.reason
+    assert "too wide for so few particles" in three.reason
+    nodes = np.linspace(
+        -9.0, 9.0, 1001
+    )  # the trapezoidal rule, exact to round-off for what is smooth and ends
+    prob = norm.pdf(nodes) * (nodes[1] - nodes[0])
+    log_w, score = log_weight_and_score(30.0, 0.4, nodes)
+    pair = np.stack(np.meshgrid(np.arange(1001), np.arange(1001), indexing="ij"), -1).reshape(-1, 1, 2)
+    drawn = (estimators.get("vimco_star")(log_w[pair]).score * score[pair]).sum((1, 2))
+    both = prob[pair].prod(-1)[:, 0]
+    assert few.var.item() == pytest.approx(both @ drawn**2 - (both @ drawn) ** 2, rel=1e-9)

@@ -30,7 +30,7 @@ from toyiwae.problems.binary import DiscreteProblem
 from toyiwae.problems.parameter import Parameter
 from toyiwae.truth.averages import Average, Averaged, Bounds
 from toyiwae.truth.row import Row, log_sum
-from toyiwae.truth.source import Jobs, LogAverage, LogVariance, no_covariance, with_errors
+from toyiwae.truth.source import Jobs, LogAverage, LogVariance, LogVariances, no_covariance, with_errors
 
 
 class RowTruth:
@@ -180,20 +180,20 @@ class TabulatedSource:
                     sums[key].add(np.array([n]), moments)
         return {key: average.result() for key, average in sums.items()}
 
-    def log_variances(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, LogVariance]:
+    def log_variances(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, LogVariances]:
         """Variances of gradients of the proposal with log terms."""
         result = {}
         for key, (form, name) in jobs.items():
             reason = refusal(form)
             if reason is not None:
-                result[key] = LogVariance(None, f"not derived: {reason}")
+                result[key] = LogVariance(None, f"not derived: {reason}").of_each(len(particles))
                 continue
             parameter = self.problem.parameters.record(name)
             average = LogAverage(self.x, parameter, len(particles))
             for n in range(len(self.rows)):
                 truth = self._truth(n, form.exponent or 1.0, particles)
                 average.add(np.array([n]), truth.log_moments(form, parameter))
-            result[key] = average.result()
+            result[key] = average.result().of_each(len(particles))
         return result
 
     def subset_variances(

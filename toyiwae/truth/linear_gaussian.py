@@ -24,7 +24,7 @@ from toyiwae.problems.parameter import Parameter
 from toyiwae.truth import averages, covariance
 from toyiwae.truth.averages import Average, Averaged, Bounds, grid_of, moments
 from toyiwae.truth.request import reference
-from toyiwae.truth.source import Jobs, LogAverage, LogVariance, with_errors
+from toyiwae.truth.source import Jobs, LogAverage, LogVariance, LogVariances, with_errors
 
 MOST_PAIRED = 2000
 """Most coordinates, counted over all rows, whose leave-one-out variances are computed without `digits=`.
@@ -91,19 +91,32 @@ class GaussianSource:
         """Covariance between all coordinates."""
         return covariance.covariance(self.whitened, form, parameters, particles)
 
-    def log_variances(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, LogVariance]:
+    def log_variances(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, LogVariances]:
         """Variances of gradients of the proposal with log terms."""
-        result = {key: self._refused(form, name) for key, (form, name) in jobs.items()}
+        result: dict[Any, LogVariances] = {}
         alike: dict[Any, dict[Any, Any]] = {}
-        for key, job in jobs.items():
-            if result[key] is None:
-                alike.setdefault((job[0].exponent, bool(job[0].leave_one_out)), {})[key] = job
+        for key, (form, name) in jobs.items():
+            refused = self._refused(form, name)
+            if refused is None:
+                alike.setdefault((form.exponent, bool(form.leave_one_out)), {})[key] = (form, name)
+            else:
+                result[key] = refused.of_each(len(particles))
         for (exponent, double), chosen in alike.items():
-            try:
-                result |= self._log_variances(exponent, chosen, particles, double=double)
-            except PrecisionError as error:  # the integrals of all of these need the same range
-                result |= {key: LogVariance(None, f"not computed: {error}") for key in chosen}
-        return {key: found for key, found in result.items() if found is not None}
+            result |= self._log_variances_known(exponent, chosen, particles, double=double)
+        return result
+
+    def _log_variances_known(
+        self, exponent: float, jobs: dict[Any, Any], particles: Sequence[int], *, double: bool
+    ) -> dict[Any, LogVariances]:
+        """Those of every K at once; where these need too wide a range, of each K that needs no more than there is."""
+        try:
+            found = self._log_variances(exponent, jobs, particles, double=double)
+        except PrecisionError as error:
+            if len(particles) == 1:
+                return {key: [LogVariance(None, f"not computed: {error}")] for key in jobs}
+            each = [self._log_variances_known(exponent, jobs, [k], double=double) for k in particles]
+            return {key: [found[key][0] for found in each] for key in jobs}
+        return {key: one.of_each(len(particles)) for key, one in found.items()}
 
     def subset_variances(
         self, jobs: Sequence[tuple[int, str]], particles: Sequence[int]
@@ -141,7 +154,8 @@ class GaussianSource:
         record = self.problem.parameters.record
         moved = {key: record(name) for key, (_, name) in jobs.items()}
         sums = {key: LogAverage(self.whitened.x, moved[key], len(particles)) for key in jobs}
-        grids = Grids(particles, uniform=double)  # pairs of particles shift one grid against another
+        uniform = double and max(particles) > 2  # then pairs of particles shift one grid against another
+        grids = Grids(particles, uniform=uniform)
         width = max(parameter.size for parameter in moved.values())
         log_mean = self.evidence * exponent + averages.log_mean(self.whitened.law(), exponent)
         for batch, part in self.whitened.batches(exponent or 1.0, min(width, 2 * self.problem.dim_z**2)):

@@ -28,7 +28,7 @@ from toyiwae.truth.averages import Averaged, Bounds
 from toyiwae.truth.differences import gradient
 from toyiwae.truth.finite_states import TabulatedSource
 from toyiwae.truth.row import Row
-from toyiwae.truth.source import Jobs, LogVariance, no_covariance, with_errors
+from toyiwae.truth.source import Jobs, LogVariance, LogVariances, no_covariance, with_errors
 
 _DEPTH = 46.0  # nodes whose log-density lies this far below its peak, under q and under the posterior, are left out
 _FARTHEST = 400.0  # reach in standard deviations of the proposal beyond which the target is refused
@@ -211,15 +211,10 @@ class QuadratureSource:
             )
         return result
 
-    def log_variances(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, LogVariance]:
+    def log_variances(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, LogVariances]:
         """Variances of gradients of the proposal with log terms."""
-        a, b = (source.log_variances(jobs, particles) for source in (self._coarse, self._fine))
-        result = {}
-        for key, fine in b.items():
-            pairs = ((a[key].var, fine.var), (a[key].best, fine.best))
-            both = [None if x is None or y is None else _certified(x, y) for x, y in pairs]
-            result[key] = LogVariance(both[0], fine.reason, both[1])
-        return result
+        coarse, fine = (source.log_variances(jobs, particles) for source in (self._coarse, self._fine))
+        return {key: [_of_both(*pair) for pair in zip(coarse[key], fine[key], strict=True)] for key in fine}
 
     def subset_variances(
         self, jobs: Sequence[tuple[int, str]], particles: Sequence[int]
@@ -239,3 +234,10 @@ class QuadratureSource:
 def _certified(coarse: Bounded, fine: Bounded) -> Bounded:
     """The finer value, with the difference added to its error."""
     return Bounded(fine.value, fine.error + np.abs(fine.value - coarse.value))
+
+
+def _of_both(coarse: LogVariance, fine: LogVariance) -> LogVariance:
+    """The finer, where both know it."""
+    pairs = ((coarse.var, fine.var), (coarse.best, fine.best))
+    var, best = (None if x is None or y is None else _certified(x, y) for x, y in pairs)
+    return LogVariance(var, fine.reason, best)

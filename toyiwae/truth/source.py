@@ -28,7 +28,7 @@ Jobs = Mapping[Any, tuple[Form, str]]
 
 @dataclass(frozen=True)
 class LogVariance:
-    """A variance `[nK, *shape]` of a group's gradient; or what it is instead: "not derived: …".
+    """A variance of a group's gradient at one K, or `[nK, *shape]` at all; or what it is instead: "not derived: …".
 
     Of gradients with log terms, and of averages over subsets.
 
@@ -45,6 +45,14 @@ class LogVariance:
     def __getitem__(self, column: int) -> LogVariance:
         """That of one K."""
         return LogVariance(self.var and self.var[column], self.reason, self.best and self.best[column])
+
+    def of_each(self, count: int) -> LogVariances:
+        """Those of the first so many K."""
+        return [self[column] for column in range(count)]
+
+
+LogVariances = Sequence[LogVariance]
+"""Those of every K."""
 
 
 class LogAverage:
@@ -108,7 +116,7 @@ class Source(Protocol):
         """Of w^exponent: bounds, if any `particles` are given; gradients' means with log terms, variances without."""
         ...
 
-    def log_variances(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, LogVariance]:
+    def log_variances(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, LogVariances]:
         """Variances of gradients of the proposal with log terms."""
         ...
 

@@ -47,12 +47,16 @@ def _range(law: Law, particles: Sequence[int]) -> tuple[float, float]:
     return -np.log(float(max(particles))) - TAIL, high + 2.0
 
 
+MOST_UNIFORM = 1000
+"""Most points of a uniform grid. Time grows with their third power: with two latents, 910 take 12 s of CPU time."""
+
+
 class Grids:
     """Grids for batches of rows: each no longer than its rows need, and one object for all that need about the same.
 
     Args:
         particles: the numbers of particles; those of 1 need no grid.
-        uniform: whether the points must have one distance.
+        uniform: whether the points must have one distance; then there are at most `MOST_UNIFORM`.
     """
 
     def __init__(self, particles: Sequence[int], *, uniform: bool = False):
@@ -60,7 +64,11 @@ class Grids:
         self._known: dict[Any, Grid] = {}
 
     def __call__(self, law: Law) -> Grid | None:
-        """The grid for these rows, or None where no K is above 1."""
+        """The grid for these rows, or None where no K is above 1.
+
+        Raises:
+            PrecisionError: it would have too many points.
+        """
         if not self._particles:
             return None
         low, high = _range(law, self._particles)
@@ -71,7 +79,14 @@ class Grids:
             smooth = Smoothness(4.0 * np.ceil(smooth.features / 4.0), scale)
         key = (high, smooth if high >= UNIFORM_TO else None)
         if key not in self._known:
-            self._known[key] = Grid.covering(low, high, smooth)
+            grid = Grid.covering(low, high, smooth)
+            if self._uniform and len(grid.log_t) > MOST_UNIFORM:
+                raise PrecisionError(
+                    f"the weights reach over {low:.6g} < log t < {high:.6g}: integrals over pairs of particles would"
+                    f" need {len(grid.log_t)}² points, more than {MOST_UNIFORM}² (the proposal is too wide for so few"
+                    " particles)"
+                )
+            self._known[key] = grid
         return self._known[key]
 
 
