@@ -4,7 +4,7 @@
 
 draws problems by seed, computes bounds, sample sizes and gradient moments in double precision, and encloses the same
 to 30 digits on an independent path (`toyiwae.oracle.enclosure`), and compares each error with the stated one; on every
-tenth problem also what `tests.certify_joint` has. Every line of the output can be reproduced from its seed. What is
+tenth problem also, after these, what `tests.certify_joint` has. Every line of the output can be reproduced from its seed. What is
 done stands in results/certification.jsonl, a line for each part of a problem, so that a second call goes on where the
 first one ended, and makes up for a part that is new; their tally and the table by quantity are written to
 docs/certification.json and docs/certification.txt, and a machine that has only these goes on from them. The
@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from toyiwae.truth import averages
 DIGITS = 30
 LOG_DIGITS = 15
 JOINT_EVERY = 10  # of so many problems one has the dearer quantities certified, too
+CHEAP = ("bounds", "gradients")  # parts that every problem has; they come first
 _PARTICLES = (2, 3, 10, 100, 1000, 10**4, 10**6, 10**9, 10**12)
 KINDS = ("narrow", "wide", "mixed", "near", "equal", "heavy")
 
@@ -261,10 +263,12 @@ def main(arguments: Sequence[str]) -> int:
     number, first = (int(a) for a in (*arguments, *("1000", "0")[len(arguments) :]))
     certify_table.KEPT.parent.mkdir(exist_ok=True)
     tally, commit = certify_table.total(), json.loads(origin.origin())["commit"] or "no commit"
-    for seed in range(first, first + number):
+    for dearer, seed in product((False, True), range(first, first + number)):
         one, start, count = case(seed), time.perf_counter(), 0
         missing = {
-            name: part for name, part in parts(one).items() if not certify_table.done(tally, seed, name)
+            name: part
+            for name, part in parts(one).items()
+            if (name not in CHEAP) is dearer and not certify_table.done(tally, seed, name)
         }
         for name, part in missing.items():
             line = certify(one, name, part) | {"commit": commit[:7], "version": certify_table.VERSION}
@@ -286,7 +290,7 @@ def certify(one: Case, name: str, part: Callable[[], Iterator[Comparison]]) -> d
         print(f"{one}: {name} refused: {values}", flush=True)
         return line | {"refused": values}
     for value in values:
-        quantity = value.name.split()[0] if name in ("bounds", "gradients") else name
+        quantity = value.name.split()[0] if name in CHEAP else name
         line["values"].setdefault(quantity, []).append([value.value, value.stated, value.true])
         if not value.honest or value.relative > 1e-8:
             print(f"{one}: {'imprecise' if value.honest else 'DISHONEST'} {value}", flush=True)
