@@ -4,12 +4,12 @@
 
 draws problems by seed, computes bounds, sample sizes and gradient moments in double precision, and encloses the same
 to 30 digits on an independent path (`toyiwae.oracle.enclosure`), and compares each error with the stated one; on every
-tenth problem also, after these, what `tests.certify_joint` has. Every line of the output can be reproduced from its seed. What is
-done stands in results/certification.jsonl, a line for each part of a problem, so that a second call goes on where the
-first one ended, and makes up for a part that is new; their tally and the table by quantity are written to
-docs/certification.json and docs/certification.txt, and a machine that has only these goes on from them. The
-exit status is 1 if a single value is worse than it says, or if more than one problem in a hundred is refused. Values
-that float64 does not know to 1e-8 are counted, not failed: `exact` recomputes or masks them.
+tenth problem also, after these, what `tests.certify_joint` has. Every line of the output can be reproduced from its
+seed. What is done stands in results/certification.jsonl, a line for each part of a problem, so that a second call goes
+on where the first one ended, and makes up for a part that is new; their tally and the table by quantity are written to
+docs/certification.json and docs/certification.txt, and a machine that has only these goes on from them. The exit
+status is 1 if a single value is worse than it says, or if more than one problem in a hundred is refused. Values that
+float64 does not know to 1e-8 are counted, not failed: `exact` recomputes or masks them.
 """
 
 from __future__ import annotations
