@@ -157,7 +157,8 @@ def test_the_stages_lower_the_rate_after_one_epoch():
     assert min(abs(np.subtract(staged[1]["bound"], constant[1]["bound"]))) > 0
 
 
-def test_a_bound_that_is_not_finite_stops_the_run(tmp_path, capsys):
+@pytest.mark.parametrize("random", ["torch", "philox"])
+def test_a_bound_that_is_not_finite_stops_the_run(random, tmp_path, capsys):
     """At a learning rate of 1e9 the log-weights overflow; the other member is well, and not named."""
     settings = read({**crashes.SETTINGS, "members": [{"estimator": "iwae", "K": 6}]}, SHORT)
     (tmp_path / "settings.toml").write_text(settings.toml(), encoding="utf-8")
@@ -169,6 +170,8 @@ def test_a_bound_that_is_not_finite_stops_the_run(tmp_path, capsys):
         "training.seeds=[1]",
         "--set",
         "output.metrics_every=100",
+        "--set",
+        f"training.random={random}",
     ]
     assert main.main([*arguments, "--set", "training.learning_rates=[1e-3, 1e19]"]) == 1
     captured = capsys.readouterr()

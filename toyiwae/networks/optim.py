@@ -55,7 +55,8 @@ class Adam:
         References:
             burda2016iwae
         """
-        self._parameters, self._betas, self._eps = dict(parameters), betas, eps
+        self._parameters = dict(parameters)
+        self._options = {"beta1": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": 0.0}
         self.steps = 0
         self._moments = {
             f"{moment}.{name}": torch.zeros_like(value)
@@ -73,22 +74,17 @@ class Adam:
             factor: what multiplies the learning rates, that of the schedule.
         """
         self.steps += 1
-        names, (first, second) = list(self._parameters), self._betas
+        names = list(self._parameters)
         for e, rate in enumerate(self._rates):
             values, slopes = (
                 [tensors[name][e] for name in names] for tensors in (self._parameters, gradients)
             )
             means, squares = ([self._moments[f"{moment}.{name}"][e] for name in names] for moment in MOMENTS)
             counts = [torch.full((), self.steps, dtype=torch.float32, device=values[0].device)] * len(names)
-            options = {
-                "lr": rate * factor,
-                "beta1": first,
-                "beta2": second,
-                "eps": self._eps,
-                "weight_decay": 0.0,
-            }
             lists = (values, slopes, means, squares, [], counts)
-            torch.ops.aten._fused_adam_(*lists, amsgrad=False, maximize=True, **options)
+            torch.ops.aten._fused_adam_(
+                *lists, lr=rate * factor, amsgrad=False, maximize=True, **self._options
+            )
 
     def state(self) -> dict[str, Tensor]:
         """Everything that `load` needs: moments, and the number of steps."""
@@ -109,3 +105,57 @@ class Adam:
         self.steps = int(state["steps"])
         for name, moment in self._moments.items():
             moment.copy_(state[name])
+
+
+class DeviceAdam(Adam):
+    """The same steps with the count, the learning rates and the schedule's factor as tensors on the device.
+
+    Nothing of it is read by the host, so a CUDA graph may hold a step. Neighbouring members with the same learning rate
+    take one launch: all leaves `[E, ...]` at once where all have it. Rates are float32 on a GPU, whose fused routine
+    reads no others.
+
+    Attributes:
+        factor: what multiplies the learning rates, a tensor `[]` that the caller fills.
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, Tensor], learning_rates: Sequence[float], *, eps: float = 1e-4
+    ):
+        """As `Adam`."""
+        device = next(iter(parameters.values())).device
+        kind = torch.float32 if device.type == "cuda" else torch.float64
+        self._count = torch.zeros((), dtype=torch.float32, device=device)
+        super().__init__(parameters, learning_rates, eps=eps)
+        self.factor = torch.ones((), dtype=kind, device=device)
+        starts = [e for e, rate in enumerate(self._rates) if e == 0 or rate != self._rates[e - 1]]
+        stops = [*starts[1:], len(self._rates)]
+        self._alike = [slice(*pair) for pair in zip(starts, stops, strict=True)]
+        self._lr = torch.tensor([self._rates[e] for e in starts], dtype=kind, device=device)
+
+    @torch.no_grad()
+    def step(self, gradients: Mapping[str, Tensor], factor: float | None = None) -> None:
+        """Moves every parameter up its gradient.
+
+        Args:
+            gradients: one for each parameter.
+            factor: none; it is the attribute.
+        """
+        self._count += 1.0
+        rates = self._lr * self.factor
+        for index, some in enumerate(self._alike):
+            kinds = [self._parameters, gradients]
+            kinds += [{n: self._moments[f"{moment}.{n}"] for n in self._parameters} for moment in MOMENTS]
+            lists = [[tensors[name][some] for name in self._parameters] for tensors in kinds]
+            counts = [self._count] * len(self._parameters)
+            torch.ops.aten._fused_adam_.tensor_lr(
+                *lists, [], counts, lr=rates[index], amsgrad=False, maximize=True, **self._options
+            )
+
+    @property
+    def steps(self) -> int:
+        """How many were made; waits for the device."""
+        return int(self._count)
+
+    @steps.setter
+    def steps(self, count: int) -> None:
+        self._count.fill_(count)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -166,7 +166,7 @@ class Plan:
             other = made if by_proposal is by_model else by_proposal(own)
             for part, array in zip(parts, (made.model, other.path, other.score), strict=True):
                 whole = array.flatten(-2).mT / images
-                part[_index(members)] = whole
+                part[_index(members, part.device)] = whole
         return parts[0], parts[1], parts[2]
 
     def metrics(self, log_w: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,20 +174,27 @@ class Plan:
         found = torch.empty((2, len(log_w)), dtype=log_w.dtype, device=log_w.device)
         for by_model, _, groups, members in self.groups:
             own = _grouped(log_w, members, groups)
-            found[0, _index(members)] = by_model.value_of(own).mean(-1)
-            found[1, _index(members)] = weights.ess(own).mean((-1, -2))
+            where = _index(members, found.device)
+            found[0, where] = by_model.value_of(own).mean(-1)
+            found[1, where] = weights.ess(own).mean((-1, -2))
         return found[0], found[1]
 
 
-def _index(members: tuple[int, ...]) -> slice | list[int]:
+def _index(members: tuple[int, ...], device: torch.device) -> slice | Tensor:
     """Members as a slice where they are neighbours: taking these needs no copy."""
     neighbours = len(members) == members[-1] - members[0] + 1
-    return slice(members[0], members[-1] + 1) if neighbours else list(members)
+    return slice(members[0], members[-1] + 1) if neighbours else _positions(members, device)
+
+
+@cache
+def _positions(members: tuple[int, ...], device: torch.device) -> Tensor:
+    """Members on the device, where they stay: recorded launches read them."""
+    return torch.tensor(members, device=device)
 
 
 def _grouped(log_w: Tensor, members: tuple[int, ...], groups: int) -> Tensor:
     """Log-weights `[e, B, M, K]` of some members."""
-    return log_w[_index(members)].mT.unflatten(-1, (groups, -1))
+    return log_w[_index(members, log_w.device)].mT.unflatten(-1, (groups, -1))
 
 
 @lru_cache(maxsize=64)

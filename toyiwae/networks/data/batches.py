@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from toyiwae.networks.counters import Counters
 from toyiwae.networks.data.images import Images
 from toyiwae.networks.noise import Noise
 
@@ -31,7 +32,7 @@ class Batches:
         self._images = torch.from_numpy(images.train.copy()).to(noise.device)
         self._dynamic = images.binarisation == "dynamic"
         self._noise, self._size = noise, size
-        self._epoch, self._order = -1, torch.empty(0)
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
         self.per_epoch = -(-len(images.train) // size)
 
     def at(self, step: int) -> Tensor:
@@ -42,6 +43,36 @@ class Batches:
             self._epoch, self._order = epoch, order.to(self._images.device)
         chosen = self._images[self._order[:, place * self._size : (place + 1) * self._size]]
         return observed(chosen, self._noise.at(step), dynamic=self._dynamic)
+
+
+class DeviceBatches(Batches):
+    """The same batches, of a step that a tensor on the device holds: the host reads and sends nothing.
+
+    `turn` brings the order of an epoch, before its first step.
+    """
+
+    def __init__(self, images: Images, noise: Counters, size: int):
+        """As `Batches`."""
+        super().__init__(images, noise, size)
+        self._counters = noise
+        device = self._images.device
+        shape = len(noise.seeds), len(self._images)
+        self._turned = torch.empty(shape, dtype=torch.int64, device=device)
+        self._places = torch.arange(size, device=device)
+
+    def count(self, step: int) -> int:
+        """Images of the batch of a step."""
+        return min(self._size, len(self._images) - step % self.per_epoch * self._size)
+
+    def turn(self, epoch: int) -> None:
+        """Puts the order of an epoch where `now` reads it."""
+        self._turned.copy_(self._noise.at(epoch).permutation("order of images", len(self._images)))
+
+    def now(self, clock: Tensor, count: int) -> Tensor:
+        """The batch `[E, count, D_x]` of the step that an int64 tensor `[]` holds, of the epoch of `turn`."""
+        places = clock % self.per_epoch * self._size + self._places[:count]
+        chosen = self._images[self._turned.index_select(1, places)]
+        return observed(chosen, self._counters.at(clock), dynamic=self._dynamic)
 
 
 def observed(images: Tensor, noise: Noise, *, dynamic: bool) -> Tensor:

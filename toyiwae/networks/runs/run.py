@@ -15,6 +15,7 @@ from toyiwae import records
 from toyiwae.arguments import whole_number
 from toyiwae.errors import InputError
 from toyiwae.networks import models
+from toyiwae.networks.counters import Counters
 from toyiwae.networks.data.images import Images, images_named
 from toyiwae.networks.members import Member
 from toyiwae.networks.noise import Noise
@@ -129,6 +130,10 @@ def fresh(settings: Settings, data: Images) -> Run:
         raise InputError(
             f"training.batch is {training.batch}: expected at most {len(data.train)}, all images"
         )
+    if settings.model.kind == "module" and training.random == "philox":
+        raise InputError(
+            "training.random is 'philox': a module of yours draws torch's numbers; expected auto or torch"
+        )
     noise = noise_of(settings, members)
     ink = data.train.mean(axis=0, dtype="float64") / (255 if data.train.dtype == "uint8" else 1)
     try:
@@ -172,7 +177,15 @@ def noise_of(settings: Settings, members: tuple[Member, ...]) -> Noise:
         reason = str(error).split("\n")[0]
         raise InputError(f"training.device is {training.device!r}: {reason}; use cpu") from None
     dtype = {"float32": torch.float32, "float64": torch.float64}[training.dtype]
-    return Noise(tuple(member.seed for member in members), device=device, dtype=dtype)
+    kind = Counters if by_counters(settings, device) else Noise
+    return kind(tuple(member.seed for member in members), device=device, dtype=dtype)
+
+
+def by_counters(settings: Settings, device: torch.device) -> bool:
+    """Whether random numbers come from counters: by default on a GPU, unless a module of the user's draws them."""
+    if settings.training.random == "auto":
+        return device.type == "cuda" and settings.model.kind != "module"
+    return settings.training.random == "philox"
 
 
 def adopt(run: Run, checkpoint: checkpoints.Checkpoint) -> None:

@@ -50,6 +50,9 @@ class TrainingSettings(Table):
         dtype: "float32" or "float64".
         device: "cpu", "cuda" or "cuda:N".
         compile: whether `torch.compile` fuses the passes of a step.
+        random: where random numbers come from: "torch", its generators of the device; "philox", counters, the same on
+            every device; "auto", counters on a GPU but for a module of the user's, and torch elsewhere.
+        graph: whether a step is one CUDA graph: "on", "off", or "auto", wherever it can be.
     """
 
     epochs: Count
@@ -61,6 +64,8 @@ class TrainingSettings(Table):
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
     compile: bool = False
+    random: Literal["auto", "torch", "philox"] = "auto"
+    graph: Literal["auto", "on", "off"] = "auto"
 
 
 class OutputSettings(Table):
@@ -143,6 +148,7 @@ class Settings(Table):
         """
         own = flat(self.plain())
         without = {"data.folder", "output.checkpoint_every", "output.keep", "output.tensorboard"}
+        without |= {"training.graph"} | ({"training.random"} if self.training.random == "auto" else set())
         if self.model.kind == "module":
             path, _, name = self.model.file.partition(".py:")
             own |= {"model.file": f"{Path(path).name}.py:{name}", "model.code": _content(Path(f"{path}.py"))}

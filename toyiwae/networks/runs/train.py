@@ -22,19 +22,20 @@ from toyiwae.errors import DivergenceError, InputError
 from toyiwae.extras import import_extra
 from toyiwae.networks.averages import ImageAverage
 from toyiwae.networks.compiled import compiled
-from toyiwae.networks.data.batches import Batches
+from toyiwae.networks.counters import Counters
+from toyiwae.networks.data.batches import Batches, DeviceBatches
 from toyiwae.networks.data.images import Images
-from toyiwae.networks.optim import Adam, stage_factor
+from toyiwae.networks.optim import Adam, DeviceAdam, stage_factor
+from toyiwae.networks.resident import NEVER
 from toyiwae.networks.runs import checkpoints, progress, signals
 from toyiwae.networks.runs.checkpoints import Checkpoint
+from toyiwae.networks.runs.device_steps import DeviceSteps, graph_wanted
 from toyiwae.networks.runs.folder import RunFolder, opened
 from toyiwae.networks.runs.run import Run, adopt, fresh, images_of, read_metrics
 from toyiwae.networks.runs.settings import Settings, read
-from toyiwae.networks.step import StepResult, step
+from toyiwae.networks.step import step
 
 Tensor = torch.Tensor
-
-_NEVER = 2**62
 
 
 def train(
@@ -118,12 +119,19 @@ class _Training:
         training = run.settings.training
         self.run, self.done, self._noise = run, 0, run.noise
         self._model = compiled(run.model) if training.compile else run.model
-        self._batches = Batches(run.images, self._noise, training.batch)
-        self.total = training.epochs * self._batches.per_epoch
         rates = [member.learning_rate for member in run.members]
-        self._adam = Adam(run.model.parameters, rates, eps=training.adam_eps)
-        self._window = self._empty()
-        self._first_bad = torch.full((len(run.members),), _NEVER, device=self._noise.device)
+        self._window, self._device = self._empty(), None
+        if isinstance(self._noise, Counters):
+            self._batches = DeviceBatches(run.images, self._noise, training.batch)
+            self._adam = DeviceAdam(run.model.parameters, rates, eps=training.adam_eps)
+            self._device = DeviceSteps(run, self._model, self._batches, self._adam)
+            self._first_bad = self._device.first_bad
+        else:
+            graph_wanted(run)
+            self._batches = Batches(run.images, self._noise, training.batch)
+            self._adam = Adam(run.model.parameters, rates, eps=training.adam_eps)
+            self._first_bad = torch.full((len(run.members),), NEVER, device=self._noise.device)
+        self.total = training.epochs * self._batches.per_epoch
         self._images = run.images.content_hash
         step(
             run.model, run.members, self._batches.at(0)[:, :1], self._noise
@@ -150,6 +158,8 @@ class _Training:
         self._adam.load({name[5:]: value for name, value in state.items() if name.startswith("adam.")})
         total = state["window.total"].to(self._noise.device)
         self._window, self.done = ImageAverage(total, int(state["window.count"])), checkpoint.step
+        if self._device is not None:
+            self._device.begin(self.done, self._window)
 
     def loop(
         self,
@@ -164,8 +174,8 @@ class _Training:
             self._save(folder)
         with signals.waiting() as came, progress.bar(self.total, self.done, wanted=show_progress) as update:
             while self.done < self.total and came() is None:
-                result = self._step()
-                update(self.done, result.bound)
+                bound = self._step()
+                update(self.done, bound)
                 if self.done % output.metrics_every == 0 or self.done == self.total:
                     self._check(folder)
                     rate = (self.done - first) / (time.monotonic() - began)
@@ -189,18 +199,21 @@ class _Training:
             self._check(folder)
             folder.save(self.done, self._images, self.tensors())
 
-    def _step(self) -> StepResult:
-        """One step of all members."""
+    def _step(self) -> Tensor:
+        """One step of all members; their bounds `[E]`."""
+        if self._device is not None:
+            self._window, self.done = self._device.make(self.done, self._window), self.done + 1
+            return self._device.bound
         x = self._batches.at(self.done)
         result = step(self._model, self.run.members, x, self._noise.at(self.done))
         epoch = self.done // self._batches.per_epoch
         staged = self.run.settings.training.schedule == "stages"
         self._adam.step(result.gradients, stage_factor(epoch) if staged else 1.0)
-        bad = torch.where(result.bound.isfinite(), _NEVER, self.done + 1)
+        bad = torch.where(result.bound.isfinite(), NEVER, self.done + 1)
         self._first_bad = torch.minimum(self._first_bad, bad)  # looked at later, so that a GPU need not wait
         self._window = self._window.add_mean(torch.stack([result.bound, result.ess]), x.shape[1])
         self.done += 1
-        return result
+        return result.bound
 
     def _line(self) -> dict[str, Any]:
         """Means over the images since the last line."""
@@ -221,7 +234,7 @@ class _Training:
             DivergenceError: naming the member, the step and the last good checkpoint.
         """
         first = int(self._first_bad.min())
-        if first < _NEVER:
+        if first < NEVER:
             index, what = int(self._first_bad.argmin()), f"the bound is not finite at step {first}"
         else:
             finite = torch.stack(

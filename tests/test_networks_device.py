@@ -1,0 +1,365 @@
+"""The step that stays on the device: beside today's step, without a host, recorded, in runs."""
+
+import contextlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from tests import crashes, devices, test_networks_step
+from tests.short_runs import short
+from tests.test_networks_step import KINDS, made, relative, rules_for
+from toyiwae import InputError, estimators, load_run
+from toyiwae.errors import ToyiwaeError
+from toyiwae.networks import captured, models
+from toyiwae.networks.captured import Captured
+from toyiwae.networks.counters import Counters
+from toyiwae.networks.data.batches import Batches, DeviceBatches
+from toyiwae.networks.data.images import of_arrays
+from toyiwae.networks.members import Member, has_path
+from toyiwae.networks.noise import Noise
+from toyiwae.networks.optim import Adam, DeviceAdam, stage_factor
+from toyiwae.networks.resident import NEVER, ResidentStep, waits
+from toyiwae.networks.runs.device_steps import graph_wanted
+from toyiwae.networks.runs.run import by_counters, fresh
+from toyiwae.networks.runs.settings import read
+from toyiwae.networks.step import step
+
+SIZE = 4
+
+
+def images(count=10, pixels=test_networks_step.DIM_X, dtype=np.uint8):
+    """Images that epochs of three batches go through, the last with two images."""
+    ink = np.random.default_rng(3).integers(0, 256, (count, pixels))
+    return of_arrays("random", ink.astype(np.uint8), ink[:1].astype(np.uint8)).binarised("dynamic")
+
+
+def start(model, stack, noise, data):
+    """The step of a stack, and what it consists of."""
+    batches = DeviceBatches(data, noise, SIZE)
+    adam = DeviceAdam(model.parameters, [member.learning_rate for member in stack])
+    return ResidentStep(model, stack, batches, adam, noise), batches, adam
+
+
+# What it computes -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_the_eager_step_on_the_same_noise(kind):
+    """Every estimator that the model allows, rules mixed, and rates: seven steps in three epochs."""
+    stack, data = rules_for(kind), images()
+    noise = Counters(tuple(m.seed for m in stack), dtype=torch.float64)
+    (twin, _), (model, _) = made(kind, stack), made(kind, stack)
+    slow, batches = Adam(twin.parameters, [m.learning_rate for m in stack]), Batches(data, noise, SIZE)
+    whole, turned, adam = start(model, stack, noise, data)
+    total = torch.zeros(2, len(stack), dtype=torch.float64)
+    for number in range(7):
+        epoch, factor = number // 3, stage_factor(number // 3)
+        x = batches.at(number)
+        result = step(twin, stack, x, noise.at(number))
+        slow.step(result.gradients, factor)
+        total += x.shape[1] * torch.stack([result.bound, result.ess])
+        if number % 3 == 0:
+            turned.turn(epoch)
+            adam.factor.fill_(factor)
+        assert turned.count(number) == x.shape[1]
+        assert torch.equal(turned.now(whole.clock, x.shape[1]), x)
+        whole(x.shape[1])
+        torch.testing.assert_close(whole.bound, result.bound, rtol=1e-11, atol=1e-11)
+    assert relative(model.parameters, twin.parameters) < 1e-12
+    torch.testing.assert_close(whole.total, total, rtol=1e-12, atol=0)
+    assert (int(whole.clock), adam.steps, slow.steps) == (7, 7, 7)
+    assert (whole.first_bad == NEVER).all()
+    for name, value in slow.state().items():
+        torch.testing.assert_close(adam.state()[name], value, rtol=1e-9, atol=1e-15)
+
+
+def test_members_apart_are_found_on_the_device():
+    """Rules that do not stand beside each other, as no settings file orders them."""
+    rules = [
+        ("iwae", 1, 6),
+        ("piwae", 2, 3),
+        ("iwae", 1, 6),
+        ("ciwae:0.5", 1, 6),
+        ("piwae", 2, 3),
+        ("elbo", 6, 1),
+    ]
+    stack = [Member(name, name, M, K, seed) for seed, (name, M, K) in enumerate(rules)]
+    model, _ = made("mean_field", stack)
+    noise, x = Counters(tuple(range(6)), dtype=torch.float64), test_networks_step.images(6)
+    together = step(model, stack, x, noise)
+    for e in range(6):
+        alone = step(model.at(e), stack[e : e + 1], x[e : e + 1], noise.of(e))
+        assert relative({k: v[e : e + 1] for k, v in together.gradients.items()}, alone.gradients) < 1e-12
+        assert abs(float(together.bound[e] - alone.bound[0])) < 1e-12
+
+
+def test_a_bound_that_is_not_finite_is_remembered_with_its_step():
+    stack = [Member("iwae", "iwae", 1, 6, seed) for seed in (1, 2, 3)]
+    model, _ = made("mean_field", stack)
+    whole, turned, _ = start(model, stack, Counters((1, 2, 3), dtype=torch.float64), images())
+    turned.turn(0)
+    whole(SIZE)
+    model.parameters["decoder.0.weight"][1] = torch.nan
+    whole(SIZE)
+    whole(2)
+    assert whole.first_bad.tolist() == [NEVER, 2, NEVER]
+
+
+# What it needs of the host ----------------------------------------------------------------------------------
+
+
+CPU = torch.device("cpu")
+
+
+def placed(kind, stack, device):
+    """A step on a device, called once, so that what is made once is there."""
+    seeds = tuple(m.seed for m in stack)
+    options = {"device": device, "dtype": torch.float64}
+    mean = images().train.mean(0) / 255
+    if kind == "linear":
+        model = models.linear_gaussian(seeds, mean, latents=3, hidden=(5,), **options)
+    elif kind == "two layers":
+        model = models.two_layer_vae(seeds, mean, latents=(3, 2), hidden=(5,), inner_hidden=(4,), **options)
+    else:
+        model = models.bernoulli_vae(seeds, mean, latents=3, hidden=(5,), proposal=kind, **options)
+    noise = Counters(seeds, device=device, dtype=torch.float64)
+    whole, turned, _ = start(model, stack, noise, images())
+    turned.turn(0)
+    with devices.OnDevice(device, strict=False):
+        whole(SIZE)
+    return whole, turned
+
+
+def patient(kind):
+    """Members whose estimators do not wait, some of them apart: for one model all of them."""
+    names = [e.name for e in estimators.all() if not waits(e)]
+    if kind == "bernoulli":
+        return test_networks_step.members([n for n in names if not has_path(estimators.get(n))][:4])
+    if kind != "mean_field":
+        return test_networks_step.members(["iwae", "dreg", "piwae"])
+    return test_networks_step.members(names + names[1:5], names + names[6:10])
+
+
+@pytest.mark.parametrize("device", [CPU, devices.META], ids=str)
+@pytest.mark.parametrize("kind", ["linear", "mean_field", "full", "bernoulli", "two layers"])
+def test_it_reads_nothing_and_takes_nothing_from_the_host(kind, device):
+    whole, turned = placed(kind, patient(kind), device)
+    with devices.OnDevice(device) as mode:
+        whole(SIZE)
+        turned.turn(1)
+        whole(2)
+    assert mode.operations > 200
+
+
+@pytest.mark.parametrize(
+    ("device", "broken"),
+    [
+        (CPU, lambda x: x * float(x.sum().item())),
+        (CPU, lambda x: x if bool(x.any()) else -x),
+        (CPU, lambda x: x[:, torch.tensor([0, 1, 2, 3], device=x.device)]),
+        (CPU, lambda x: x[:, [0, 1, 2, 3]]),
+        (CPU, lambda x: x[x[..., 0] > -1.0][None]),
+        (devices.META, lambda x: x * float(x.sum().item())),
+        (devices.META, lambda x: x + torch.ones(x.shape[-1])[0]),
+        (devices.META, lambda x: x.to("cpu").to(x.device)),
+    ],
+)
+def test_what_needs_the_host_is_seen(device, broken, monkeypatch):
+    """A value that is read, one that is asked for, lists, a shape from values, a tensor made or brought elsewhere."""
+    whole, _ = placed("mean_field", [Member("iwae", "dreg", 1, 6, 1)], device)
+
+    def take(model, members, x, noise):
+        return step(model, members, broken(x), noise)
+
+    monkeypatch.setattr(whole, "_take", take)
+    with devices.OnDevice(device), pytest.raises(RuntimeError, match=r"host|meta|on cpu"):
+        whole(SIZE)
+
+
+def test_estimators_that_wait_are_known():
+    assert {e.name for e in estimators.all() if waits(e)} == {
+        e.name for e in estimators.all() if e.family == "u_statistic"
+    }
+
+
+# Recorded ---------------------------------------------------------------------------------------------------
+
+
+class Gpu:
+    """Stands in for torch.cuda: what runs in `graph` is remembered, not done, and done in `replay`."""
+
+    def __init__(self, monkeypatch, work):
+        self.log, self.work, gpu = [], work, self
+
+        class CUDAGraph:
+            def replay(self):
+                gpu.log.append("replay")
+                work()
+
+        class graph:
+            def __init__(self, made):
+                gpu.log.append("record")
+
+            def __enter__(self):
+                gpu.recording = True
+
+            def __exit__(self, *failure):
+                gpu.recording = False
+
+        class Stream:
+            def wait_stream(self, other):
+                gpu.log.append("wait")
+
+        self.recording = False
+        for name, fake in {"CUDAGraph": CUDAGraph, "graph": graph, "Stream": Stream}.items():
+            monkeypatch.setattr(torch.cuda, name, fake)
+        monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+        monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
+        monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
+
+    def __call__(self):
+        if not self.recording:
+            self.log.append("run")
+            self.work()
+
+
+def test_a_step_is_made_once_whether_it_runs_is_recorded_or_replayed(monkeypatch):
+    done = []
+    gpu = Gpu(monkeypatch, lambda: done.append(len(done)))
+    whole = Captured(gpu, "cuda")
+    states = []
+    for number in range(captured.WARM + 3):
+        whole()
+        states.append(whole.recorded)
+        assert len(done) == number + 1
+    assert gpu.log == ["wait", "run", "wait"] * captured.WARM + ["record"] + ["replay"] * 3
+    assert states == [False] * captured.WARM + [True] * 3
+    for plain in (Captured(gpu, "cuda", graph=False), Captured(gpu, "cpu")):
+        gpu.log.clear()
+        for _ in range(captured.WARM + 2):
+            plain()
+        assert gpu.log == ["run"] * (captured.WARM + 2)
+        assert not plain.recorded
+
+
+def test_what_cannot_be_recorded_is_one_line(monkeypatch):
+    def work():
+        if gpu.recording:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    gpu = Gpu(monkeypatch, work)
+    whole = Captured(work, "cuda")
+    for _ in range(captured.WARM):
+        whole()
+    with pytest.raises(ToyiwaeError) as caught:
+        whole()
+    assert str(caught.value) == (
+        "a step cannot be one CUDA graph (operation not permitted when stream is capturing): set training.graph = off"
+    )
+
+
+# Runs -------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_by_counters_is_its_steps(tmp_path):
+    """The loop's turns of epochs, averages and last, shorter batches, beside a loop written out."""
+    run = short(None, "training.random=philox", "training.schedule=stages", "training.dtype=float64")
+    settings = read(run.settings.plain())
+    other = fresh(settings, run.images)
+    noise, stack = other.noise, other.members
+    assert isinstance(noise, Counters)
+    batches = Batches(other.images, noise, 8)
+    adam = Adam(other.model.parameters, [m.learning_rate for m in stack])
+    rows = []
+    for number in range(21):
+        x = batches.at(number)
+        result = step(other.model, stack, x, noise.at(number))
+        adam.step(result.gradients, stage_factor(number // 7))
+        rows.append((x.shape[1], result.bound, result.ess))
+    assert relative(run.model.parameters, other.model.parameters) < 1e-12
+    for index, line in enumerate(run.metrics):
+        some = rows[3 * index : 3 * index + 3]
+        count = sum(row[0] for row in some)
+        for place, name in ((1, "bound"), (2, "ess")):
+            mean = sum(row[0] * row[place] for row in some) / count
+            np.testing.assert_allclose(line[name], mean, rtol=1e-12)
+
+
+def test_runs_by_counters_resume_bit_for_bit(tmp_path):
+    """In the middle of an epoch and of a line of metrics; on a CPU and, asked there, with graphs off."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    short(whole, "training.random=philox")
+    for _ in range(3):
+        short(stopped, "training.random=philox", minutes=1e-9, resume=True)
+    short(stopped, "training.random=philox", "training.graph=off", resume=True)
+    before, after = crashes.content(whole), crashes.content(stopped)
+    assert set(before) < set(after)
+    assert before["metrics.jsonl"] == after["metrics.jsonl"]
+    last = [load_run(folder, images=crashes.images()).model.parameters for folder in (whole, stopped)]
+    assert all(torch.equal(value, last[1][name]) for name, value in last[0].items())
+
+
+def test_what_runs_were_before_they_are():
+    """The new settings at their defaults leave the hash of a run as it was, so that its checkpoints go on."""
+    settings = read(crashes.SETTINGS)
+    assert not {"training.random", "training.graph"} & settings.numbers().keys()
+    assert settings.content_hash == OLD
+    assert read(crashes.SETTINGS, ["training.graph=off"]).content_hash == settings.content_hash
+    assert read(crashes.SETTINGS, ["training.random=philox"]).content_hash != settings.content_hash
+
+
+OLD = "71f48bb94f6f60210cb83b45c2566dfe74496c07aaf467e4c8862d149283f9ff"
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (
+            ["training.graph=on"],
+            "training.graph is 'on': there are CUDA graphs on CUDA devices, not on cpu",
+        ),
+        (["training.random=philox", "training.graph=on"], "not on cpu"),
+        (["training.graph=yes"], "training.graph is 'yes': expected 'auto', 'on' or 'off'"),
+        (["training.random=mt"], "training.random is 'mt': expected 'auto', 'torch' or 'philox'"),
+    ],
+)
+def test_graphs_that_cannot_be_are_refused(assignments, message):
+    with pytest.raises(InputError) as caught:
+        short(None, *assignments)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "noise", "reason"),
+    [
+        ("iwae", Counters, None),
+        ("iwae", Noise, "torch's generators are seeded by the host"),
+        ("u_statistic", Counters, "how much u_statistic computes follows from the weights"),
+    ],
+)
+def test_which_runs_become_graphs(estimator, noise, reason):
+    """As if there were a GPU; nothing is computed."""
+    for setting in ("auto", "on", "off"):
+        settings = read(crashes.SETTINGS, [f"training.graph={setting}"])
+        member = Member("iwae", estimator, 1, 6, 0)
+        run = SimpleNamespace(settings=settings, members=(member,), noise=noise((0,), device="cuda"))
+        if setting == "on" and reason is not None:
+            with pytest.raises(InputError, match=f"training.graph is 'on': {reason}"):
+                graph_wanted(run)
+        else:
+            assert graph_wanted(run) == (setting != "off" and reason is None)
+
+
+def test_which_runs_draw_from_counters():
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    module = {**crashes.SETTINGS, "model": {"kind": "module", "file": "a.py:make"}}
+    module["members"], one = [{"estimator": "iwae", "K": 2}], ["training.seeds=[0]"]
+    assert by_counters(read(crashes.SETTINGS), gpu)
+    assert not by_counters(read(crashes.SETTINGS), cpu)
+    assert not by_counters(read(crashes.SETTINGS, ["training.random=torch"]), gpu)
+    assert by_counters(read(crashes.SETTINGS, ["training.random=philox"]), cpu)
+    assert not by_counters(read(module, one), gpu)
+    with pytest.raises(InputError, match=r"training\.random is 'philox': a module of yours draws torch's"):
+        fresh(read(module, [*one, "training.random=philox"]), crashes.images())
