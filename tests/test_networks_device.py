@@ -22,7 +22,7 @@ from toyiwae.networks.noise import Noise
 from toyiwae.networks.optim import Adam, DeviceAdam, stage_factor
 from toyiwae.networks.resident import NEVER, ResidentStep, waits
 from toyiwae.networks.runs.device_steps import graph_wanted
-from toyiwae.networks.runs.run import by_counters, fresh
+from toyiwae.networks.runs.run import fresh
 from toyiwae.networks.runs.settings import read
 from toyiwae.networks.step import step
 
@@ -353,13 +353,16 @@ def test_which_runs_become_graphs(estimator, noise, reason):
 
 
 def test_which_runs_draw_from_counters():
-    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    gpu, philox = "training.device=cuda:1", "training.random=philox"
     module = {**crashes.SETTINGS, "model": {"kind": "module", "file": "a.py:make"}}
     module["members"], one = [{"estimator": "iwae", "K": 2}], ["training.seeds=[0]"]
-    assert by_counters(read(crashes.SETTINGS), gpu)
-    assert not by_counters(read(crashes.SETTINGS), cpu)
-    assert not by_counters(read(crashes.SETTINGS, ["training.random=torch"]), gpu)
-    assert by_counters(read(crashes.SETTINGS, ["training.random=philox"]), cpu)
-    assert not by_counters(read(module, one), gpu)
+    plain, on_gpu = read(crashes.SETTINGS), read(crashes.SETTINGS, [gpu])
+    assert (plain.counters, on_gpu.counters) == (False, True)
+    assert read(crashes.SETTINGS, [philox]).counters
+    assert not read(crashes.SETTINGS, [gpu, "training.random=torch"]).counters
+    assert not read(module, [gpu, *one]).counters
+    assert on_gpu.content_hash == read(crashes.SETTINGS, [gpu, philox]).content_hash
+    assert on_gpu.content_hash != read(crashes.SETTINGS, [gpu, "training.random=torch"]).content_hash
+    assert plain.content_hash == read(crashes.SETTINGS, ["training.random=torch"]).content_hash
     with pytest.raises(InputError, match=r"training\.random is 'philox': a module of yours draws torch's"):
-        fresh(read(module, [*one, "training.random=philox"]), crashes.images())
+        fresh(read(module, [*one, philox]), crashes.images())

@@ -177,15 +177,8 @@ def noise_of(settings: Settings, members: tuple[Member, ...]) -> Noise:
         reason = str(error).split("\n")[0]
         raise InputError(f"training.device is {training.device!r}: {reason}; use cpu") from None
     dtype = {"float32": torch.float32, "float64": torch.float64}[training.dtype]
-    kind = Counters if by_counters(settings, device) else Noise
+    kind = Counters if settings.counters else Noise
     return kind(tuple(member.seed for member in members), device=device, dtype=dtype)
-
-
-def by_counters(settings: Settings, device: torch.device) -> bool:
-    """Whether random numbers come from counters: by default on a GPU, unless a module of the user's draws them."""
-    if settings.training.random == "auto":
-        return device.type == "cuda" and settings.model.kind != "module"
-    return settings.training.random == "philox"
 
 
 def adopt(run: Run, checkpoint: checkpoints.Checkpoint) -> None:

@@ -130,6 +130,13 @@ class Settings(Table):
             found.append((model, proposal))
         return found
 
+    @property
+    def counters(self) -> bool:
+        """Whether random numbers come from counters: by default on a GPU, unless a module of the user's draws them."""
+        if self.training.random == "auto":
+            return self.training.device.startswith("cuda") and self.model.kind != "module"
+        return self.training.random == "philox"
+
     def plain(self) -> dict[str, Any]:
         """As nested dicts and lists, without what is not given."""
         return json.loads(self.model_dump_json(exclude_none=True))
@@ -148,7 +155,8 @@ class Settings(Table):
         """
         own = flat(self.plain())
         without = {"data.folder", "output.checkpoint_every", "output.keep", "output.tensorboard"}
-        without |= {"training.graph"} | ({"training.random"} if self.training.random == "auto" else set())
+        without |= {"training.graph"} | (set() if self.counters else {"training.random"})
+        own |= {"training.random": "philox"}  # where it is meant, by "auto" too
         if self.model.kind == "module":
             path, _, name = self.model.file.partition(".py:")
             own |= {"model.file": f"{Path(path).name}.py:{name}", "model.code": _content(Path(f"{path}.py"))}
