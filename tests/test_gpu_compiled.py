@@ -27,9 +27,10 @@ SIZES = dict.fromkeys(("rows", "groups", "particles", "segments", "length", "cur
 
 @needs_triton
 @pytest.mark.slow
-def test_kernels_in_the_interpreter():
+@pytest.mark.parametrize("file", ["interpreted_gpu.py", "interpreted_networks.py"])
+def test_kernels_in_the_interpreter(file):
     """In a process of its own: Triton reads TRITON_INTERPRET when kernels are defined."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/interpreted_gpu.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{file}"]
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=550)
     assert run.returncode == 0, run.stdout[-5000:]
@@ -145,3 +146,35 @@ def test_what_the_benchmark_probes_is_what_it_says(tmp_path):
         assert products % 8 == 0 < products
         assert loop.instructions.count("LOP3.LUT") == products
         assert len(loop.instructions) <= 2 * products + 6
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+def test_the_kernels_of_a_training_step_compile_once_for_all_sizes(monkeypatch):
+    """Batches, steps and chunks of a run, ones and multiples of 16 among them; only the logits' type makes two."""
+    from triton.runtime import driver  # pyright: ignore[reportMissingImports]
+
+    from toyiwae.networks import kernels
+
+    modules = {name: kernels.load(name) for name in ("bernoulli", "layers", "random")}
+    found = {}
+    for name, kernel in (("bernoulli", "likelihood"), ("layers", "tanh_of_sum"), ("random", "numbers")):
+        found[name] = Compiled(getattr(modules[name], kernel))
+        monkeypatch.setattr(modules[name], kernel, found[name])
+    monkeypatch.setattr(driver, "_active", Hopper())
+    for members, particles, images in ((1, 1, 1), (20, 64, 20), (3, 16, 7)):
+        shape = members, particles, images
+        x, bias = torch.zeros(members, images, 784), torch.zeros(members, 784)
+        for dtype in (torch.float32, torch.bfloat16):
+            modules["bernoulli"].log_likelihood(x, torch.zeros(*shape, 784, dtype=dtype), bias)
+        modules["layers"].tanh_of_sum_(
+            torch.zeros(members, particles * images, 200), torch.zeros(members, 200)
+        )
+        for kind in ("normal", "uniform"):
+            for first in (0, 1, 16):
+                keys, clock = torch.zeros(members, dtype=torch.int64), torch.zeros((), dtype=torch.int64)
+                modules["random"].drawn(kind, keys, clock, first, particles * images * 50)
+    for name, variants in (("bernoulli", 2), ("layers", 1), ("random", 2)):
+        assert len(set(map(id, found[name].found))) == variants, name
+        assert {kernel.metadata.target.arch for kernel in found[name].found} == {90}

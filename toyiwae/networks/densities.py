@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from toyiwae.networks import kernels
 from toyiwae.networks.products import product
 
 Tensor = torch.Tensor
@@ -81,8 +82,31 @@ class BernoulliPrior:
         return {"prior.logit": (scale[..., None] * (z - mean[:, None, None])).sum((1, 2))}
 
 
+def _bernoulli(x: Tensor, out: Tensor, bias: Tensor) -> Tensor:
+    return kernels.load("bernoulli").log_likelihood(x, out, bias)
+
+
+_fused = torch.library.custom_op("toyiwae::bernoulli", _bernoulli, mutates_args=("out",))
+"""The kernel as one operation, which `torch.compile` leaves as it is."""
+
+
+@_fused.register_fake
+def _shape(x: Tensor, out: Tensor, bias: Tensor) -> Tensor:
+    return out.new_empty(out.shape[:-1], dtype=torch.float32)
+
+
 class Bernoulli:
     """`p(x|z) = Π Bernoulli(x_j; σ(l_j))`, l the decoder's output; x in [0, 1], grey values included."""
+
+    @staticmethod
+    def fuses(z: Tensor) -> bool:
+        """Whether `fused` takes the decoder's output for particles z: in float32 on a GPU."""
+        return z.dtype == torch.float32 and kernels.usable(z)
+
+    @staticmethod
+    def fused(x: Tensor, out: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, of logits without the last layer's bias, by one kernel that reads them once."""
+        return _fused(x, out, bias), out
 
     def shapes(self, dim: int) -> dict[str, tuple[int, ...]]:
         """Parameter -> shape."""
@@ -130,6 +154,11 @@ class Gaussian:
     per_pixel: bool
     floor_var: float
 
+    @staticmethod
+    def fuses(z: Tensor) -> bool:
+        """Never."""
+        return False
+
     def shapes(self, dim: int) -> dict[str, tuple[int, ...]]:
         """Parameter -> shape."""
         return {"noise.log_var": (dim if self.per_pixel else 1,)}
@@ -164,6 +193,11 @@ class Gaussian:
 
 class GaussianWithStd(Bernoulli):
     """`p(x|z) = N(x; m, diag(s²))`, with the means m and log s from the decoder `[..., 2 D_x]`."""
+
+    @staticmethod
+    def fuses(z: Tensor) -> bool:
+        """Never."""
+        return False
 
     def forward(self, parameters: Parameters, x: Tensor, out: Tensor, last: Last) -> tuple[Tensor, Tensor]:
         """`log p(x|z)` `[E, T, B]`, and its slope `(r/s, r² − 1)` in m and log s, with `r = (x − m)/s`.

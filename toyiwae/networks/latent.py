@@ -110,9 +110,13 @@ class LatentModel:
 
     def decode(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """`log p(x|z)` of particles z `[E, T, B, D]`, its slope in the decoder's output, and the layers' inputs."""
-        out, inputs = self.decoder.forward(self.parameters, z.flatten(1, 2))
-        last = (inputs[-1], *self.decoder.layer(self.parameters, -1))
-        log_p, slope = self.likelihood.forward(self.parameters, x, out.unflatten(1, z.shape[1:3]), last)
+        fuses = self.likelihood.fuses(z)
+        out, inputs = self.decoder.forward(self.parameters, z.flatten(1, 2), last_bias=not fuses)
+        out, last = out.unflatten(1, z.shape[1:3]), self.decoder.layer(self.parameters, -1)
+        if fuses:
+            log_p, slope = self.likelihood.fused(x, out, last[1])
+        else:
+            log_p, slope = self.likelihood.forward(self.parameters, x, out, (inputs[-1], *last))
         return log_p, slope, inputs
 
     def backward(self, found: Weighted, a: Tensor, b: Tensor, c: Tensor) -> tuple[Gradients, Tensor]:

@@ -48,17 +48,21 @@ class Network:
             found[f"{self.name}.{i}.bias"] = pair[1:]
         return found
 
-    def forward(self, parameters: Parameters, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, parameters: Parameters, x: Tensor, *, last_bias: bool = True
+    ) -> tuple[Tensor, list[Tensor]]:
         """Output `[E, N, out]`, and what the backward pass needs: each layer's input.
 
         Args:
             parameters: of this network, and perhaps others.
             x: input `[E, N, in]`.
+            last_bias: whether the output has its bias, or its taker adds it.
         """
         inputs = [x]
         for i in range(self.depth):
             weight, bias = self.layer(parameters, i)
             inner = i < self.depth - 1
+            bias = bias if inner or last_bias else None
             inputs.append(affine(inputs[-1], weight, bias, tanh=inner, products=self.products))
         return inputs.pop(), inputs
 

@@ -11,6 +11,7 @@ import torch
 
 from toyiwae.checks import shown
 from toyiwae.errors import InputError
+from toyiwae.networks import kernels
 
 Tensor = torch.Tensor
 
@@ -61,13 +62,22 @@ def affine(
             call(x[e], weight[e], None if bias is None else bias[e], tanh, rounds) for e in range(len(x))
         ]
         return parts[0][None] if len(parts) == 1 else torch.stack(parts)
+    fuses = tanh and bias is not None and bias.dtype == torch.float32 and _fuses(x)
+    added = None if fuses or bias is None else bias[:, None]
     with _tf32(products == "tf32", x.is_cuda):
         if x.dtype == torch.bfloat16:
             y = torch.bmm(x, weight, out_dtype=torch.float32)
-            y = y if bias is None else y.add_(bias[:, None])
+            y = y if added is None else y.add_(added)
         else:
-            y = torch.bmm(x, weight) if bias is None else torch.baddbmm(bias[:, None], x, weight)
+            y = torch.bmm(x, weight) if added is None else torch.baddbmm(added, x, weight)
+    if fuses:
+        return kernels.load("layers").tanh_of_sum_(y, bias)
     return torch.tanh_(y) if tanh else y
+
+
+def _fuses(x: Tensor) -> bool:
+    """Whether a kernel adds the bias and takes tanh in one pass; `torch.compile` does that by itself."""
+    return kernels.usable(x) and not torch.compiler.is_compiling()
 
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from functools import cache
 from typing import Any
 
 import torch
 
+_INSTALLED = importlib.util.find_spec("triton") is not None
+
 
 def usable(tensor: torch.Tensor) -> bool:
     """Whether kernels take a tensor: it lies on a GPU, and Triton is installed (CUDA's builds of torch bring it)."""
-    return tensor.is_cuda and _installed()
+    return tensor.is_cuda and _INSTALLED
 
 
 def load(name: str) -> Any:
     """The module of some kernels; imports Triton."""
     return importlib.import_module(f"{__name__}.{name}")
-
-
-@cache
-def _installed() -> bool:
-    return importlib.util.find_spec("triton") is not None

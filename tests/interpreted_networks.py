@@ -1,0 +1,193 @@
+"""The kernels of a training step in Triton's interpreter: run by tests/test_gpu_compiled.py in a process of its own.
+
+TRITON_INTERPRET=1 must be set before the kernels are defined.
+"""
+
+import pytest
+import torch
+
+from toyiwae.networks import counters, densities, kernels, models, products
+from toyiwae.networks.kernels import bernoulli, layers, random
+from toyiwae.networks.latent import LatentModel
+from toyiwae.networks.members import Member
+from toyiwae.networks.products import affine
+from toyiwae.networks.step import step
+
+
+@pytest.fixture(autouse=True)
+def _large_programs(monkeypatch):
+    """What the interpreter costs is programs, not lanes."""
+    monkeypatch.setattr(random, "BLOCK", 2**14)
+    monkeypatch.setattr(layers, "BLOCK", 2**14)
+
+
+def seeded(number):
+    return torch.Generator().manual_seed(number)
+
+
+# Random numbers ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, 1000), (3, 1), (5, 1003), (2**34 + 3, 778)])
+@pytest.mark.parametrize("step", [0, 2**40 + 11])
+def test_numbers_are_the_twins(first, count, step):
+    """Uniform ones to the bit; normals to the rounding of logarithm, root and circle functions."""
+    keys, clock = torch.tensor([3, -5, 2**63 - 1]), torch.tensor(step)
+    for kind, tolerance in (("uniform", 0.0), ("normal", 4e-6)):
+        found = random.drawn(kind, keys, clock, first, count)
+        twin = counters.drawn(kind, keys, clock, first, count, torch.float32)
+        torch.testing.assert_close(found, twin, rtol=0, atol=tolerance)
+
+
+def test_programs_change_no_number(monkeypatch):
+    keys, clock = torch.tensor([3, -5]), torch.tensor(9)
+    whole = random.drawn("normal", keys, clock, 2, 1001)
+    monkeypatch.setattr(random, "BLOCK", 32)
+    assert torch.equal(random.drawn("normal", keys, clock, 2, 1001), whole)
+
+
+def test_counters_draw_with_it_where_it_is_usable(monkeypatch):
+    noise = counters.Counters((4, 7), 3)
+    slow = noise.normal("particles", 10, (3, 5), slice(2, 9))
+    called = []
+    monkeypatch.setattr(kernels, "usable", lambda tensor: True)
+    monkeypatch.setattr(
+        random, "drawn", lambda *args, _drawn=random.drawn: called.append(args) or _drawn(*args)
+    )
+    fast = noise.normal("particles", 10, (3, 5), slice(2, 9))
+    assert len(called) == 1
+    torch.testing.assert_close(fast, slow, rtol=0, atol=4e-6)
+    noise = counters.Counters((4, 7), 3, dtype=torch.float64)
+    assert noise.normal("particles", 10).dtype == torch.float64
+    assert len(called) == 1
+
+
+# The likelihood ---------------------------------------------------------------------------------------------
+
+
+def case(pixels, spread, binary=True, dtype=torch.float32):
+    """Logits near those of a trained decoder, confident most of them: log p(x|z) near −90 for 784 pixels."""
+    members, particles, images = 3, 4, 5
+    x = torch.rand(members, images, pixels, generator=seeded(1))
+    x = (x < 0.2).float() if binary else x
+    out = spread * torch.randn(members, particles, images, pixels, generator=seeded(2))
+    out += (2.0 * x - 1.0)[:, None] * 1.6 * spread
+    bias = 0.3 * torch.randn(members, pixels, generator=seeded(3))
+    return x, out.to(dtype), bias
+
+
+def exact(x, out, bias):
+    """In float64, by another formula: log p(x|z) and slope."""
+    logit = out.double() + bias.double()[:, None, None]
+    own = x.double()[:, None]
+    log_p = own * torch.nn.functional.logsigmoid(logit) + (1.0 - own) * torch.nn.functional.logsigmoid(-logit)
+    return log_p.sum(-1), own - torch.sigmoid(logit)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize(("pixels", "spread"), [(784, 4.0), (784, 40.0), (784, 0.5), (64, 3.0), (1100, 4.0)])
+def test_log_likelihoods_keep_a_ten_thousandth_of_a_nat(pixels, spread, binary, dtype):
+    """Also where it is thousands of nats: there 1e-7 of it; more pixels than a program holds; grey ones."""
+    x, out, bias = case(pixels, spread, binary, dtype)
+    log_p, slope = exact(x, out, bias)
+    if (pixels, spread, binary) == (784, 4.0, True):
+        assert -130.0 < float(log_p.mean()) < -60.0
+    found = bernoulli.log_likelihood(x, out, bias)
+    assert found.dtype == torch.float32
+    assert float((found - log_p).abs().max()) < max(1e-4, 3e-7 * float(log_p.abs().max()))
+    assert out.dtype == dtype
+    cut = 2.0**-8  # the interpreter cuts digits off where a GPU rounds to bfloat16
+    assert float((out - slope).abs().max()) < (cut if dtype == torch.bfloat16 else 3e-7)
+
+
+def test_logits_without_bounds():
+    """Far out the slope is exact, and log p(x|z) finite."""
+    out = torch.tensor([-1e4, -100.0, -30.0, 0.0, 30.0, 100.0, 1e4]).expand(1, 2, 1, 7).contiguous()
+    x = torch.ones(1, 1, 7)
+    log_p = bernoulli.log_likelihood(x, out, torch.zeros(1, 7))
+    assert float(log_p[0, 0, 0]) == pytest.approx(-10130.693147, rel=1e-6)
+    assert out[0, 0, 0].tolist() == pytest.approx([1.0, 1.0, 1.0, 0.5, 9.4e-14, 0.0, 0.0], abs=1e-7)
+
+
+def test_some_images_of_a_batch():
+    """Images and bias that are pieces of larger tensors."""
+    x, out, bias = case(64, 3.0)
+    whole = out.clone()
+    log_p = bernoulli.log_likelihood(x, whole, bias)
+    part = out[:, :, 1:3].clone()
+    wide = torch.stack([bias, bias], -1)[..., 0]
+    assert torch.equal(bernoulli.log_likelihood(x[:, 1:3], part, wide), log_p[:, :, 1:3])
+    assert torch.equal(part, whole[:, :, 1:3])
+
+
+def test_it_is_its_twin():
+    x, out, bias = case(784, 4.0)
+    hidden, weight = torch.zeros(3, 20, 6), torch.zeros(3, 6, 784)
+    log_p, slope = densities.Bernoulli().forward(
+        {},
+        x.double(),
+        out.double() + bias.double()[:, None, None],
+        (hidden.double(), weight.double(), bias.double()),
+    )
+    # the twin takes x·l from the layer's input, of which there is none here but the bias
+    log_p = log_p + (x.double()[:, None] * out.double()).sum(-1)
+    found = bernoulli.log_likelihood(x, out, bias)
+    assert float((found - log_p).abs().max()) < 1e-4
+    assert float((out - slope).abs().max()) < 3e-7
+
+
+# Layers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spread", [1e-4, 0.1, 1.0, 30.0])
+def test_bias_and_tanh_are_the_twins(spread):
+    x, weight, bias = (
+        torch.randn(*shape, generator=seeded(i)).double()
+        for i, shape in enumerate([(3, 40, 7), (3, 7, 20), (3, 20)])
+    )
+    y = (spread * torch.bmm(x, weight)).float()
+    bias = (spread * bias).float()
+    expected = torch.tanh(y.double() + bias.double()[:, None])
+    found = layers.tanh_of_sum_(y, bias)
+    assert found is y
+    error = (found - expected).abs()
+    assert float((error / expected.abs().clamp_min(1e-12)).max()) < 1e-6
+    twin = affine(x, spread * weight, bias.double(), tanh=True)
+    torch.testing.assert_close(found.double(), twin, rtol=0, atol=3e-6)
+
+
+# A whole step ----------------------------------------------------------------------------------------------
+
+
+def test_a_step_with_all_kernels_is_the_step_without(monkeypatch):
+    """As on a GPU: noise, layers and likelihood by kernels; beside float64, the kernels' error is that of float32."""
+    stack = [
+        Member("iwae", "dreg", 2, 6, 1),
+        Member("piwae", "piwae", 3, 4, 2),
+        Member("elbo", "elbo", 12, 1, 3),
+    ]
+    x = (torch.rand(3, 4, 30, generator=seeded(5)) < 0.4).float()
+    exact, single, fused = (
+        models.bernoulli_vae((1, 2, 3), x[0].mean(0), latents=3, hidden=(9, 8), dtype=dtype)
+        for dtype in (torch.float64, torch.float32, torch.float32)
+    )
+    noise = counters.Counters((1, 2, 3), 7)
+    slow = step(single, stack, x, noise)
+    drawn = exact.draw(noise, 12, 4).double()
+    monkeypatch.setattr(LatentModel, "draw", lambda *_: drawn)
+    best = step(exact, stack, x.double(), noise)
+    monkeypatch.undo()
+    called = []
+    for module, name in ((bernoulli, "log_likelihood"), (layers, "tanh_of_sum_"), (random, "drawn")):
+        kernel = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, _k=kernel, _n=name: called.append(_n) or _k(*a))
+    monkeypatch.setattr(kernels, "usable", lambda tensor: True)
+    monkeypatch.setattr(products, "_by_onednn", lambda *_: False)
+    fast = step(fused, stack, x, noise)
+    assert sorted(set(called)) == ["drawn", "log_likelihood", "tanh_of_sum_"]
+    for result in (slow, fast):
+        torch.testing.assert_close(result.bound.double(), best.bound, rtol=0, atol=2e-5)
+        for name, slope in best.gradients.items():
+            error = (result.gradients[name] - slope).abs().max() / slope.abs().max()
+            assert float(error) < 2e-5, name
