@@ -18,7 +18,7 @@ from toyiwae.networks.step import step
 def _large_programs(monkeypatch):
     """What the interpreter costs is programs, not lanes."""
     monkeypatch.setattr(random, "BLOCK", 2**14)
-    monkeypatch.setattr(layers, "BLOCK", 2**14)
+    monkeypatch.setattr(layers, "BLOCK", 2**10)
 
 
 def seeded(number):
@@ -67,7 +67,7 @@ def test_counters_draw_with_it_where_it_is_usable(monkeypatch):
 
 def case(pixels, spread, binary=True, dtype=torch.float32):
     """Logits near those of a trained decoder, confident most of them: log p(x|z) near −90 for 784 pixels."""
-    members, particles, images = 3, 4, 5
+    members, particles, images = 2, 2, 3
     x = torch.rand(members, images, pixels, generator=seeded(1))
     x = (x < 0.2).float() if binary else x
     out = spread * torch.randn(members, particles, images, pixels, generator=seeded(2))
@@ -84,9 +84,17 @@ def exact(x, out, bias):
     return log_p.sum(-1), own - torch.sigmoid(logit)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("binary", [True, False])
-@pytest.mark.parametrize(("pixels", "spread"), [(784, 4.0), (784, 40.0), (784, 0.5), (64, 3.0), (1100, 4.0)])
+@pytest.mark.parametrize(
+    ("pixels", "spread", "binary", "dtype"),
+    [
+        (784, 4.0, True, torch.float32),
+        (784, 4.0, True, torch.bfloat16),
+        (784, 4.0, False, torch.float32),
+        (784, 40.0, True, torch.float32),
+        (64, 0.5, False, torch.bfloat16),
+        (2200, 2.0, True, torch.float32),
+    ],
+)
 def test_log_likelihoods_keep_a_ten_thousandth_of_a_nat(pixels, spread, binary, dtype):
     """Also where it is thousands of nats: there 1e-7 of it; more pixels than a program holds; grey ones."""
     x, out, bias = case(pixels, spread, binary, dtype)
@@ -123,7 +131,7 @@ def test_some_images_of_a_batch():
 
 def test_it_is_its_twin():
     x, out, bias = case(784, 4.0)
-    hidden, weight = torch.zeros(3, 20, 6), torch.zeros(3, 6, 784)
+    hidden, weight = torch.zeros(2, 6, 6), torch.zeros(2, 6, 784)
     log_p, slope = densities.Bernoulli().forward(
         {},
         x.double(),
@@ -148,11 +156,12 @@ def test_bias_and_tanh_are_the_twins(spread):
     )
     y = (spread * torch.bmm(x, weight)).float()
     bias = (spread * bias).float()
+    bias[0, 0] = 1e4  # its exponential is beyond float32
     expected = torch.tanh(y.double() + bias.double()[:, None])
     found = layers.tanh_of_sum_(y, bias)
     assert found is y
-    error = (found - expected).abs()
-    assert float((error / expected.abs().clamp_min(1e-12)).max()) < 1e-6
+    assert float((found - expected).abs().max()) < 2e-7
+    assert found[0, :, 0].tolist() == [1.0] * 40
     twin = affine(x, spread * weight, bias.double(), tanh=True)
     torch.testing.assert_close(found.double(), twin, rtol=0, atol=3e-6)
 

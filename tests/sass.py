@@ -13,6 +13,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 HOPPER = GPUTarget("cuda", 90, 32)
+_INSTRUCTION = re.compile(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)(.*)")
 SPECIAL = "MUFU"
 """What the instructions of the special function unit begin with."""
 
@@ -46,14 +47,44 @@ def compiled(kernel: Any, types: dict[str, str], constants: dict[str, Any], fold
         constants: values of the others.
         folder: for the machine code.
     """
-    signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
     options = {"enable_fp_fusion": False, "num_warps": constants["BLOCK"] // 32}
-    found = triton.compile(ASTSource(kernel, signature, constants), target=HOPPER, options=options)
+    listing, registers, stack = _disassembled(kernel, types, constants, folder, options)
+    return Loop(_longest_loop(listing), registers, stack)
+
+
+def whole(
+    kernel: Any,
+    types: dict[str, str],
+    constants: dict[str, Any],
+    folder: Path,
+    *,
+    warps: int,
+    aligned: tuple[str, ...] = (),
+) -> Loop:
+    """As `compiled`, all instructions of a kernel in place of its loop's; `aligned` arguments divide by 16."""
+    places = {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in aligned}
+    listing, *rest = _disassembled(kernel, types, constants, folder, {"num_warps": warps}, places)
+    found = [match[1] for match in map(_INSTRUCTION.match, listing.splitlines()) if match]
+    return Loop(tuple(name for name in found if name != "NOP"), *rest)
+
+
+def _disassembled(
+    kernel: Any,
+    types: dict[str, str],
+    constants: dict[str, Any],
+    folder: Path,
+    options: dict[str, Any],
+    attributes: dict[tuple[int], Any] | None = None,
+) -> tuple[str, int, int]:
+    """The listing of a kernel's machine code, a lane's registers, and its stack."""
+    signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
+    source = ASTSource(kernel, signature, constants, attributes)
+    found = triton.compile(source, target=HOPPER, options=options)
     path = folder / "kernel.cubin"
     path.write_bytes(found.asm["cubin"])
     usage = _run("cuobjdump", "-res-usage", path)
     registers, stack = (int(re.findall(rf"{name}:(\d+)", usage)[0]) for name in ("REG", "STACK"))
-    return Loop(_longest_loop(_run("nvdisasm", "-c", path)), registers, stack)
+    return _run("nvdisasm", "-c", path), registers, stack
 
 
 def _longest_loop(listing: str) -> tuple[str, ...]:
@@ -63,7 +94,7 @@ def _longest_loop(listing: str) -> tuple[str, ...]:
     loops: list[tuple[str, ...]] = [()]
     for line in listing.splitlines():
         label = re.match(r"(\.L_x_\d+):", line)
-        instruction = re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)(.*)", line)
+        instruction = _INSTRUCTION.match(line)
         if label:
             labels[label[1]] = len(instructions)
         elif instruction:

@@ -178,3 +178,23 @@ def test_the_kernels_of_a_training_step_compile_once_for_all_sizes(monkeypatch):
     for name, variants in (("bernoulli", 2), ("layers", 1), ("random", 2)):
         assert len(set(map(id, found[name].found))) == variants, name
         assert {kernel.metadata.target.arch for kernel in found[name].found} == {90}
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+def test_budget_of_instructions_of_the_likelihood(tmp_path):
+    """At most 30 a pixel, padding included: less time than their memory takes at 4.8 TB/s; logits four at a time."""
+    from tests import sass
+    from toyiwae.networks.kernels.bernoulli import likelihood
+
+    types: dict[str, str] = dict.fromkeys(("x", "out", "bias", "log_p"), "*fp32")
+    types |= dict.fromkeys(("inner", "images", "x_member", "x_image"), "i32")
+    constants = {"PIXELS": 784, "FACTORS": 7, "BLOCK": 128}
+    aligned = ("x", "out", "bias", "x_member", "x_image")
+    found = sass.whole(likelihood, types, constants, tmp_path, warps=1, aligned=aligned)
+    print(f"{len(found.instructions) / 28:.1f} instructions a pixel, {found.registers} registers")
+    assert found.instructions.count("LDG.E.128") == 3 * 7
+    assert found.instructions.count("STG.E.128") == 7
+    assert 10 * 28 < len(found.instructions) <= 30 * 28
+    assert found.stack == 0

@@ -68,7 +68,7 @@ def image_bounds(model: Any, x: Tensor, noise: Noise, particles: Sequence[int]) 
     if not counts or counts[0] < 1:
         raise InputError(f"K is {list(particles)}: expected at least one number, none below 1")
     parts = [_of(log_w, counts) for log_w in log_weights(model, x, noise, counts[-1])]
-    joined = [np.concatenate([part[i] for part in parts], axis=-1) for i in range(4)]
+    joined = (torch.cat(column, dim=-1).cpu().numpy() for column in zip(*parts, strict=True))
     return ImageBounds(counts, *joined)
 
 
@@ -95,8 +95,11 @@ def log_weights(model: Any, x: Tensor, noise: Noise, particles: int) -> Iterator
         yield found
 
 
-def _of(log_w: Tensor, counts: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    """Bounds, their standard errors, effective sample sizes `[E, nK, images]` and k̂ `[E, images]` of log-weights."""
+def _of(log_w: Tensor, counts: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Bounds, their standard errors, effective sample sizes `[E, nK, images]` and k̂ `[E, images]` of log-weights.
+
+    They stay on the device, which so computes one portion of images while the host sends it the next.
+    """
     total, rows = log_w.shape[-1], []
     for count in counts:
         own = log_w[..., : total // count * count].unflatten(-1, (-1, count))
@@ -106,6 +109,6 @@ def _of(log_w: Tensor, counts: tuple[int, ...]) -> tuple[np.ndarray, ...]:
         else:
             se = (1.0 / ess - 1.0 / count).clamp_min(0.0).mean(-1).div(groups).sqrt()
         rows.append((values.mean(-1), se, ess.mean(-1)))
-    arrays = (torch.stack(column, dim=1).cpu().numpy() for column in zip(*rows, strict=True))
+    bound, se, ess = (torch.stack(column, dim=1) for column in zip(*rows, strict=True))
     enough = total >= 25
-    return (*arrays, weights.pareto_k(log_w).cpu().numpy() if enough else np.full(log_w.shape[:2], np.nan))
+    return bound, se, ess, weights.pareto_k(log_w) if enough else torch.full_like(log_w[..., 0], torch.nan)

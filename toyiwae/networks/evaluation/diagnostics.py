@@ -71,7 +71,7 @@ def gradient_moments(
         Parameter -> moments of shape `[E, ...]`. Their `snr` of a weight whose gradient has mean 0 is not 0 but of the
         order of √(2/(πR)).
     """
-    streams: dict[str, stats.Stream] = {}
+    moments: dict[str, stats.Moments] = {}
     own = [name for name in model.parameters if model.part(name) == "proposal"]
     for first in range(0, replicates, _TOGETHER):
         found: dict[str, list[Tensor]] = {}
@@ -80,8 +80,26 @@ def gradient_moments(
             for name in own:
                 found.setdefault(name, []).append(slopes[name])
         for name, values in found.items():
-            streams.setdefault(name, stats.Stream()).add(torch.stack(values).cpu().numpy())
-    return {name: stream.moments for name, stream in streams.items()}
+            new = _moments(torch.stack(values))
+            moments[name] = moments[name].merge(new) if name in moments else new
+    return moments
+
+
+def _moments(values: Tensor) -> stats.Moments:
+    """The moments of replicates `[n, ...]`; on a GPU computed there, so that sums alone come to the host."""
+    if values.device.type == "cpu":
+        return stats.Moments.of(values.numpy())
+    return stats.Moments(len(values), *(part.cpu().numpy() for part in moment_sums(values)))
+
+
+def moment_sums(values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mean and central sums of order 2 to 4 of replicates `[n, ...]`, as `stats.Moments.of`, in float64."""
+    values = values.to(torch.float64)
+    mean = values.mean(0)
+    centred = values - mean
+    mean, centred = mean + centred.mean(0), centred - centred.mean(0)
+    square = centred * centred
+    return mean, square.sum(0), (square * centred).sum(0), (square * square).sum(0)
 
 
 def encoder_snr(moments: dict[str, stats.Moments]) -> np.ndarray:
@@ -99,10 +117,13 @@ def proposal_moments(
     In a model of one layer the encoder's gradient is `Σ_x (∂ stats(x)/∂φ)ᵀ` of these.
     """
     stream, encoded, plan = stats.Stream(), model.encode(x), plan_of(tuple(members), model.reparameterised)
-    for replicate in range(replicates):
-        drawn = model.draw(noise.at(replicate), plan.particles, x.shape[1])
-        found = model.weigh(x, encoded.stats, drawn)
-        stream.add(model.backward(found, *plan.coefficients(found.log_w, images=1))[1][None].cpu().numpy())
+    for first in range(0, replicates, _TOGETHER):
+        slopes = []
+        for replicate in range(first, min(first + _TOGETHER, replicates)):
+            drawn = model.draw(noise.at(replicate), plan.particles, x.shape[1])
+            found = model.weigh(x, encoded.stats, drawn)
+            slopes.append(model.backward(found, *plan.coefficients(found.log_w, images=1))[1])
+        stream.add(torch.stack(slopes).cpu().numpy())
     return stream.moments
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -134,14 +135,14 @@ def evaluate(
 def _noise(run: Run, seed: int) -> Noise:
     """Random numbers of an evaluation: those of no training, whose seeds are below 2⁶³."""
     own = run.noise
-    return Noise(tuple(2**63 + 2**64 * seed + one for one in own.seeds), device=own.device, dtype=own.dtype)
+    return replace(own, seeds=tuple(2**63 + 2**64 * seed + one for one in own.seeds))
 
 
 def _seen(run: Run, images: np.ndarray, seed: int) -> Tensor:
     """What the model sees of images, the same for all members `[E, N, D_x]`."""
     own = run.noise
     ink = torch.from_numpy(images.copy()).to(own.device)[None]
-    once = Noise((2**63 + 2**64 * seed,), device=own.device, dtype=own.dtype)
+    once = replace(own, seeds=(2**63 + 2**64 * seed,))
     return observed(ink, once, dynamic=run.images.binarisation == "dynamic").expand(len(run.members), -1, -1)
 
 
