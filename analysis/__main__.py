@@ -19,6 +19,7 @@ from rich.table import Table
 from analysis import ledger, mathml, output, report, runner
 from analysis.explorer.command import PAGE, explorer
 from analysis.kept import Kept
+from analysis.mnist.options import mnist
 from analysis.run_all import run_all
 from analysis.settings import Settings, read_assignments, read_toml
 from analysis.study import Study, check_names, discover, settings_of, unknown_study
@@ -29,6 +30,7 @@ from toyiwae.records import provenance
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(sweep_cli.app, name="sweep")
 app.command("explorer")(explorer)
+app.command("mnist")(mnist)
 console = Console(highlight=False, markup=False)
 
 Quick = Annotated[bool, typer.Option("--quick", help="Small settings: seconds instead of minutes.")]
@@ -218,41 +220,6 @@ def audit_(
     for key in run["changed"]:
         console.print(f"✗ {key}: not as recorded in subjects.toml")
     raise typer.Exit(1 if run["changed"] else 0)
-
-
-@app.command("mnist")
-def mnist_(
-    quick: Annotated[
-        bool, typer.Option("--quick/--full", help="A few minutes, or two hours and more.")
-    ] = True,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option("--data-dir", metavar="DIR", help="MNIST's files; the user's cache if not given."),
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder of runs, figures and page.")] = Path(
-        "results/mnist"
-    ),
-    minutes: Annotated[
-        float | None, typer.Option("--minutes", min=0.0, help="Of training in this call; 110 if not given.")
-    ] = None,
-    docs: Annotated[
-        Path | None, typer.Option("--docs", help="Where the page goes, with its figures.")
-    ] = None,
-) -> None:
-    """Real MNIST: a linear decoder's exact gaps, five methods of training; goes on where it stopped."""
-    command = importlib.import_module(
-        "analysis.mnist.command"
-    )  # torch takes a second that `list` need not wait for
-    written = command.mnist(
-        quick=quick,
-        data_dir=data_dir,
-        out=out,
-        minutes=command.MINUTES if minutes is None else minutes,
-        docs=docs,
-        note=lambda line: console.print(line, soft_wrap=True),
-    )
-    if written is not None:
-        console.print(f"{written}", soft_wrap=True)
 
 
 @app.command("bench")

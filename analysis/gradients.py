@@ -8,7 +8,7 @@ gradient is always 0 do not count.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -95,19 +95,56 @@ def encoder_snr(
     own, count = run.model.at(member), len(rules)
     repeated = {name: value.expand(count, *value.shape[1:]) for name, value in own.parameters.items()}
     model = replace(own, parameters=repeated)
-    noise = Noise((_SEEDS + seed,) * count, device=run.noise.device, dtype=run.noise.dtype)
-    x = seen(run, run.images.train[:images]).expand(count, -1, -1)
+    sums, squares, size = _sums(run, model, rules, images, replicates, seed)
+    return snr_of(_joined(sums, sums), _joined(squares, sums), size)
+
+
+def layer_snr(run: Run, *, images: int, replicates: int, seed: int = 0) -> dict[str, SnrEstimate]:
+    """SNR of the encoder's weights layer by layer, each of all members `[E]` by its own rule at its own parameters.
+
+    Args:
+        run: a trained stack.
+        images: of the batch, the first of the training images, binarised once, the same for all members.
+        replicates: draws of the particles, rounded up to whole groups, the same for all members.
+        seed: of the draws.
+
+    Returns:
+        Layer ("encoder.0", the one next to the image, and so on) -> the root mean square over its weights and biases.
+    """
+    sums, squares, size = _sums(run, run.model, run.members, images, replicates, seed)
+    layers: dict[str, list[str]] = {}
+    for name in sums:
+        layers.setdefault(name.rpartition(".")[0], []).append(name)
+    return {
+        layer: snr_of(_joined(sums, names), _joined(squares, names), size) for layer, names in layers.items()
+    }
+
+
+def _joined(arrays: Mapping[str, np.ndarray], names: Iterable[str]) -> np.ndarray:
+    """Some of the arrays as one, along the coordinates."""
+    return np.concatenate([arrays[name] for name in names], -1)
+
+
+def _sums(
+    run: Run, model: Any, rules: Sequence[Member], images: int, replicates: int, seed: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], int]:
+    """Sums of the gradients of each group's replicates, and of their squares, by name `[G, E, P]`; a group's size."""
+    noise = Noise((_SEEDS + seed,) * len(rules), device=run.noise.device, dtype=run.noise.dtype)
+    x = seen(run, run.images.train[:images]).expand(len(rules), -1, -1)
     names = [name for name in model.parameters if model.part(name) == "proposal"]
-    size, sums, squares = -(-replicates // GROUPS), [], []
+    size = -(-replicates // GROUPS)
+    groups: list[dict[str, np.ndarray]] = []
     for group in range(GROUPS):
-        total = square = torch.zeros(())
+        total: dict[str, torch.Tensor] = {}
         for r in range(size):
             found = step(model, rules, x, noise.at(group * size + r)).gradients
-            gradient = torch.cat([found[name].flatten(1) for name in names], 1).to(torch.float64)
-            total, square = total + gradient, square + gradient.square()
-        sums.append(total)
-        squares.append(square)
-    return snr_of(torch.stack(sums), torch.stack(squares), size)
+            for name in names:
+                own = found[name].flatten(1).to(torch.float64)
+                both = torch.stack([own, own.square()])
+                total[name] = total[name] + both if name in total else both
+        groups.append({name: value.cpu().numpy() for name, value in total.items()})
+    stacked = {name: np.stack([group[name] for group in groups], 1) for name in names}
+    return {name: value[0] for name, value in stacked.items()}, {n: v[1] for n, v in stacked.items()}, size
 
 
 def seen(run: Run, images: np.ndarray) -> torch.Tensor:

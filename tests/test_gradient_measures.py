@@ -11,8 +11,10 @@ torch = pytest.importorskip("torch")
 
 from analysis import gradients, particles  # noqa: E402
 from analysis.closed_limits import ClosedLimits  # noqa: E402
+from tests.short_runs import short  # noqa: E402
 from toyiwae.networks import models  # noqa: E402
 from toyiwae.networks.noise import Noise  # noqa: E402
+from toyiwae.networks.step import step  # noqa: E402
 from toyiwae.problems.linear_gaussian import Proposal  # noqa: E402
 
 RATE = 1e-6
@@ -110,3 +112,25 @@ def test_ratios_at_k_from_a_pool_are_the_exact_ones(pool):
             own = particles.snr_at(found, rule, cell.K)
             assert abs(own.squared - exact) < threshold * own.squared_se
             assert own.squared_se < 0.5 * exact
+
+
+def test_layers_have_the_ratios_that_their_own_gradients_give():
+    """Of all members at once, each by its own rule at its own parameters; together they are the whole encoder's."""
+    run = short(None, steps=4)
+    found = gradients.layer_snr(run, images=3, replicates=40)
+    assert list(found) == ["encoder.0", "encoder.1"]
+    x = gradients.seen(run, run.images.train[:3])
+    for e, member in enumerate(run.members):
+        model, noise = run.model.at(e), Noise((gradients._SEEDS,))
+        slopes = [step(model, [member], x, noise.at(r)).gradients for r in range(40)]
+        total = weights = 0.0
+        for layer, own in found.items():
+            drawn = [torch.cat([s[f"{layer}.weight"].ravel(), s[f"{layer}.bias"].ravel()]) for s in slopes]
+            values = torch.stack(drawn).double().numpy()
+            mean, var = values.mean(0), values.var(0, ddof=1)
+            alive = var > 1e-14 * (values**2).mean(0)
+            squared = ((mean[alive] ** 2 - var[alive] / 40) / var[alive]).mean()
+            np.testing.assert_allclose(own.squared[e], squared, rtol=1e-3, atol=1e-5)  # of float32 gradients
+            total, weights = total + alive.sum() * own.squared[e], weights + alive.sum()
+        whole = gradients.encoder_snr(run, e, [member], images=3, replicates=40)
+        np.testing.assert_allclose(whole.squared[0], total / weights, rtol=1e-3, atol=1e-5)

@@ -1,6 +1,8 @@
-"""`python -m analysis mnist`: skipped without the data, resumed with it; the page says what was run."""
+"""`python -m analysis mnist`: plans by device, what is kept, resumed and shown; the page says what was run."""
 
 import dataclasses
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +12,61 @@ from typer.testing import CliRunner
 pytest.importorskip("torch")
 
 from analysis import __main__ as commands
-from analysis.mnist import run
+from analysis import output
+from analysis.mnist import command, deep, kept, linear, plans, published, results
+from toyiwae import InputError
+from toyiwae.networks.data.images import images_named
 from toyiwae.networks.runs import checkpoints
 from toyiwae.networks.runs.settings import read
 
 MNIST = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
+TINY = {
+    "model": {"hidden": [6], "latents": 3},
+    "train": 60,
+    "epochs": 3,
+    "test": 12,
+    "largest_k": 100,
+    "curve_images": 6,
+    "curve_points": 3,
+    "snr_images": 2,
+    "snr_replicates": 20,
+    "snr_points": 2,
+    "metrics_every": 1,
+    "checkpoint_every": 4,
+    "latents": 2,
+    "linear_images": 8,
+    "encoder_images": 20,
+    "linear_k": (1, 64, 500),
+}
+QUICK = dataclasses.replace(plans.QUICK, **TINY)
+TABLE = dataclasses.replace(plans.TABLE, device="cpu", milestones=(1,), seeds=(1, 2), **TINY)
+FIGURES = ("linear", "training", "results", "budget", "snr", "samples")
+
+
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch):
+    """Figures of few pixels, which take most of the time."""
+    monkeypatch.setattr(output, "PNG_DPI", 30)
+
+
+def made(folder, seed=1, pixels=(3, 2)):
+    """A folder of IDX files with 60 training and 20 test images."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, count in (("train", 60), ("t10k", 20)):
+        images = np.random.default_rng(seed).integers(0, 256, (count, *pixels), np.uint8)
+        head = bytes([0, 0, 8, 3]) + np.array(images.shape, ">i4").tobytes()
+        (folder / f"{split}-images-idx3-ubyte").write_bytes(head + images.tobytes())
+    return folder
 
 
 def mnist(*arguments):
     """Exit code and output."""
     found = CliRunner().invoke(commands.app, ["mnist", *map(str, arguments)])
     return found.exit_code, found.output
+
+
+def place_of(data, home):
+    return deep.Place(data, images_named("idx", data), home)
 
 
 def test_without_the_data_it_says_how_to_get_them_and_is_skipped(tmp_path, monkeypatch):
@@ -32,18 +78,12 @@ def test_without_the_data_it_says_how_to_get_them_and_is_skipped(tmp_path, monke
 
 
 def test_exact_gaps_are_kept_for_their_data_and_sizes_alone(tmp_path):
-    plan = dataclasses.replace(run.QUICK, latents=2, linear_images=3, encoder_images=20, linear_k=(1, 4))
+    plan = dataclasses.replace(plans.QUICK, latents=2, linear_images=3, encoder_images=20, linear_k=(1, 4))
     notes: list[str] = []
 
     def gaps(plan, seed):
-        folder = tmp_path / "data"
-        folder.mkdir(exist_ok=True)
-        for split in ("train", "t10k"):
-            pixels = np.random.default_rng(seed).integers(0, 256, (60, 3, 2), np.uint8)
-            head = bytes([0, 0, 8, 3]) + np.array(pixels.shape, ">i4").tobytes()
-            (folder / f"{split}-images-idx3-ubyte").write_bytes(head + pixels.tobytes())
         notes.clear()
-        found = run.linear(plan, folder, tmp_path / "out", notes.append)
+        found = linear.linear(plan, made(tmp_path / "data", seed), tmp_path / "out", notes.append)
         return found.gap, bool(notes)
 
     first, computed = gaps(plan, 1)
@@ -58,12 +98,256 @@ def test_exact_gaps_are_kept_for_their_data_and_sizes_alone(tmp_path):
     assert not gaps(dataclasses.replace(plan, latents=1, test=7), 1)[1]
 
 
-@pytest.mark.parametrize("plan", [run.QUICK, run.FULL])
+def test_arrays_are_taken_for_their_key_alone_and_a_broken_file_is_computed_again(tmp_path):
+    path, calls = tmp_path / "below" / "one.npz", []
+
+    def take(of, value):
+        return kept.taken(path, of, lambda: calls.append(value) or {"x": [value]})["x"].tolist()
+
+    assert (take("a", 1), take("a", 2)) == ([1], [1])
+    assert (take("b", 3), take("b", 4)) == ([3], [3])
+    path.write_bytes(path.read_bytes()[:40])
+    assert take("b", 5) == [5]
+    assert calls == [1, 3, 5]
+    path.write_bytes(b"")
+    assert take("b", 6) == [6]
+
+
+def test_two_hours_of_a_cpu_are_what_they_were():
+    """Runs of these settings lie in folders of users, which other settings would refuse."""
+    tables = plans.FULL.settings("deep")
+    assert [(m["M"], m["K"]) for m in tables.pop("members")] == [(64, 1), (1, 64), (8, 8), (1, 64), (8, 8)]
+    assert tables == {
+        "data": {"name": "mnist", "binarisation": "dynamic"},
+        "model": {"kind": "bernoulli_vae", "products": "bfloat16"},
+        "training": {"epochs": 20, "batch": 20, "seeds": [1]},
+        "output": {"metrics_every": 100, "checkpoint_every": 500, "keep": 0},
+    }
+    assert plans.FULL.home == ""
+
+
+@pytest.mark.parametrize(
+    ("wish", "has_cuda", "name", "device"),
+    [
+        ({}, False, "quick", "cpu"),
+        ({}, True, "quick", "cpu"),
+        ({"device": "cuda"}, True, "quick", "cuda"),
+        ({"quick": False}, False, "full", "cpu"),
+        ({"quick": False}, True, "table", "cuda"),
+        ({"quick": False, "device": "cpu"}, True, "full", "cpu"),
+        ({"quick": False, "device": "cuda:1"}, True, "table", "cuda:1"),
+    ],
+)
+def test_the_device_chooses_the_plan(wish, has_cuda, name, device):
+    plan = plans.chosen(plans.Wish(**wish), has_cuda)
+    assert (plan.name, plan.device) == (name, device)
+    table = plan.settings(next(iter(plan.stacks)))["training"]
+    assert table.get("device", "cpu") == device
+
+
+def test_a_plan_has_the_minutes_and_stacks_that_are_asked_for():
+    full = plans.Wish(quick=False)
+    assert plans.chosen(full, False).minutes == 110
+    assert plans.chosen(full, True).minutes is None
+    assert plans.chosen(dataclasses.replace(full, minutes=0.0), False).minutes == 0
+    some = plans.chosen(dataclasses.replace(full, stacks=("ends", "methods")), True)
+    assert list(some.stacks) == ["methods", "ends"]
+    with pytest.raises(InputError, match="--stack is 'end': did you mean ends"):
+        plans.chosen(dataclasses.replace(full, stacks=("end",)), True)
+
+
+@pytest.mark.parametrize("plan", [plans.QUICK, plans.FULL, plans.TABLE], ids=lambda plan: plan.name)
 def test_the_methods_are_those_of_the_papers_table(plan):
-    members = read(run.settings(plan)).stack()
+    members = [m for stack in plan.stacks for m in read(plan.settings(stack) | {}).stack()]
     assert {member.particles for member in members} == {64}
-    assert sorted((member.M, member.K) for member in members) == [(1, 64), (1, 64), (8, 8), (8, 8), (64, 1)]
-    assert len({member.model.partition(":")[0] for member in members}) == 4
+    assert len(set(members)) == len(members)
+    methods = {results.method_of(member) for member in members}
+    theirs = {(m, groups, count) for m, groups, count in published.published()[published.METHOD].values}
+    assert len(theirs) == 6
+    if plan.name != "full":
+        assert theirs < methods
+    else:
+        assert methods < theirs
+        assert len(methods) == 5
+
+
+def test_the_papers_scale_is_burdas_schedule_on_four_seeds_in_stacks_of_twenty():
+    for stack in plans.TABLE.stacks:
+        settings = read(plans.TABLE.settings(stack))
+        assert settings.training.schedule == "stages"
+        assert settings.training.epochs == plans.TABLE.milestones[-1] == 3280
+        assert len(settings.training.seeds) == 4
+        assert len(settings.stack()) <= 20
+    assert len(read(plans.TABLE.settings("methods")).stack()) == 20
+
+
+def test_splits_and_betas_run_from_iwae_to_the_elbo():
+    names = [results.method_of(m) for m in read(plans.TABLE.settings("splits")).stack()]
+    names += [results.method_of(m) for m in read(plans.TABLE.settings("methods")).stack()]
+    found = results.splits_of(list(dict.fromkeys(names)))
+    assert len(found) == 2
+    assert all([method[1] for method in methods] == [1, 4, 8, 16, 64] for methods in found.values())
+    betas = {results.beta_of(method) for method in names}
+    assert betas == {None, 0.0, 0.05, 0.5, 1.0}
+
+
+def test_a_study_that_was_interrupted_ends_with_the_same_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(plans, "QUICK", QUICK)
+    data = made(tmp_path / "data")
+    arguments = ("--quick", "--any-images", "--data-dir", data, "--out")
+    code, text = mnist(*arguments, tmp_path / "broken", "--minutes", 1e-9)  # a step
+    assert code == 0, text
+    assert "stops after step 1 of 9" in text
+    assert "0.33 epochs" in (tmp_path / "broken" / "quick" / "mnist.md").read_text(encoding="utf-8")
+    for out in ("broken", "whole"):
+        code, text = mnist(*arguments, tmp_path / out)
+        assert code == 0, text
+    whole, broken = (tmp_path / out / "quick" for out in ("whole", "broken"))
+    names = {path.relative_to(whole) for path in whole.rglob("*") if path.is_file()}
+    assert {f"figures/mnist-{name}.png" for name in FIGURES} < set(map(str, names))
+    differ = {"linear.npz", "deep/times.jsonl", "mnist.md"}  # they hold times
+    for name in names:
+        if name.suffix == ".npz" and str(name) not in differ:
+            first, second = (np.load(home / name) for home in (whole, broken))
+            assert all(
+                np.array_equal(first[key], second[key], equal_nan=key != "of") for key in first.files
+            ), name
+        elif str(name) not in differ:
+            assert (whole / name).read_bytes() == (broken / name).read_bytes(), name
+    pages = [
+        re.sub(r"[\d.–]+ s(teps a second)? ", "", (home / "mnist.md").read_text()) for home in (whole, broken)
+    ]
+    assert re.sub(r"rate was [\d.]+", "", pages[0]) == re.sub(r"rate was [\d.]+", "", pages[1])
+    code, text = mnist(*arguments, tmp_path / "whole")
+    assert text.count("\n") == 1  # nothing but where the page is
+
+
+def test_stacks_stop_at_the_epoch_that_is_asked_for_and_go_on(tmp_path):
+    place = place_of(made(tmp_path / "data"), tmp_path / "home")
+    plan = dataclasses.replace(TABLE, stacks={name: TABLE.stacks[name] for name in ("methods", "splits")})
+
+    def steps(name):
+        return [checkpoints.step_of(path) for path in checkpoints.found(place.home / name / "checkpoints")]
+
+    notes: list[str] = []
+    page = command.study(plan, place, plans.Wish(epochs=2), tmp_path / "docs" / "here.md", notes.append)
+    assert (
+        steps("methods") == steps("splits") == [0, 3, 4, 6]
+    )  # each epoch has 3 steps, milestones are after 1
+    text = page.read_text(encoding="utf-8")
+    assert "trained for 2.00 epochs" in text
+    assert "figures/here-budget.png" in text
+    assert {path.name for path in (page.parent / "figures").iterdir()} == {
+        f"here-{name}.png" for name in FIGURES
+    }
+    deep.train_stacks(
+        dataclasses.replace(plan, stacks={"methods": plan.stacks["methods"]}), place, None, None, notes.append
+    )
+    assert steps("methods") == [0, 3, 4, 6, 8, 9]
+    found = results.results(deep.measure(plan, place, notes.append))
+    assert sorted(set(found.methods.step)) == [6, 9]
+    assert set(found.together.step) == {9}
+    assert len(found.together) == 5
+
+
+def test_what_was_measured_is_taken_for_the_same_checkpoint_and_arguments(tmp_path):
+    place = place_of(made(tmp_path / "data"), tmp_path / "home")
+    plan = dataclasses.replace(QUICK, stacks={"deep": QUICK.stacks["deep"][:2]}, epochs=1)
+    notes: list[str] = []
+    deep.train_stacks(plan, place, None, None, notes.append)
+
+    def computed(plan):
+        notes.clear()
+        return deep.measure(plan, place, notes.append)[0], sum(
+            "evaluation" in n or "signal" in n for n in notes
+        )
+
+    assert computed(plan)[1] == 2
+    assert computed(plan)[1] == 0
+    fewer, count = computed(dataclasses.replace(plan, test=7))
+    assert (fewer.evaluation["bound"].shape, count) == ((4, 3, 7), 1)
+    assert computed(dataclasses.replace(plan, test=7, snr_replicates=40))[1] == 1
+    measured = place.home / "deep" / "measured"
+    measured.rename(tmp_path / "measured")
+    shutil.rmtree(place.home / "deep")
+    other = dataclasses.replace(plan, test=7, snr_replicates=40, seeds=(3, 4))
+    deep.train_stacks(other, place, None, None, notes.append)
+    (tmp_path / "measured").rename(measured)
+    again, count = computed(other)
+    assert count == 2
+    assert not np.array_equal(again.evaluation["bound"], fewer.evaluation["bound"])
+
+
+def test_ours_stands_beside_the_published_numbers_with_what_differs(tmp_path):
+    place = place_of(made(tmp_path / "data"), tmp_path / "home")
+    ours = published.THEIRS
+    assert published.comparable(ours)
+    assert published.comparable(dataclasses.replace(ours, products="tf32"))  # theirs is not said
+    for name, value in {
+        "epochs": 3279.0,
+        "seeds": 1,
+        "test": 1000,
+        "learning_rate": "0.001, constant",
+    }.items():
+        other = dataclasses.replace(ours, **{name: value})
+        assert not published.comparable(other)
+        assert [what for what, *_, agrees in published.beside(other) if agrees is False] == [
+            published.WORDS[name]
+        ]
+    mine = dataclasses.replace(place.images, name="mnist")
+    named = deep.Place(place.data, mine, place.home)
+    plan = dataclasses.replace(QUICK, epochs=1)
+    deep.train_stacks(plan, place, None, None, print)
+    found = results.results(deep.measure(plan, named, print))
+    text = command.page.markdown(
+        plan,
+        linear.linear(plan, place.data, place.home, print),
+        found,
+        {"date": "today", "command": "run", "scale": "", "stem": "x", "title": "t"},
+    )
+    assert "ours under **other conditions** (training images, images of the evaluation, network," in text
+    row = found.methods.iloc[1]
+    assert f"| IWAE(64) | −84.52 ± 0.02 |  | −{-row.log_p:.2f} ± {row.log_p_se:.2f} |" in text
+    assert re.search(r"\| PIWAE\(8, 8\) \| −84.46 ± 0.06 \| −84.58 \| −\d", text)
+    assert "| epochs | 3,280 | 1 (differs) |" in text
+    assert "Nothing here is a result of a paper" in text
+    assert "−\\" not in text
+
+
+def test_names_of_images_are_escaped_in_the_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "_figures", lambda *_: {})
+    data = made(tmp_path / "a|b_c*$d")
+    plan = dataclasses.replace(QUICK, stacks={"deep": QUICK.stacks["deep"][:5]}, epochs=1)
+    page = command.study(plan, place_of(data, tmp_path / "home"), plans.Wish(), None, print)
+    text = page.read_text(encoding="utf-8")
+    assert "a\\|b\\_c\\*\\$d, dynamic binarisation" in text
+    assert "a|b" not in text
+    assert "A folder of images" in text
+    assert "Rainforth et al. (2018) |" not in text  # whose numbers are MNIST's
+
+
+def test_a_gpu_that_is_not_there_is_refused_in_one_line(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    monkeypatch.setattr(plans, "TABLE", TABLE)
+    data = made(tmp_path / "data")
+    found = CliRunner().invoke(
+        commands.app,
+        [
+            "mnist",
+            "--full",
+            "--device",
+            "cuda",
+            "--any-images",
+            "--data-dir",
+            str(data),
+            "--out",
+            str(tmp_path),
+        ],
+    )
+    assert isinstance(found.exception, InputError)
+    assert "training.device is 'cuda'" in str(found.exception)
 
 
 @pytest.mark.slow
@@ -80,12 +364,12 @@ def test_a_quick_run_is_resumed_and_its_page_says_what_was_run(tmp_path):
     assert f"goes on after step {first} of 100" in text
     assert (tmp_path / "quick" / "linear.npz").stat().st_mtime_ns == gaps
     page = (tmp_path / "docs" / "page.md").read_text(encoding="utf-8")
-    assert "100 steps were made" in page
-    assert "(1.00 epochs of 2,000 images)" in page
-    for name in ("linear", "training", "samples"):
-        assert (tmp_path / "docs" / "figures" / f"mnist-{name}.png").stat().st_size > 10_000
+    assert "100 steps of the 20 members" in page
+    assert "trained for 1.00 epochs" in page
+    for name in FIGURES:
+        assert (tmp_path / "docs" / "figures" / f"page-{name}.png").stat().st_size > 1000
     with np.load(tmp_path / "quick" / "linear.npz") as found:
-        assert found["gap"].shape == (3, 300)
+        assert found["gap"].shape == (3, 200)
         assert (np.diff(found["gap"], axis=0) < 0).all()
         assert found["error"] < 1e-8
     code, text = mnist(*arguments)  # nothing is left to do

@@ -43,6 +43,19 @@ def test_a_run_that_is_out_of_time_goes_on_as_if_it_had_not_been(whole, tmp_path
         short(None, minutes=0)
 
 
+def test_a_run_that_stops_after_some_steps_goes_on_as_if_it_had_not(whole, tmp_path):
+    notes = []
+    for steps in (5, 5, 9, 50):  # there is nothing left to do at the second
+        short(tmp_path, steps=steps, resume=True, note=notes.append)
+    stops = [note for note in notes if note.startswith("stops")]
+    assert stops == [f"stops after step {step} of 21: resume it to go on" for step in (5, 5, 9)]
+    before, after = crashes.content(whole), crashes.content(tmp_path)
+    assert {name: after[name] for name in before} == before
+    assert short(None, steps=2).step == 2
+    with pytest.raises(InputError, match="steps is 0: expected a whole number of at least 1"):
+        short(None, steps=0)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_wait_for_a_checkpoint(number, whole, tmp_path, monkeypatch):
     """One comes during the tenth step. Its own effect is replaced, since SIGTERM's would end the tests."""

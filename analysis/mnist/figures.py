@@ -1,31 +1,46 @@
-"""The figures of the runs on MNIST."""
+"""The figures of the study on MNIST: the linear decoder, training curves, results, ratios, pictures."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import matplotlib.image
+import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from scipy.stats import gaussian_kde
 
 from analysis import style
-from analysis.mnist.run import PARTICLES, Deep, Linear
-from toyiwae import plot
-from toyiwae.networks.members import Member
+from analysis.mnist.linear import Linear
+from analysis.mnist.plans import PARTICLES
+from analysis.mnist.published import METHOD
+from analysis.mnist.results import Method, Results, beta_of, splits_of
+from toyiwae import estimators, plot
+
+UNSEEN = 0.5
+"""Standard error of the logarithm of a ratio from which on it is not drawn: no signal stands out of the noise."""
+
+
+def looks(methods: list[Method]) -> dict[Method, dict[str, Any]]:
+    """Colour, line and marker of every method of a figure."""
+    alone = list(dict.fromkeys(name for name, groups, _ in methods if groups == 1))
+    single = dict(zip(alone, plot.looks(alone), strict=True))
+    return {m: single[m[0]] if m[1] == 1 else plot.look(m[0], m[1]) for m in methods}
 
 
 def linear(found: Linear) -> Figure:
     """Exact gaps and sample sizes of all images at every K, and how the gaps spread over log p(x)."""
     figure, (left, middle, right) = style.panels(1, 3, aspect=1.05)
     names = [f"{k:,}" for k in found.K]
-    _violins(left, np.log10(found.gap), names, [style.BLUE] * len(names))
+    _violins(left, np.log10(found.gap), [style.BLUE] * len(names))
+    left.set_xticks(range(len(names)), names)
     low, high = int(np.floor(np.log10(found.gap.min()))), int(np.ceil(np.log10(found.gap.max())))
     style.log_ticks(left, low, high)
     left.set(xlabel="particles $K$", ylabel=r"$\log p(x)-L_K$ (nats)")
     style.label_panel(left, "a", "Exact gap")
-    _violins(middle, found.ess[1:], names[1:], [style.BLUE] * len(names))
+    _violins(middle, found.ess[1:], [style.BLUE] * len(names))
+    middle.set_xticks(range(len(names) - 1), names[1:])
     middle.set(xlabel="particles $K$", ylabel="E[ESS] (particles)", ylim=(0, None))
     style.label_panel(middle, "b", "Sample size")
     right.plot(found.log_p, found.gap[1], ".", color=style.BLUE, markersize=1.2, alpha=0.4, rasterized=True)
@@ -36,72 +51,188 @@ def linear(found: Linear) -> Figure:
     return figure
 
 
-def curves(found: Deep) -> Figure:
-    """Training bounds, bounds of test images, and effective sample sizes of the evaluation."""
-    figure, (left, middle, right) = style.panels(1, 3, aspect=1.15)
-    members = found.run.members
-    for member in members:
-        look = plot.look(member.model, member.M)
-        own = _of(found.curves, member)
-        smooth = own.bound.rolling(5, min_periods=1).mean()
-        left.plot(own.epoch, smooth, linewidth=0.9, color=look["color"], linestyle=look["linestyle"])
-        tested = _of(found.test_curves, member)
-        middle.plot(tested.step / found.per_epoch, tested.bound, linewidth=0.9, markersize=3.2, **look)
-    left.set(xlabel="epochs", ylabel="own bound, training (nats)")
-    _settled(left, found.curves.epoch, found.curves.bound)
-    middle.set(xlabel="epochs", ylabel=r"$L_{64}$, test (nats)")
-    _settled(middle, found.test_curves.step, found.test_curves.bound)
-    small = found.images[found.images.particles == PARTICLES]
-    sizes = [_of(small, member).ess.to_numpy() for member in members]
-    names = [plot.short(member.model, member.M) for member in members]
-    _violins(right, sizes, names, [plot.look(member.model, member.M)["color"] for member in members])
-    right.tick_params(axis="x", labelrotation=45)
-    right.set(ylabel=f"ESS of {PARTICLES}, test", ylim=(0, None))
-    for axes, letter, title in zip(
-        (left, middle, right), "abc", ("Training", "Evaluation", "Proposals"), strict=True
+def training(found: Results, *, staged: bool) -> Figure:
+    """Own bounds of the training batches, and the bound with 64 particles of test images; means over seeds."""
+    figure, (left, right) = style.panels(1, 2, aspect=0.8)
+    look, curves, tested = looks(found.main), found.curves(), found.test_curves()
+    for method in found.main:
+        own = _of(curves, method).groupby("epoch").bound.mean()
+        smooth = own.rolling(5, min_periods=1).mean()
+        every = (0.04 * found.main.index(method), 0.3)  # of the axes' diagonal
+        left.plot(smooth.index, smooth, linewidth=1.0, markersize=3.6, markevery=every, **look[method])
+        seen = _of(tested, method).groupby("epoch").bound.mean()
+        right.plot(seen.index, seen, linewidth=1.0, markersize=3.6, **look[method])
+    for axes, frame in ((left, curves), (right, tested)):
+        axes.set(xlabel="epochs", xscale="log" if staged else "linear")
+        if len(frame):
+            late = frame[frame.epoch > 0.12 * frame.epoch.max()].bound
+            axes.set_ylim(late.min() - 1.0, late.max() + 1.0)
+    left.set_ylabel("own bound (nats)")
+    right.set_ylabel(f"$L_{{{PARTICLES}}}$ (nats)")
+    style.label_panel(left, "a", "Training batches")
+    style.label_panel(right, "b", "Test images")
+    _legend(figure, look)
+    return figure
+
+
+def outcome(found: Results, largest_k: int) -> Figure:
+    """Estimates of log p(x), divergences of the proposals, and effective sample sizes, a row for each method."""
+    figure, (left, middle, right) = style.panels(1, 3, aspect=0.95, sharey=True)
+    look = looks(found.main)
+    for axes, name in ((left, "log_p"), (middle, "minus_kl")):
+        for place, method in enumerate(found.main):
+            mean, own = _of(found.methods, method).iloc[0], _of(found.members, method)
+            shape = {key: value for key, value in look[method].items() if key != "linestyle"}
+            if len(own) > 1:
+                axes.plot(own[name], np.full(len(own), place + 0.25), ".", color=shape["color"], markersize=3)
+            axes.errorbar(mean[name], place, xerr=mean[f"{name}_se"], capsize=2, markersize=4.5, **shape)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.grid(axis="x", linewidth=0.3, color=style.GREY, alpha=0.5)
+    left.set_xlabel(rf"$\log\hat p(x)$, $K={largest_k}$ (nats)")
+    middle.set_xlabel(r"$-\mathrm{KL}(Q\Vert P)$ (nats)")
+    sizes = [found.images(method, "ess") for method in found.main]
+    _violins(right, sizes, [look[method]["color"] for method in found.main], vertical=False)
+    right.set(xlabel=f"ESS of {PARTICLES} particles", xlim=(0, None))
+    left.set_yticks(range(len(found.main)), [plot.label(*method) for method in found.main])
+    left.set_ylim(len(found.main) - 0.4, -0.6)
+    for axes, letter, title in (
+        (left, "a", "Model"),
+        (middle, "b", "Proposal"),
+        (right, "c", "Sample sizes"),
     ):
         style.label_panel(axes, letter, title)
-    handles = [
-        Line2D([], [], label=name(member), markersize=4, **plot.look(member.model, member.M))
-        for member in members
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize="small")
     return figure
 
 
-def samples(found: Deep) -> Figure:
-    """Samples of every member's prior."""
-    members = found.run.members
-    figure, panels = style.panels(1, len(members), aspect=1.15)
-    for axes, member, path in zip(panels, members, found.pictures["samples"], strict=True):
-        axes.imshow(matplotlib.image.imread(path), cmap="gray", interpolation="nearest")
-        axes.set_axis_off()
-        axes.set_title(plot.short(member.model, member.M), loc="center", fontsize="small")
+def budget(found: Results, largest_k: int) -> Figure:
+    """Final bounds at T = 64 against the number of groups, and against β."""
+    figure, panels = style.panels(2, 2, aspect=0.68, sharex="col", sharey="row")
+    together = found.together
+    names = [method for method in found.names if len(_of(together, method))]
+    for row, (name, text) in enumerate(
+        (("log_p", rf"$\log\hat p(x)$, $K={largest_k}$"), ("bound", f"$L_{{{PARTICLES}}}$"))
+    ):
+        left, right = panels[row]
+        for estimator, methods in splits_of(names).items():
+            label = plot.short(estimator, 2)
+            _errorbars(left, together, methods, [m[1] for m in methods], name, label, plot.look(estimator, 2))
+        between = sorted((m for m in names if beta_of(m) is not None), key=lambda m: beta_of(m) or 0.0)
+        inner = next((m for m in between if estimators.get(m[0]).parameter is not None), between[0])
+        betas = [beta_of(method) for method in between]
+        _errorbars(right, together, between, betas, name, plot.short(inner[0]), plot.look(inner[0]))
+        left.set_ylabel(f"{text} (nats)")
+        left.set_xscale("log", base=2)
+        counts = [2**power for power in range(7)]
+        left.set_xticks(counts, ["1\nIWAE", *map(str, counts[1:-1]), f"{PARTICLES}\nELBO"])
+        right.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0\nIWAE", "0.25", "0.5", "0.75", "1\nELBO"])
+    panels[0, 0].legend(fontsize="small", loc="best")
+    panels[0, 1].legend(fontsize="small", loc="best")
+    panels[1, 0].set_xlabel(rf"groups $M$ ($MK={PARTICLES}$)")
+    panels[1, 1].set_xlabel(r"$\beta$")
+    for axes, letter, title in zip(
+        panels.flat,
+        "abcd",
+        ("Model, by groups", "Model, by β", "Bound, by groups", "Bound, by β"),
+        strict=True,
+    ):
+        style.label_panel(axes, letter, title)
     return figure
 
 
-def _settled(axes: Any, time: pd.Series, values: pd.Series) -> None:
-    """Limits the vertical axis to what the values do after the first steps."""
-    late = values[time > 0.12 * time.max()]
-    if len(late):
-        axes.set_ylim(late.min() - 1.0, late.max() + 1.0)
+def signal(found: Results) -> Figure:
+    """Signal-to-noise ratios of the encoder's weights along the training, a panel for each layer."""
+    ratios = found.snr()
+    layers = list(dict.fromkeys(ratios.layer))
+    figure, panels = style.panels(1, len(layers), aspect=1.0, sharey=True, squeeze=False)
+    look = looks(found.main)
+    for place, (axes, layer) in enumerate(zip(panels[0], layers, strict=True)):
+        for method in found.main:
+            own = _of(ratios[ratios.layer == layer], method)
+            groups = own.assign(log=np.log(own.snr.where(own.log_snr_se < UNSEEN))).groupby("epoch")
+            log = groups.log.apply(
+                lambda values: values.mean(skipna=False)
+            )  # none of several seeds is left out
+            se = np.sqrt(groups.log_snr_se.apply(lambda values: (values**2).sum())) / groups.size()
+            mean = np.exp(log)
+            axes.errorbar(
+                mean.index, mean, mean * se, linewidth=1.0, markersize=3.6, capsize=1.5, **look[method]
+            )
+        axes.set(xscale="log", yscale="log", xlabel="epochs")
+        epochs = sorted(set(ratios.epoch))
+        if epochs[-1] < 100 * epochs[0]:
+            axes.set_xticks(epochs, [f"{epoch:.2g}" for epoch in epochs])
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            which(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "125" else ""))
+        where = {0: ", pixels", len(layers) - 1: ", latents"}.get(place, "")
+        style.label_panel(axes, "abcdefgh"[place], f"Layer {place + 1}{where}")
+    panels[0, 0].set_ylabel("SNR of the encoder's weights")
+    _legend(figure, look)
+    return figure
 
 
-def name(member: Member) -> str:
-    """What a table and a legend call a member."""
-    return plot.label(member.model, member.M, member.K)
+def pictures(found: Results, shown: int = 8) -> Figure:
+    """Test images with their reconstructions, and samples of the prior, of every method's first seed."""
+    methods = found.main
+    width = mpl.rcParams["figure.figsize"][0]
+    figure = Figure(figsize=(width, 0.22 * width * len(methods) / 2 + 0.35), layout="constrained")
+    panels = figure.subplots(len(methods), 2, squeeze=False)
+    for row, method in zip(panels, methods, strict=True):
+        stack, place = found.first(method)
+        high, wide = (side + 1 for side in stack.run.images.size)
+        both = stack.evaluation["reconstructions"][place][:, : 1 + shown * wide]
+        drawn = stack.evaluation["samples"][place]
+        columns = (drawn.shape[1] - 1) // wide
+        flat = [
+            drawn[1 + r * high : 1 + (r + 1) * high, 1 + c * wide : 1 + (c + 1) * wide]
+            for r in range((drawn.shape[0] - 1) // high)
+            for c in range(columns)
+        ][: 2 * shown]
+        half = len(flat) // 2
+        sheet = np.vstack([np.hstack(flat[:half]), np.hstack(flat[half : 2 * half])])
+        for axes, image in zip(row, (both, sheet), strict=True):
+            axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+        name = plot.label(*method).replace("(", "\n(", 1)
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize="small")
+    style.label_panel(panels[0, 0], "a", "Test images above reconstructions")
+    style.label_panel(panels[0, 1], "b", "Samples of the prior")
+    return figure
 
 
-def _of(frame: pd.DataFrame, member: Member) -> Any:
-    return frame[(frame.model == member.model) & (frame.M == member.M) & (frame.K == member.K)]
+def _errorbars(
+    axes: Any, frame: Any, methods: list[Method], x: list[Any], name: str, label: str, look: Any
+) -> None:
+    rows = [_of(frame, method).iloc[0] for method in methods]
+    axes.errorbar(
+        x, [row[name] for row in rows], [row[f"{name}_se"] for row in rows],
+        label=label, linewidth=1.0, markersize=4, capsize=2, **look,
+    )  # fmt: skip
 
 
-def _violins(axes: Any, samples: Any, names: list[str], colors: list[str]) -> None:
+def _legend(figure: Figure, look: dict[Method, dict[str, Any]]) -> None:
+    handles = [Line2D([], [], label=plot.label(*method), markersize=4, **own) for method, own in look.items()]
+    columns = len(handles) if len(handles) < 6 else 3
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize="small")
+
+
+def _of(frame: Any, method: Method) -> Any:
+    wanted = np.logical_and.reduce([frame[key] == value for key, value in zip(METHOD, method, strict=True)])
+    return frame[wanted]
+
+
+def _violins(axes: Any, samples: Any, colors: list[str], *, vertical: bool = True) -> None:
     """One violin a sample with its quartiles."""
     for position, (sample, color) in enumerate(zip(samples, colors, strict=False)):
-        (body,) = axes.violinplot([sample], [position], widths=0.8, showextrema=False, points=200)["bodies"]
-        body.set(facecolor=color, edgecolor=color, alpha=0.4, linewidth=0.6)
+        low, high = np.min(sample), np.max(sample)
+        if high - low > 1e-6 * max(abs(low), abs(high)):  # else all are alike, and have no density
+            grid = np.linspace(low, high, 200)
+            density = gaussian_kde(sample)(grid)
+            half = 0.4 * density / density.max()
+            fill = axes.fill_betweenx if vertical else axes.fill_between
+            fill(grid, position - half, position + half, color=color, alpha=0.4, linewidth=0.6)
         first, median, third = np.quantile(sample, [0.25, 0.5, 0.75])
-        axes.vlines(position, first, third, color=style.INK, linewidth=2.0)
-        axes.plot(position, median, "o", color="white", markeredgecolor=style.INK, markersize=3.4)
-    axes.set_xticks(range(len(names)), names)
+        (axes.vlines if vertical else axes.hlines)(position, first, third, color=style.INK, linewidth=2.0)
+        at = (position, median) if vertical else (median, position)
+        axes.plot(*at, "o", color="white", markeredgecolor=style.INK, markersize=3.4)

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from toyiwae.arguments import whole_number
 from toyiwae.checks import shown
 from toyiwae.errors import DivergenceError, InputError
 from toyiwae.extras import import_extra
@@ -47,6 +48,7 @@ def train(
     data_dir: str | os.PathLike[str] | None = None,
     images: Images | None = None,
     minutes: float | None = None,
+    steps: int | None = None,
     show_progress: bool | None = None,
     note: Callable[[str], Any] = lambda line: None,
 ) -> Run:
@@ -60,6 +62,7 @@ def train(
         data_dir: where the IDX files of the images lie, in place of the settings' `data.folder`.
         images: images of your own, in place of those that the settings name, binarised as they say.
         minutes: when to stop, after one step at least, with a checkpoint to go on from; by default only at the end.
+        steps: after how many steps, counted from the run's beginning, to stop in the same way.
         show_progress: whether there is a progress bar; by default if standard error is a terminal.
         note: told in one line where a resumed run goes on, and where one stops before its end.
 
@@ -75,6 +78,7 @@ def train(
     """
     if minutes is not None and not 0.0 < minutes < math.inf:
         raise InputError(f"minutes is {shown(minutes)}: expected a number greater than 0")
+    last = _NEVER if steps is None else whole_number(steps, "steps")
     until = None if minutes is None else time.monotonic() + 60.0 * minutes
     chosen = read(settings, assignments)
     data = images_of(chosen, data_dir, images)
@@ -87,7 +91,7 @@ def train(
     work = _Training(fresh(chosen, data))
     if out is None:
         lines: list[Mapping[str, Any]] = []
-        work.loop(None, lambda metrics, times: lines.append(metrics), show_progress, until)
+        work.loop(None, lambda metrics, times: lines.append(metrics), show_progress, until, last)
         return replace(work.run, step=work.done, metrics=tuple(lines))
     with opened(out, chosen, resume=resume) as folder:
         checkpoint = folder.last()
@@ -96,7 +100,7 @@ def train(
             note(f"goes on after step {work.done} of {work.total}")
         folder.begin(checkpoint)
         with _tensorboard(folder, work) as also:
-            work.loop(folder, also, show_progress, until)
+            work.loop(folder, also, show_progress, until, last)
         if work.done < work.total:
             note(f"stops after step {work.done} of {work.total}: resume it to go on")
         return replace(work.run, step=work.done, metrics=read_metrics(folder.path), folder=folder.path)
@@ -167,13 +171,17 @@ class _Training:
         also: Callable[[Mapping[str, Any], Mapping[str, Any]], Any],
         show_progress: bool | None,
         until: float | None = None,
+        last: int = _NEVER,
     ) -> None:
-        """Makes the steps that are left, before a time on the clock; `also` is told every line of metrics and times."""
+        """Makes the steps that are left, before a time on the clock and up to a last one.
+
+        `also` is told every line of metrics and times.
+        """
         output, began, first = self.run.settings.output, time.monotonic(), self.done
         if not self.done:
             self._save(folder)
         with signals.waiting() as came, progress.bar(self.total, self.done, wanted=show_progress) as update:
-            while self.done < self.total and came() is None:
+            while self.done < min(self.total, last) and came() is None:
                 bound = self._step()
                 update(self.done, bound)
                 if self.done % output.metrics_every == 0 or self.done == self.total:
