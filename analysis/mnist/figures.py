@@ -85,7 +85,7 @@ def outcome(found: Results, largest_k: int) -> Figure:
             shape = {key: value for key, value in look[method].items() if key != "linestyle"}
             if len(own) > 1:
                 axes.plot(own[name], np.full(len(own), place + 0.25), ".", color=shape["color"], markersize=3)
-            axes.errorbar(mean[name], place, xerr=mean[f"{name}_se"], capsize=2, markersize=4.5, **shape)
+            axes.errorbar(mean[name], place, xerr=mean[f"{name}_bar"], capsize=2, markersize=4.5, **shape)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.grid(axis="x", linewidth=0.3, color=style.GREY, alpha=0.5)
     left.set_xlabel(rf"$\log\hat p(x)$, $K={largest_k}$ (nats)")
@@ -166,7 +166,7 @@ def signal(found: Results) -> Figure:
             which(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "125" else ""))
         where = {0: ", pixels", len(layers) - 1: ", latents"}.get(place, "")
         style.label_panel(axes, "abcdefgh"[place], f"Layer {place + 1}{where}")
-    panels[0, 0].set_ylabel("SNR of the encoder's weights")
+    panels[0, 0].set_ylabel("encoder SNR")
     _legend(figure, look)
     return figure
 
@@ -206,7 +206,7 @@ def _errorbars(
 ) -> None:
     rows = [_of(frame, method).iloc[0] for method in methods]
     axes.errorbar(
-        x, [row[name] for row in rows], [row[f"{name}_se"] for row in rows],
+        x, [row[name] for row in rows], [row[f"{name}_bar"] for row in rows],
         label=label, linewidth=1.0, markersize=4, capsize=2, **look,
     )  # fmt: skip
 

@@ -20,6 +20,7 @@ from toyiwae.networks.members import Member
 Method = tuple[str, int, int]
 """Estimator, M and K."""
 
+COMPARED = ("log_p", "bound", "minus_kl")
 MEASURES = ("log_p", "bound", "minus_kl", "elbo", "ess", "heavy", "active")
 
 
@@ -33,6 +34,7 @@ class Results:
             bound (L_64), elbo, minus_kl, ess (of 64), heavy (share of images with Pareto k̂ above 0.7), active (units);
             log_p_se, bound_se and minus_kl_se over images.
         methods: means of these over seeds, with standard errors `…_se` over seeds, or of one seed over images.
+            `…_bar`: the same over seeds, or of one seed over images those of what a method has above the mean of all.
     """
 
     stacks: Sequence[Stack]
@@ -109,9 +111,29 @@ def results(stacks: Sequence[Stack]) -> Results:
     else:
         se = groups[["log_p_se", "bound_se", "minus_kl_se"]].mean()
     methods = mean.join(se).reset_index()
+    for name in COMPARED:
+        one = members.seed.nunique() == 1
+        methods[f"{name}_bar"] = _paired(stacks, methods, name) if one else methods[f"{name}_se"]
     known = {method: place for place, method in enumerate(_methods(published()))}
     order = [known.get(method, len(known)) for method in _methods(methods)]
     return Results(stacks, members, methods.iloc[np.argsort(order, kind="stable")].reset_index(drop=True))
+
+
+def _paired(stacks: Sequence[Stack], methods: Any, name: str) -> list[float]:
+    """Standard errors over images of what each method has above the mean of all, by one seed each."""
+    found = {}
+    for stack in stacks:
+        counts = [int(count) for count in stack.evaluation["K"]]
+        for e, member in enumerate(stack.run.members):
+            found[method_of(member)] = _images(stack.evaluation["bound"][e], counts)[name]
+    mean = np.mean(list(found.values()), axis=0)
+    return [_se(found[method] - mean) for method in _methods(methods)]
+
+
+def _images(bound: np.ndarray, counts: list[int]) -> dict[str, np.ndarray]:
+    """The measures that are compared, of every image `[N]`, from bounds `[nK, N]`."""
+    many, most = bound[counts.index(PARTICLES)], bound[-1]
+    return {"log_p": most, "bound": many, "minus_kl": many - most}
 
 
 def method_of(member: Member) -> Method:
@@ -152,10 +174,10 @@ def _members(stack: Stack) -> Iterable[dict[str, Any]]:
     """A row for every member."""
     found = stack.evaluation
     counts = [int(count) for count in found["K"]]
-    one, many, most = counts.index(1), counts.index(PARTICLES), len(counts) - 1
+    one, many = counts.index(1), counts.index(PARTICLES)
     for e, member in enumerate(stack.run.members):
         bound = found["bound"][e]
-        less = bound[many] - bound[most]
+        compared = _images(bound, counts)
         yield {
             "stack": stack.name,
             "place": e,
@@ -163,13 +185,9 @@ def _members(stack: Stack) -> Iterable[dict[str, Any]]:
             "seed": member.seed,
             "step": stack.run.step,
             "epoch": stack.run.step / stack.per_epoch,
-            "log_p": bound[most].mean(),
-            "log_p_se": _se(bound[most]),
-            "bound": bound[many].mean(),
-            "bound_se": _se(bound[many]),
+            **{name: values.mean() for name, values in compared.items()},
+            **{f"{name}_se": _se(values) for name, values in compared.items()},
             "elbo": bound[one].mean(),
-            "minus_kl": less.mean(),
-            "minus_kl_se": _se(less),
             "ess": found["ess"][e, many].mean(),
             "heavy": (found["pareto_k"][e] > HEAVY).mean(),
             "active": float((found["unit_variances"][e] > ACTIVE).sum()),
