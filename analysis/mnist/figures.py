@@ -65,7 +65,7 @@ def training(found: Results, *, staged: bool) -> Figure:
     for axes, frame in ((left, curves), (right, tested)):
         axes.set(xlabel="epochs", xscale="log" if staged else "linear")
         if len(frame):
-            late = frame[frame.epoch > 0.12 * frame.epoch.max()].bound
+            late = frame[frame.epoch > (0.02 if staged else 0.12) * frame.epoch.max()].bound
             axes.set_ylim(late.min() - 1.0, late.max() + 1.0)
     left.set_ylabel("own bound (nats)")
     right.set_ylabel(f"$L_{{{PARTICLES}}}$ (nats)")
@@ -78,9 +78,10 @@ def training(found: Results, *, staged: bool) -> Figure:
 def outcome(found: Results, largest_k: int) -> Figure:
     """Estimates of log p(x), divergences of the proposals, and effective sample sizes, a row for each method."""
     figure, (left, middle, right) = style.panels(1, 3, aspect=0.95, sharey=True)
-    look = looks(found.main)
+    methods = [method for method in found.main if len(_of(found.together, method))]
+    look = looks(methods)
     for axes, name in ((left, "log_p"), (middle, "minus_kl")):
-        for place, method in enumerate(found.main):
+        for place, method in enumerate(methods):
             mean, own = _of(found.methods, method).iloc[0], _of(found.members, method)
             shape = {key: value for key, value in look[method].items() if key != "linestyle"}
             if len(own) > 1:
@@ -90,11 +91,11 @@ def outcome(found: Results, largest_k: int) -> Figure:
         axes.grid(axis="x", linewidth=0.3, color=style.GREY, alpha=0.5)
     left.set_xlabel(rf"$\log\hat p(x)$, $K={largest_k}$ (nats)")
     middle.set_xlabel(r"$-\mathrm{KL}(Q\Vert P)$ (nats)")
-    sizes = [found.images(method, "ess") for method in found.main]
-    _violins(right, sizes, [look[method]["color"] for method in found.main], vertical=False)
+    sizes = [found.images(method, "ess") for method in methods]
+    _violins(right, sizes, [look[method]["color"] for method in methods], vertical=False)
     right.set(xlabel=f"ESS of {PARTICLES} particles", xlim=(0, None))
-    left.set_yticks(range(len(found.main)), [plot.label(*method) for method in found.main])
-    left.set_ylim(len(found.main) - 0.4, -0.6)
+    left.set_yticks(range(len(methods)), [plot.label(*method) for method in methods])
+    left.set_ylim(len(methods) - 0.4, -0.6)
     for axes, letter, title in (
         (left, "a", "Model"),
         (middle, "b", "Proposal"),
