@@ -45,8 +45,11 @@ FIGURES = ("linear", "training", "results", "budget", "snr", "samples")
 
 @pytest.fixture(autouse=True)
 def coarse(monkeypatch):
-    """Figures of few pixels, which take most of the time."""
+    """Figures of few pixels and of no layout, which take most of the time."""
     monkeypatch.setattr(output, "PNG_DPI", 30)
+    monkeypatch.setattr(
+        "matplotlib.layout_engine.ConstrainedLayoutEngine.execute", lambda engine, figure: None
+    )
 
 
 def made(folder, seed=1, pixels=(3, 2)):
