@@ -56,6 +56,15 @@ def test_a_run_that_stops_after_some_steps_goes_on_as_if_it_had_not(whole, tmp_p
         short(None, steps=0)
 
 
+def test_a_run_on_counters_stops_after_some_steps_too(tmp_path):
+    """As every run on a GPU."""
+    for out, stops in (("whole", (50,)), ("stopped", (5, 50))):
+        for steps in stops:
+            short(tmp_path / out, "training.random=philox", steps=steps, resume=True)
+    before, after = (crashes.content(tmp_path / out) for out in ("whole", "stopped"))
+    assert {name: after[name] for name in before} == before
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_wait_for_a_checkpoint(number, whole, tmp_path, monkeypatch):
     """One comes during the tenth step. Its own effect is replaced, since SIGTERM's would end the tests."""

@@ -78,7 +78,7 @@ def train(
     """
     if minutes is not None and not 0.0 < minutes < math.inf:
         raise InputError(f"minutes is {shown(minutes)}: expected a number greater than 0")
-    last = _NEVER if steps is None else whole_number(steps, "steps")
+    last = NEVER if steps is None else whole_number(steps, "steps")
     until = None if minutes is None else time.monotonic() + 60.0 * minutes
     chosen = read(settings, assignments)
     data = images_of(chosen, data_dir, images)
@@ -171,7 +171,7 @@ class _Training:
         also: Callable[[Mapping[str, Any], Mapping[str, Any]], Any],
         show_progress: bool | None,
         until: float | None = None,
-        last: int = _NEVER,
+        last: int = NEVER,
     ) -> None:
         """Makes the steps that are left, before a time on the clock and up to a last one.
 
