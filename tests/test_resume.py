@@ -60,7 +60,8 @@ def test_a_run_on_counters_stops_after_some_steps_too(tmp_path):
     """As every run on a GPU."""
     for out, stops in (("whole", (50,)), ("stopped", (5, 50))):
         for steps in stops:
-            short(tmp_path / out, "training.random=philox", steps=steps, resume=True)
+            run = short(tmp_path / out, "training.random=philox", steps=steps, resume=True)
+            assert run.step == min(steps, 21)
     before, after = (crashes.content(tmp_path / out) for out in ("whole", "stopped"))
     assert {name: after[name] for name in before} == before
 
