@@ -24,10 +24,11 @@ from analysis.run_all import run_all
 from analysis.settings import Settings, read_assignments, read_toml
 from analysis.study import Study, check_names, discover, settings_of, unknown_study
 from analysis.sweep import cli as sweep_cli
+from toyiwae.cli import console as refusals
 from toyiwae.errors import InputError, ToyiwaeError
 from toyiwae.records import provenance
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(sweep_cli.app, name="sweep")
 app.command("explorer")(explorer)
 app.command("mnist")(mnist)
@@ -250,11 +251,11 @@ def _show_claims(outcomes: list[runner.Outcome]) -> None:
 
 def main() -> None:
     """Runs the command line; errors that are a message to the user take one line and exit code 2."""
+    given = sys.argv[1:]
     try:
-        app()
+        sys.exit(refusals.run(app, given + ["--help"] * (given in ([], ["sweep"])), "python -m analysis"))
     except (ToyiwaeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(refusals.refuse(refusals.in_words(error)))
 
 
 if __name__ == "__main__":

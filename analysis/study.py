@@ -79,6 +79,11 @@ class Claim:
         return bool(self.low <= self.number <= self.high)
 
 
+def unsampled(text: str, formula: str) -> Claim:
+    """A claim about samples where settings leave none: it fails."""
+    return Claim(text, formula, math.nan, high=0.0, note="Nothing was sampled, so nothing agrees.")
+
+
 @dataclass(frozen=True)
 class Study:
     """One question of the theory and the three functions that answer it.

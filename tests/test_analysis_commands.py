@@ -76,6 +76,10 @@ def test_the_command_line_runs_one_study_and_lists_all(tmp_path, monkeypatch, on
         (["report", "--set", "tiny.points=3"], "no study 'tiny'; there are small"),
         (["report", "--settings", "absent.toml"], "no such file"),
         (["report", "--settings", "flat.toml"], "points = 3 stands outside a table"),
+        (["run", "small", "--quik"], "No such option: --quik"),
+        (["report", "--jobs", "0"], "Invalid value for '--jobs'"),
+        (["sweep", "plan"], "(see `python -m analysis sweep plan --help`)"),
+        (["reprot"], "No such command 'reprot'"),
     ],
 )
 def test_bad_input_takes_one_line_and_ends_in_2(tmp_path, monkeypatch, only, capsys, words, message):
@@ -88,6 +92,14 @@ def test_bad_input_takes_one_line_and_ends_in_2(tmp_path, monkeypatch, only, cap
     assert message in captured
     assert captured.count("\n") == 1
     assert not (tmp_path / "results").exists()
+
+
+def test_without_a_command_the_program_explains_itself(monkeypatch, capsys):
+    for words in ((), ("sweep",)):
+        assert invoke(monkeypatch, *words) == 0
+        captured = capsys.readouterr()
+        assert "Usage: python -m analysis" in captured.out
+        assert captured.err == ""
 
 
 def test_an_interrupted_write_leaves_the_old_report(tmp_path, monkeypatch, only):

@@ -79,7 +79,7 @@ FILES = {  # what is replaced in the file, by what, and what the line must say
         r"^\[model\] has the unknown key 'noise_std': did you mean noise_cov",
     ),
     "missing key": ("x = [0.4, -1.0, 0.3]", "", r"^\[data\] lacks x: it needs x$"),
-    "missing section": ("[data]\nx = [0.4, -1.0, 0.3]", "", r"(?i)^problem lacks data"),
+    "missing section": ("[data]\nx = [0.4, -1.0, 0.3]", "", r"^problem\.toml lacks data: it needs"),
     "neither mean nor weight": (
         "mean = [0.2, 0.1]\n",
         "",

@@ -8,7 +8,7 @@ import pytest
 import toyiwae
 from tests.problems import random_problem
 from tests.test_discrete import example
-from toyiwae import DiscreteProblem, InputError
+from toyiwae import DiscreteProblem, InputError, estimators
 from toyiwae.cli import main
 from toyiwae.files import toml_text
 
@@ -61,6 +61,31 @@ def test_the_command_line_answers_for_binary_latents(tmp_path, capsys):
     assert document["results"] == expected["results"]
     assert main.main(["exact", file, "-K", "3", "-e", "score_function"]) == 0
     assert "prior_logit" in capsys.readouterr().out
+
+
+def test_the_estimator_that_is_not_named_is_one_that_the_problem_allows(tmp_path, capsys):
+    """IWAE, whose model's gradient needs no path; for the proposal's the score function of the same bound."""
+    toyiwae.dump(DISCRETE, tmp_path / "discrete.toml")
+    for words, expected in (((), "score_function"), (("-p", "offset"), "iwae")):
+        for particles in ("1", "3,8"):
+            asked = ["exact", str(tmp_path / "discrete.toml"), "-K", particles, *words, "--json"]
+            assert main.main(asked) == 0
+            document = json.loads(capsys.readouterr().out)
+            assert [list(cell["gradients"]) for cell in document["results"]] == [[expected]] * len(
+                particles.split(",")
+            )
+    assert list(toyiwae.exact(random_problem(1), K=2).results[0].gradients) == ["iwae"]
+    one, other = (estimators.get(name).target for name in ("iwae", "score_function"))
+    assert one == other
+
+
+def test_a_file_without_a_section_is_named_as_it_is(tmp_path):
+    tables = {name: table for name, table in DISCRETE.tables().items() if name != "data"}
+    (tmp_path / "mine.toml").write_text(toml_text(tables), encoding="utf-8")
+    with pytest.raises(
+        InputError, match=r"^mine\.toml lacks data: it needs model, proposal, data \(the file was"
+    ):
+        toyiwae.load(tmp_path / "mine.toml")
 
 
 def test_only_linear_gaussian_problems_are_sampled():

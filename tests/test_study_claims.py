@@ -10,8 +10,11 @@ import pandas as pd
 import pytest
 
 from analysis.studies import (
+    _alpha_claims,
     _alpha_truth,
+    _budget_claims,
     _budget_truth,
+    _collapse_claims,
     _ess_claims,
     _narrow_proposals,
     _score_claims,
@@ -20,6 +23,7 @@ from analysis.studies import (
 )
 from analysis.study import discover, settings_of
 from toyiwae import estimators, plot
+from toyiwae.errors import InputError
 from toyiwae.estimators import both, iwae_bound, registry
 from toyiwae.forms import Coefficients, Form
 
@@ -114,7 +118,24 @@ def test_a_claim_of_agreement_fails_where_nothing_was_sampled():
     none, exact = pd.DataFrame(columns=["estimator", "K"]), pd.DataFrame({"latents": ["gaussian"]})
     claims = _ess_claims._sampled(none)
     claims += _score_claims._sampled({"exact": exact, "samples": none}, pd.DataFrame())
-    assert [claim.passed for claim in claims] == [False, False]
+    claims += [_alpha_claims._sampled(none, exact), _budget_claims._sampled(none, exact)]
+    claims.append(_collapse_claims._sampled({"samples": none}))
+    assert [claim.passed for claim in claims] == [False] * 5
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("alpha", {"k": [8]}, r"k is \[8\]: expected two values or more"),
+        ("alpha", {"k": [8, 8]}, r"k is \[8, 8\]: expected two values or more"),
+        ("budget", {"sampled_k": 128}, "sampled_k is 128: expected at most budget, 64"),
+        ("budget", {"betas": [0.0, 0.5]}, r"betas is \[0\.0, 0\.5\]: expected 0\.0 and 1\.0 among them"),
+    ],
+)
+def test_settings_that_leave_nothing_to_compare_are_refused(name, changes, message):
+    study = STUDIES[name]
+    with pytest.raises(InputError, match=rf"^settings of {name}: {message}"):
+        study.compute(settings_of(study, {name: changes}, quick=True))
 
 
 @pytest.mark.slow

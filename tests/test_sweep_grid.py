@@ -188,17 +188,18 @@ def test_the_users_files_identify_a_training(tmp_path):
         (tmp_path / place / "images").mkdir(parents=True)
         idx(tmp_path / place / "images", 7)
         (tmp_path / place / "net.py").write_text("def net(mean):\n    return None\n")
+        (tmp_path / place / "est.py").write_text((DOCS / "my_estimator.py").read_text())
     data = {"data": {"name": "idx", "folder": "images"}, "estimator": "iwae"}
     module = {"model": {"kind": "module", "file": "net.py:net"}, "estimator": "iwae"}
-    spec = {"estimator": f"{tmp_path / 'est.py'}:halfway"}
-    (tmp_path / "est.py").write_text((DOCS / "my_estimator.py").read_text())
-    for settings in (data, module):
+    spec = {"estimator": "est.py:halfway"}  # beside the grid, wherever one works
+    pair = {"model_estimator": "iwae", "proposal_estimator": "est.py:halfway"}
+    for settings in (data, module, spec, pair):
         assert training(tmp_path / "a", **settings) == training(tmp_path / "b", **settings)
-    before = [training(tmp_path / "a", **settings) for settings in (data, module, spec)]
+    before = [training(tmp_path / "a", **settings) for settings in (data, module, spec, pair)]
     idx(tmp_path / "a" / "images", 8)
-    for file in (tmp_path / "a" / "net.py", tmp_path / "est.py"):
+    for file in (tmp_path / "a" / "net.py", tmp_path / "a" / "est.py"):
         file.write_text(f"{file.read_text()}\n# edited\n")
-    after = [training(tmp_path / "a", **settings) for settings in (data, module, spec)]
+    after = [training(tmp_path / "a", **settings) for settings in (data, module, spec, pair)]
     assert not set(before) & set(after)
     with pytest.raises(InputError, match=r"'idx': expected the folder of the files in data\.folder"):
         training(tmp_path / "a", data={"name": "idx"}, estimator="iwae")

@@ -1,5 +1,6 @@
 """Runs of users' own code: modules named in a settings file, estimators whose file is part of what a run is."""
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,22 @@ def test_the_code_of_an_estimator_is_part_of_what_a_run_is(tmp_path):
         })  # fmt: skip
         hashes.append(settings.content_hash)
     assert hashes[0] == hashes[2] != hashes[1]
+
+
+def test_an_estimator_of_a_settings_file_lies_beside_it(home, monkeypatch):
+    """Whose path is no part of what a run is; tables name one from the working directory, as `--set` does."""
+    (home / "mine.py").write_text((DOCS / "my_estimator.py").read_text(encoding="utf-8"), encoding="utf-8")
+    own = SETTINGS.replace('"dreg"', '"mine.py:halfway"')
+    (home / "settings.toml").write_text(own, encoding="utf-8")
+    beside = read(home / "settings.toml")
+    assert beside.stack()[0].proposal == f"{home / 'mine.py'}:halfway"
+    with pytest.raises(InputError, match=r"there is no file .*mine\.py"):
+        read(tomllib.loads(own))
+    monkeypatch.chdir(home)
+    assert read(tomllib.loads(own)).content_hash == beside.content_hash
+    toyiwae.train(tomllib.loads(own), "run", images=IMAGES)
+    monkeypatch.chdir("/")
+    assert toyiwae.load_run(home / "run", images=IMAGES).members == beside.stack()
 
 
 def test_what_another_process_is_writing_in_the_folder_stays(home):

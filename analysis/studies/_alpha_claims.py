@@ -8,7 +8,7 @@ import pandas as pd
 from analysis import measures
 from analysis.studies import _alpha_truth as truth
 from analysis.studies._sampled_gradients import agreement
-from analysis.study import Claim, Table
+from analysis.study import Claim, Table, unsampled
 
 SOURCE = "daudel2023alphadivergence"
 
@@ -215,6 +215,10 @@ def _polynomials(between: pd.DataFrame, count: int) -> Claim:
 
 
 def _sampled(found: pd.DataFrame, exact: pd.DataFrame) -> Claim:
+    text = "Monte Carlo agrees with the exact means and variances."
+    formula = r"\mathrm{E}[\Delta],\;\mathrm{Var}[\Delta]"
+    if found.empty:
+        return unsampled(text, formula)
     names = [
         f"{family}:{alpha!r}"
         for family, alpha in zip(exact.estimator, exact.alpha.astype(float), strict=True)
@@ -223,8 +227,8 @@ def _sampled(found: pd.DataFrame, exact: pd.DataFrame) -> Claim:
         found, exact.assign(estimator=names), ["estimator", "K", "parameter", "index"]
     )
     return Claim(
-        "Monte Carlo agrees with the exact means and variances.",
-        r"\mathrm{E}[\Delta],\;\mathrm{Var}[\Delta]",
+        text,
+        formula,
         worst,
         high=limit,
         note=f"The largest $|z|$ of {tests} tests with a family-wise error rate of {measures.RATE_TEXT}, from "

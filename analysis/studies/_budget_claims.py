@@ -8,7 +8,7 @@ import pandas as pd
 from analysis import measures
 from analysis.studies._budget_truth import MODEL, PROPOSAL
 from analysis.studies._sampled_gradients import KEYS, agreement
-from analysis.study import Claim, Table
+from analysis.study import Claim, Table, unsampled
 from toyiwae import estimators
 
 GROUPED, MIXED, PARTIAL = "iwae", "ciwae", "piwae"
@@ -186,11 +186,15 @@ def _front(together: pd.DataFrame) -> Claim:
 
 
 def _sampled(found: pd.DataFrame, exact: pd.DataFrame) -> Claim:
+    text = "Monte Carlo agrees with the exact means and variances."
+    formula = r"\mathrm{E}[\Delta],\;\mathrm{Var}[\Delta]"
+    if found.empty:
+        return unsampled(text, formula)
     worst, limit, tests, replicates, factor = agreement(found, exact, KEYS)
     split = found.iloc[0]
     return Claim(
-        "Monte Carlo agrees with the exact means and variances.",
-        r"\mathrm{E}[\Delta],\;\mathrm{Var}[\Delta]",
+        text,
+        formula,
         worst,
         high=limit,
         note=f"The largest $|z|$ of {tests} tests with a family-wise error rate of {measures.RATE_TEXT}, from "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from analysis import measures, report
-from analysis.study import Claim, Table
+from analysis.study import Claim, Table, unsampled
 
 LARGE = 100
 """Boundaries of fewer particles are no boundaries: the gap at K = 1 is of the order of the first term there."""
@@ -123,11 +123,14 @@ def _gradients(snr) -> list[Claim]:
 
 
 def _sampled(table: Table) -> Claim:
-    samples = table["samples"]
+    samples, formula = table["samples"], r"\mathrm{E}[\Delta_K]"
+    text = "Monte Carlo agrees with the exact means of these gradients."
+    if samples.empty:
+        return unsampled(text, formula)
     z, limit, tests = measures.agreement(samples.z, samples.replicates[0])
     return Claim(
-        "Monte Carlo agrees with the exact means of these gradients.",
-        r"\mathrm{E}[\Delta_K]",
+        text,
+        formula,
         z,
         high=limit,
         note=f"The largest $|z|$ of {tests} tests with a family-wise error rate of {measures.RATE_TEXT}, from "

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pandas as pd
 
 from analysis import measures
-from analysis.study import Claim, Table
+from analysis.study import Claim, Table, unsampled
 
 SOURCE = "slide: effective sample size"
 
@@ -156,7 +154,7 @@ def _images(images: pd.DataFrame) -> Claim:
 def _sampled(samples: pd.DataFrame) -> list[Claim]:
     text, formula = "Monte Carlo agrees with the exact sizes.", r"\mathrm{E}[\mathrm{ESS}]"
     if samples.empty:
-        return [Claim(text, formula, math.nan, high=0.0, note="Nothing was sampled, so nothing agrees.")]
+        return [unsampled(text, formula)]
     z, limit, tests = measures.agreement(samples.z, int(samples.replicates.iloc[0]))
     shift = (measures.detectable(samples.se, tests) / samples.ess).max()
     return [

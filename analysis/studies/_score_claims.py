@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pandas as pd
 
@@ -11,7 +9,7 @@ from analysis import measures
 from analysis.studies._narrow_proposals import BASELINE, UNIFORM
 from analysis.studies._sampled_gradients import agreement
 from analysis.studies._score_truth import COORDINATES, called
-from analysis.study import Claim, Table
+from analysis.study import Claim, Table, unsampled
 
 PLAIN, GEOMETRIC = "score_function", "vimco_geometric"
 KEYS = ["latents", "index"]
@@ -220,7 +218,7 @@ def _sampled(table: Table, limits: pd.DataFrame) -> list[Claim]:
     text = "Samples of what has no exact variance agree with its exact mean."
     formula = r"\mathrm{E}[\Delta]=\nabla_\phi L_K"
     if both.empty:
-        return [Claim(text, formula, math.nan, high=0.0, note="Nothing was sampled, so nothing agrees.")]
+        return [unsampled(text, formula)]
     worst, limit, tests, replicates, _ = agreement(both, exact, COORDINATES)
     shift = measures.detectable(1 / np.sqrt(replicates), tests)
     last = both[(both.K == both.K.max()) & (both.estimator == GEOMETRIC)]

@@ -18,6 +18,7 @@ from analysis.studies._alpha_claims import verdicts
 from analysis.studies._sampled_gradients import SAMPLES, samples
 from analysis.study import Study, Table
 from toyiwae import plot
+from toyiwae.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,6 +43,10 @@ class AlphaSettings(Settings):
 
 def compute(settings: AlphaSettings) -> Table:
     """Exact moments at the points, polynomials through them, the best α of each K, limits and checks."""
+    if len(set(settings.k)) < 2:
+        raise InputError(
+            f"settings of alpha: k is {list(settings.k)}: expected two values or more, for slopes in K"
+        )
     problem = toyiwae.paper_problem(
         settings.dimension, settings.rows, settings.perturbation_std, settings.seed
     )

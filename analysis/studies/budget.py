@@ -17,6 +17,7 @@ from analysis.studies._budget_claims import verdicts
 from analysis.studies._sampled_gradients import SAMPLES, samples
 from analysis.study import Study, Table
 from toyiwae import estimators, plot
+from toyiwae.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,6 +42,14 @@ class BudgetSettings(Settings):
 
 def compute(settings: BudgetSettings) -> Table:
     """Exact moments of all reparameterised estimators at every split of the budget."""
+    if settings.sampled_k > settings.budget:
+        raise InputError(
+            f"settings of budget: sampled_k is {settings.sampled_k}: expected at most budget, {settings.budget}"
+        )
+    if not {0.0, 1.0} <= set(settings.betas):
+        raise InputError(
+            f"settings of budget: betas is {list(settings.betas)}: expected 0.0 and 1.0 among them"
+        )
     problem = toyiwae.paper_problem(
         settings.dimension, settings.rows, settings.perturbation_std, settings.seed
     )

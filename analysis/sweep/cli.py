@@ -24,7 +24,7 @@ from analysis.sweep.store import lock_of, reading, writing
 from toyiwae import files, locks
 from toyiwae.errors import InputError
 
-app = typer.Typer(no_args_is_help=True, help="Grids of cells: crash-safe, resumable, on any executor.")
+app = typer.Typer(help="Grids of cells: crash-safe, resumable, on any executor.")
 console = Console(highlight=False, markup=False, soft_wrap=True)
 
 STORES = Path("results") / "sweeps"

@@ -34,6 +34,8 @@ class Experiment:
         paths: settings that are files or folders, names with dots as on axes, each with the texts that are none. In a
             grid's file they are relative to its folder. They say where, too: `check` puts what is there into other
             settings.
+        estimators: settings that name an estimator, perhaps of a user's own file, "FILE.py:NAME": that file is treated
+            like a path, and its content is put into other settings by `check`.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Experiment:
     quantities: tuple[str, ...] = ()
     elsewhere: frozenset[str] = frozenset()
     paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    estimators: tuple[str, ...] = ()
 
     def checked(self, values: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Settings of a cell as plain values, also those left at their defaults.

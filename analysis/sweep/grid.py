@@ -156,6 +156,9 @@ class Grid:
         for name in (*self.experiment.elsewhere, *self.experiment.paths):
             if _has(what, name):
                 _taken(what, name)
+        for name in self.experiment.estimators:
+            if ".py:" in (what.get(name) or ""):
+                what[name] = os.path.basename(what[name])
         whole = json.dumps([*identity, what], sort_keys=True, separators=(",", ":"))
         return Cell(
             json.dumps(values, separators=(",", ":")),
@@ -202,7 +205,8 @@ def _beside(table: Mapping[str, Any], experiment: Experiment, folder: str, above
         if isinstance(value, dict):
             return _beside(value, experiment, folder, f"{name}.")
         is_path = isinstance(value, str) and value not in experiment.paths.get(name, (value,))
-        return os.path.join(folder, value) if is_path else value
+        is_code = isinstance(value, str) and name in experiment.estimators and ".py:" in value
+        return os.path.join(folder, value) if is_path or is_code else value
 
     return {name: placed(f"{above}{name}", value) for name, value in table.items()}
 

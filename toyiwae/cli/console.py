@@ -9,7 +9,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from toyiwae.errors import ToyiwaeError
+import typer
+
+from toyiwae.errors import InputError, ToyiwaeError
+
+# The base of typer's usage errors; click's own, or a copy inside typer, depending on typer's version.
+_ClickException: type[Exception] = next(
+    base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
+)  # pyright: ignore[reportAssignmentType]
 
 BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
@@ -22,6 +29,26 @@ _LIMITS = {
     OverflowError: "a number of the problem is too large",
 }
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
+
+def run(app: typer.Typer, argv: list[str], program: str) -> str | int:
+    """What a command answers: text to write, or an exit code where it has written (`--help`).
+
+    Raises:
+        InputError: arguments that the program does not know, with the command that explains them.
+    """
+    try:
+        return app(argv, prog_name=program, standalone_mode=False) or 0
+    except _ClickException as error:
+        context = getattr(error, "ctx", None)
+        pointer = f" (see `{context.command_path} --help`)" if context is not None else ""
+        raise InputError(f"{error.format_message()}{pointer}") from None  # pyright: ignore[reportAttributeAccessIssue]
+    except typer.Abort:  # how older versions of typer hand on Ctrl-C
+        return INTERRUPTED
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # how typer ends where a pipe is closed
+            return BROKEN_PIPE
+        raise
 
 
 def write(answer: str | int) -> int:

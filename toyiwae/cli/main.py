@@ -21,11 +21,6 @@ import toyiwae
 from toyiwae.cli import compare, console, networks, options
 from toyiwae.errors import CostWarning, DivergenceError, InputWarning
 
-# The base of typer's usage errors; click's own, or a copy inside typer, depending on typer's version.
-_ClickException: type[Exception] = next(
-    base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
-)  # pyright: ignore[reportAssignmentType]
-
 app = typer.Typer(
     name="toyiwae",
     help="Importance-weighted bounds and their gradient estimators, confronted with exact answers.",
@@ -55,32 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             )  # NumPy's, of overflow: what comes of it is refused
             warnings.simplefilter("always", InputWarning)
             warnings.showwarning = console.note
-            answer = _run(sys.argv[1:] if argv is None else list(argv))
+            answer = console.run(app, sys.argv[1:] if argv is None else list(argv), "toyiwae")
         return console.write(answer)
     except KeyboardInterrupt:
         return console.INTERRUPTED
-    except _ClickException as error:
-        return console.refuse(f"{error.format_message()}{_pointer(error)}")  # pyright: ignore[reportAttributeAccessIssue]
     except console.EXPECTED as error:
         code = console.refuse(console.in_words(error))
         return 1 if isinstance(error, DivergenceError) else code
-
-
-def _run(argv: list[str]) -> str | int:
-    """What the command answers: the text to write, or an exit code where typer has written (--help)."""
-    try:
-        return app(argv, prog_name="toyiwae", standalone_mode=False) or 0
-    except typer.Abort:  # how older versions of typer hand on Ctrl-C
-        return console.INTERRUPTED
-    except SystemExit as ended:
-        if isinstance(ended.__context__, BrokenPipeError):  # how typer ends where a pipe is closed
-            return console.BROKEN_PIPE
-        raise
-
-
-def _pointer(error: Exception) -> str:
-    context = getattr(error, "ctx", None)
-    return f" (see `{context.command_path} --help`)" if context is not None else ""
 
 
 def _show_version(wanted: bool | None) -> None:
@@ -254,11 +230,12 @@ def _settings(
 
     particles = arguments.whole_numbers(",".join(K), "K")
     groups = arguments.whole_numbers(",".join(M or ["1"]), "M")
-    chosen = registry.select(",".join(estimators or ["iwae"]), particles)
+    chosen = registry.select(",".join(estimators), particles) if estimators else None
     loaded = toyiwae.load(problem)
     asked = ",".join(parameters) if parameters else None
     names = arguments.parameter_names(asked, loaded.parameters, loaded.mean_parameters)
-    return {"problem": loaded, "K": particles, "M": groups, "estimators": chosen, "parameters": names}
+    asked = {} if chosen is None else {"estimators": chosen}
+    return {"problem": loaded, "K": particles, "M": groups, "parameters": names, **asked}
 
 
 def _answer(result: Any, command: str, problem: Path, json: bool) -> str:

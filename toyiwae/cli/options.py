@@ -22,7 +22,7 @@ Estimators = Annotated[
         "-e",
         "--estimators",
         metavar="NAME[:PARAMETER],...",
-        help="from `toyiwae list`, or FILE.py:NAME; iwae if not given",
+        help="from `toyiwae list`, or FILE.py:NAME; iwae if not given, score_function for binary latents",
     ),
 ]
 Parameters = Annotated[

@@ -7,6 +7,7 @@ of its SNRs; a number that does not exist shows as a dash with the number of a f
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -22,12 +23,16 @@ Cell = Mapping[str, Any]
 POSTERIOR_SHOWN = 3
 
 
+_VARYING = re.compile(r"(?<=\bat K = )\d+|(?<=\bknown to )\S+(?= of its size)")
+"""What may differ between the reasons of one footnote: particles, and how well a number is known."""
+
+
 class Footnotes:
-    """Reasons for missing numbers, numbered in order of appearance."""
+    """Reasons for missing numbers, numbered in order of appearance; those that differ only in K share a number."""
 
     def __init__(self) -> None:
         """Starts without any."""
-        self._numbers: dict[str, int] = {}
+        self._found: dict[tuple[str, ...], list[list[str]]] = {}
 
     def number(self, value: float | None, digits: int, reason: str | None = None) -> str:
         """A number with so many significant digits, or a dash with the footnote's number."""
@@ -39,12 +44,18 @@ class Footnotes:
 
     def mark(self, reason: str) -> str:
         """The mark that stands for a reason."""
-        return f"[{self._numbers.setdefault(reason, len(self._numbers) + 1)}]"
+        words, numbers = tuple(_VARYING.split(reason)), _VARYING.findall(reason)
+        self._found.setdefault(words, []).append(numbers)
+        return f"[{list(self._found).index(words) + 1}]"
 
     def show(self, console: Console) -> None:
-        """Prints the reasons below the tables."""
-        for reason, number in self._numbers.items():
-            console.print(f"[{number}] {reason}")
+        """Prints the reasons below the tables: of numbers that vary all counts of particles, and the worst accuracy."""
+        for place, (words, every) in enumerate(self._found.items(), start=1):
+            text = words[0]
+            for rest, numbers in zip(words[1:], zip(*every, strict=True), strict=True):
+                worst = max(numbers, key=float) if text.endswith("known to ") else None
+                text += (worst or ", ".join(dict.fromkeys(numbers))) + rest
+            console.print(f"[{place}] {text}")
 
 
 def exact(console: Console, document: Mapping[str, Any]) -> None:
@@ -82,7 +93,8 @@ def estimate(console: Console, document: Mapping[str, Any]) -> None:
     """Prints the document of `EstimateResult.to_dict`."""
     notes = Footnotes()
     cells = document["results"]
-    console.print(f"{whole(cells[0]['replicates'])} replicates")
+    count = cells[0]["replicates"]
+    console.print(f"{whole(count)} replicate{'s' if count != 1 else ''}")
     table = table_of("K", "M", "bound", "± se", "truth", "z", "ESS", "± se", "truth")
     columns = [("bound", key, digits) for key, digits in (("estimate", 6), ("se", 2), ("truth", 6), ("z", 3))]
     columns += [("ess", key, digits) for key, digits in (("estimate", 4), ("se", 2), ("truth", 4))]

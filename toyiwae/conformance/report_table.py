@@ -25,7 +25,8 @@ def show(console: Console, document: Mapping[str, Any]) -> None:
         count, least = max(check["n"] for check in sampled), document["smallest_detectable"]
         effect = f", minimum detectable effect {least:.3g} standard deviations" if least else ""
         rate, tests = document["family_rate"], document["tests"]
-        console.print(f"{count} replicates{effect}; family-wise error rate {rate:g}, over {tests} tests")
+        times = f"{count} replicate{'' if count == 1 else 's'}"
+        console.print(f"{times}{effect}; family-wise error rate {rate:g}, over {tests} tests")
     console.print(_summary(checks))
     failed = [check for check in checks if check["passed"] is False]
     for check in failed[:_SHOWN]:
@@ -40,8 +41,10 @@ def show(console: Console, document: Mapping[str, Any]) -> None:
 def _summary(checks: Iterable[Mapping[str, Any]]) -> Table:
     """Counts by tier and problem, with the worst of each."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("tier", "problem", "checks", "failed", "refused", "least p", "shift"):
-        table.add_column(name, justify="left" if name in ("tier", "problem") else "right", no_wrap=True)
+    for name in ("tier", "problem"):  # on a narrow terminal these are broken, numbers never
+        table.add_column(name, overflow="fold")
+    for name in ("checks", "failed", "refused", "least p", "shift"):
+        table.add_column(name, justify="right", no_wrap=True)
     groups: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
     for check in checks:
         groups.setdefault((check["tier"], check["problem"] or ""), []).append(check)

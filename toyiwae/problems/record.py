@@ -59,13 +59,17 @@ class Sections(Record):
     sections: ClassVar[dict[str, type]]
 
     @classmethod
-    def from_dict(cls, tables: Mapping[str, Any]) -> Self:
+    def from_dict(cls, tables: Mapping[str, Any], where: str | None = None) -> Self:
         """The record from plain data: section -> key -> number, list or list of lists.
+
+        Args:
+            tables: the sections.
+            where: how messages call them; by default by the record's name.
 
         Raises:
             InputError: for a missing or unknown section or key (with the nearest name), and as the parts do.
         """
-        checks.keys(tables, cls.__name__, list(cls.sections))
+        checks.keys(tables, where or cls.__name__, list(cls.sections))
         parts: dict[str, Any] = {}
         for name, kind in cls.sections.items():
             optional = getattr(kind, "optional", ())

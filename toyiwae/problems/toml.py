@@ -35,7 +35,7 @@ def load(path: str | os.PathLike[str]) -> Problem | DiscreteProblem:
     given = _keys(tables)
     kind = max(KINDS, key=lambda kind: len(given & _known(kind)) - len(_required(kind) - given))
     try:
-        return kind.from_dict(tables)
+        return kind.from_dict(tables, os.path.basename(path))
     except InputError as error:
         all_keys = set().union(*map(_known, KINDS))
         if kind is Problem and not given & (all_keys - _known(kind)):

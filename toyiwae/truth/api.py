@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ def exact(
     *,
     K: int | Sequence[int],
     M: int | Sequence[int] = 1,
-    estimators: str | Estimator | Sequence[str | Estimator] = ("iwae",),
+    estimators: str | Estimator | Sequence[str | Estimator] | None = None,
     parameters: Sequence[str] | str | None = None,
     covariance: bool = False,
     digits: Any = None,
@@ -43,7 +44,8 @@ def exact(
         problem: the model, the proposal and the data: linear-Gaussian, with binary latents, or a user's own density.
         K: particles inside the log, one or several.
         M: groups averaged outside, one or several.
-        estimators: names such as "iwae", "ciwae:0.5" or "FILE.py:name", or estimators.
+        estimators: names such as "iwae", "ciwae:0.5" or "FILE.py:name", or estimators; by default iwae, or, where the
+            latents have no path derivative, the first of the registry that serves the same bound: score_function.
         parameters: whose gradients; by default the parameters of the prior's and the proposal's mean; "all" for all, []
             or "none" for none: bounds, gaps and sample sizes alone.
         covariance: also the covariance between coordinates, and from it the directional SNR.
@@ -58,7 +60,7 @@ def exact(
         PrecisionError: if a range of the computation is beyond what can be represented; it names the range.
     """
     counts, groups = arguments.whole_numbers(K, "K"), arguments.whole_numbers(M, "M")
-    chosen = registry.select(estimators, counts)
+    given = None if estimators is None else registry.select(estimators, counts)  # refused before all else
     wanted = arguments.parameter_names(parameters, problem.parameters, problem.mean_parameters)
     if digits is not None:
         digits = arguments.whole_number(digits, "digits", maximum=1000)
@@ -66,7 +68,7 @@ def exact(
             raise InputError("digits: ball arithmetic serves linear-Gaussian problems only")
     return answered(
         problem,
-        chosen,
+        given or _default(problem, wanted, counts),
         [(k, m) for k in counts for m in groups],
         wanted,
         covariance=covariance,
@@ -138,6 +140,20 @@ def source_of(problem: Any) -> Source:
     if isinstance(problem, QuadratureProblem):
         return QuadratureSource(problem)
     return GaussianSource(problem)
+
+
+def _default(problem: Any, wanted: Sequence[str], counts: Sequence[int]) -> tuple[Estimator, ...]:
+    """IWAE, or the first estimator with its targets and enough particles that the problem has an answer for."""
+    first = registry.get("iwae")
+    if not isinstance(problem, DiscreteProblem):
+        return (first,)
+    source = source_of(problem)
+    for one in (first, *registry.all()):
+        if one.target == first.target and one.min_particles <= min(counts):
+            with contextlib.suppress(InputError):
+                source.check([one], wanted)
+                return (one,)
+    return (first,)
 
 
 def _refused(

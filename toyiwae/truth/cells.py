@@ -217,12 +217,16 @@ def _difference(known: Averaged, index: int, limit: Bounded, shift: Bounded) -> 
 
 
 def _no_ratio(mean: Bounded, var: Bounded, free: np.ndarray) -> str | None:
-    """Why a parameter some of whose entries are zero by definition has no SNR in some entries."""
-    none = (mean.value == 0.0) & (var.value == 0.0)
-    if free.all():
-        return None
-    rest = "" if not none[free].any() else ", and others where mean and variance are zero"
-    return f"no SNR of the entries above the diagonal, which are zero by definition{rest}"
+    """Why a parameter has no SNR in some entries: zero by definition, or no variance to divide by."""
+    still = (var.value == 0.0) & free
+    reasons = []
+    if not free.all():
+        reasons.append("no SNR of the entries above the diagonal, which are zero by definition")
+    if (still & (mean.value == 0.0)).any():
+        reasons.append("no SNR where mean and variance are zero")
+    if (still & (mean.value != 0.0)).any():
+        reasons.append("the SNR is infinite where the variance is zero and the mean is not")
+    return _joined(reasons)
 
 
 def _snr(mean: Bounded, var: Bounded) -> Bounded:

@@ -141,4 +141,7 @@ def run(settings: Any, block: int) -> dict[str, Any]:
 
 
 PATHS = {"data.folder": ("",), "model.file": ("",)}
-EXPERIMENT = Experiment("train", 1, TrainSettings, run, check, elsewhere=frozenset({"folder"}), paths=PATHS)
+RULES = ("estimator", "model_estimator", "proposal_estimator")
+EXPERIMENT = Experiment(
+    "train", 1, TrainSettings, run, check, elsewhere=frozenset({"folder"}), paths=PATHS, estimators=RULES
+)

@@ -21,6 +21,9 @@ from toyiwae.errors import InputError
 from toyiwae.networks.members import Member, particles_of
 from toyiwae.networks.runs.tables import MODELS, AnyModel, Count, DataSettings, Positive, Seed, Table
 
+RULES = ("estimator", "model", "proposal")
+"""Keys of a member that name an estimator."""
+
 
 class RuleSettings(Table):
     """Estimators, groups and particles of some members.
@@ -160,9 +163,12 @@ class Settings(Table):
         if self.model.kind == "module":
             path, _, name = self.model.file.partition(".py:")
             own |= {"model.file": f"{Path(path).name}.py:{name}", "model.code": _content(Path(f"{path}.py"))}
-        specs = {name for pair in self._rules() for name in pair if ".py:" in name}
-        code = {spec: _content(Path(f"{spec.partition('.py:')[0]}.py")) for spec in sorted(specs)}
-        own |= {f"members.code.{spec}": content for spec, content in code.items()}
+        for index, rule in enumerate(own["members"]):
+            for key in RULES:
+                if ".py:" in (spec := rule.get(key, "")):
+                    path, _, name = spec.partition(".py:")
+                    rule[key] = f"{Path(path).name}.py:{name}"
+                    own[f"members.code.{index}.{key}"] = _content(Path(f"{path}.py"))
         return {key: value for key, value in own.items() if key not in without}
 
     @property
@@ -192,8 +198,8 @@ def read(
     """The checked settings.
 
     Args:
-        source: a TOML file, or the tables it would hold, or settings. Paths in a file (`data.folder`, `model.file`) are
-            relative to its folder.
+        source: a TOML file, or the tables it would hold, or settings. Paths in a file (`data.folder`, `model.file`,
+            estimators "FILE.py:NAME" of members) are relative to its folder, others to the working directory.
         assignments: `"table.key=value"`, the value in TOML (`[1, 8]`, `0.5`, `true`) or else text; later ones win.
 
     Raises:
@@ -207,6 +213,7 @@ def read(
         tables = _beside(files.read_toml(source), os.path.dirname(os.path.abspath(source)))
     for assignment in assignments:
         tables = _assigned(tables, assignment)
+    tables = _beside(tables, os.getcwd())  # a run's folder keeps them, and is read wherever one works
 
     def refuse(value: object) -> object:
         raise InputError(f"a setting is {shown(value)}: expected numbers, texts, lists, tables and booleans")
@@ -219,13 +226,24 @@ def read(
     return settings
 
 
-def _beside(tables: dict[str, Any], folder: str) -> dict[str, Any]:
-    """The tables of a file in a folder, with the paths in them as absolute ones."""
+def _beside(tables: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """Tables with the paths in them as absolute ones, relative ones being those of a folder."""
+
+    def placed(table: Any, keys: Iterable[str], mark: str = "") -> Any:
+        """With these keys as paths, where they are texts with the mark in them."""
+        if not isinstance(table, Mapping):
+            return table
+        found = {key: table[key] for key in keys if isinstance(table.get(key), str)}
+        paths = {key: os.path.join(folder, text) for key, text in found.items() if text and mark in text}
+        return {**table, **paths}
+
+    result = dict(tables)
     for name, key in (("data", "folder"), ("model", "file")):
-        table = tables.get(name)
-        if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
-            table[key] = os.path.join(folder, table[key])
-    return tables
+        if name in result:
+            result[name] = placed(result[name], (key,))
+    if isinstance(result.get("members"), (list, tuple)):
+        result["members"] = [placed(rule, RULES, ".py:") for rule in result["members"]]
+    return result
 
 
 def _assigned(tables: Mapping[str, Any], assignment: str) -> dict[str, Any]:
