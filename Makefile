@@ -15,6 +15,8 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 export PYTHONUNBUFFERED ?= 1
+# Each of the many processes of a run compiles everything it imports where byte code is not kept.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup report test test-slow test-gpu test-all certify lint docs bench clean

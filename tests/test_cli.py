@@ -157,14 +157,15 @@ def test_a_users_own_estimator(answer, problem, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("fixture", "options"),
     [
-        ["-K", "1,16,1e6", "-M", "1,3", "-e", "iwae,ciwae:0.5,iwae_stl", "-p", "all"],
-        ["-K", "2,16", "-M", "1,3", "-e", "iwae", "--covariance"],
-        ["-K", "3", "-e", ",".join(toyiwae.estimators.names())],
+        ("problem", ["-K", "1,16,1e6", "-M", "1,3", "-e", "iwae,ciwae:0.5,iwae_stl", "-p", "all"]),
+        ("rows", ["-K", "1,16,1e6", "-M", "1,3", "-e", "iwae,iwae_stl", "-p", "all"]),
+        ("problem", ["-K", "2,16", "-M", "1,3", "-e", "iwae", "--covariance"]),
+        ("rows", ["-K", "2,16", "-M", "1,3", "-e", "iwae", "--covariance"]),
+        ("problem", ["-K", "3", "-e", ",".join(toyiwae.estimators.names())]),
     ],
 )
-@pytest.mark.parametrize("fixture", ["problem", "rows"])
 def test_tables_fit_eighty_columns(run, request, monkeypatch, fixture, options):
     monkeypatch.delenv("COLUMNS", raising=False)
     code, out, err = run("exact", request.getfixturevalue(fixture), *options)

@@ -1,5 +1,6 @@
 """The conformance suite from the command line and as a pytest plugin."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -18,8 +19,9 @@ pytestmark = pytest.mark.usefixtures("remembered_truths")
 
 @pytest.fixture
 def _first_problem(monkeypatch):
-    """Where it is not about problems, one is enough."""
-    monkeypatch.setattr(api, "bank", lambda: bank()[:1])
+    """Where it is not about problems, one is enough, in one cell."""
+    entry = bank()[0]
+    monkeypatch.setattr(api, "bank", lambda: (dataclasses.replace(entry, cells=entry.cells[:1]),))
 
 
 @pytest.fixture
@@ -75,9 +77,10 @@ def plugged(*argv, cwd):
 
 
 def test_the_plugin_judges_and_its_expected_failures_are_strict(mine, tmp_path):
-    """On the first problem of the bank."""
+    """On the first problem of the bank, in one of its cells."""
     (tmp_path / "conftest.py").write_text(
-        "from toyiwae.conformance import api\nbank = api.bank\napi.bank = lambda: bank()[:1]\n"
+        "import dataclasses\nfrom toyiwae.conformance import api\nentry = api.bank()[0]\n"
+        "api.bank = lambda: (dataclasses.replace(entry, cells=entry.cells[:1]),)\n"
     )
     (tmp_path / "listed.txt").write_text(
         "deterministic-value_is_log_p(x)_at_the_posterior-posterior-K=4-M=3-value\n"

@@ -40,11 +40,11 @@ def assert_agree(value, error, other, other_error) -> None:
 @pytest.mark.parametrize("diagonal", [True, False], ids=["var", "cov"])
 @pytest.mark.parametrize(("dim_z", "dim_x"), [(1, 2), (3, 5), pytest.param(7, 4, marks=pytest.mark.slow)])
 def test_bounds_are_those_of_single_observations(dim_z: int, dim_x: int, *, diagonal: bool) -> None:
-    problem = own_problem(dim_z, dim_x, 5, diagonal=diagonal)
+    problem = own_problem(dim_z, dim_x, 3, diagonal=diagonal)
     whitened = whiten(problem)
     assert isinstance(whitened, OwnWhitened)
     together = bounds(whitened, COUNTS)
-    for n in range(5):
+    for n in range(3):
         alone = bounds(whiten(problem.row(n)), COUNTS)
         for one, other in ((together.gap, alone.gap), (together.ess, alone.ess)):
             assert_agree(one.value[n], one.error[n], other.value[0], other.error[0])

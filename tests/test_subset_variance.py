@@ -67,10 +67,10 @@ def test_no_partition_into_groups_varies_less_and_the_first_projection_is_what_i
 
 def test_a_tight_bound_on_the_error_holds_a_finer_rule(monkeypatch):
     """The error that is stated, against a rule of another step."""
-    problem = random_problem(6, 2, 3, rows=2)
-    coarse = moments(problem, 7, "u_statistic:4")
+    problem = random_problem(6, 2, 3)
+    coarse = moments(problem, 5, "u_statistic:3")
     monkeypatch.setattr("toyiwae.oracle.finite_k.subsets.STEP", 0.17)
-    fine = moments(problem, 7, "u_statistic:4")
+    fine = moments(problem, 5, "u_statistic:3")
     assert (np.abs(coarse.var - fine.var) <= coarse.var_error + fine.var_error).all()
     assert (coarse.var_error < 1e-9 * coarse.var).all()
 
