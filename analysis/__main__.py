@@ -148,7 +148,7 @@ def ledger_(
     """Write all claims, ledger.csv and ledger.json, and run what `report` has not. Exit code 1 if one fails."""
     cells = _cells(quick, settings, assignments)
     output.check_folder(out)
-    outcomes = _outcomes(cells, jobs, Kept(out / ".kept"), again)
+    outcomes = _outcomes(cells, jobs, Kept(out / ".kept", None), again)
     output.write_all(out, ledger.files(outcomes, _provenance()))
     _show_claims(outcomes)
     raise typer.Exit(0 if all(outcome.passed for outcome in outcomes) else 1)
@@ -178,7 +178,7 @@ def _outcomes(
 ) -> list[runner.Outcome]:
     """What came of the studies, in this run or in an earlier one."""
     try:
-        return run_all(cells, console, kept.venue, jobs=jobs, kept=kept.emptied() if again else kept)
+        return run_all(cells, console, kept.venue or "jmlr", jobs=jobs, kept=kept.emptied() if again else kept)
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on with the studies that are left")
         raise typer.Exit(sweep_cli.INTERRUPTED) from None

@@ -33,11 +33,11 @@ class Kept:
 
     Attributes:
         folder: made when the first outcome is kept.
-        venue: whose style the figures have.
+        venue: whose style the figures have; None where only claims are wanted, which are the same in all.
     """
 
     folder: Path
-    venue: str = "jmlr"
+    venue: str | None = "jmlr"
 
     def load(self, study: Study, settings: Settings) -> Outcome | None:
         """The outcome of an earlier run, exactly; None if there is none that is still right, or none that is whole.
@@ -46,7 +46,8 @@ class Kept:
         """
         try:
             found = json.loads((self.folder / f"{study.name}.json").read_bytes())
-            if found["key"] != self._key(settings):
+            wanted = self._key(settings)
+            if found["key"] != wanted | ({} if self.venue else {"venue": found["key"]["venue"]}):
                 return None
             files = {name: base64.b64decode(text) for name, text in found["files"].items()}
             if not all(_plain(name) for name in files):
@@ -90,7 +91,7 @@ class Kept:
 
     def _key(self, settings: Settings) -> dict[str, str]:
         read = "".join(map(_content, settings.reads()))
-        return {"settings": settings.model_dump_json(), "venue": self.venue, "code": code(), "read": read}
+        return {"settings": settings.model_dump_json(), "venue": self.venue or "jmlr", "code": code(), "read": read}
 
 
 @cache

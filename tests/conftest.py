@@ -2,7 +2,9 @@
 
 import os
 import pathlib
+import sys
 import typing
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -16,6 +18,18 @@ checked_imports.install("toyiwae")
 # The same examples on every run, and no deadline on a busy machine.
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True, max_examples=30)
 hypothesis.settings.load_profile("house")
+
+
+@pytest.fixture(autouse=True)
+def _registry_is_left_as_it_was() -> Iterator[None]:
+    """An estimator that a test leaves behind changes tables and figures of whatever test comes after it."""
+    registry = sys.modules.get("toyiwae.estimators.registry")
+    before = registry.names() if registry else ()
+    yield
+    if registry:
+        assert registry.names() == before, (
+            "a test's estimator stays in the registry: let monkeypatch take it out"
+        )
 
 
 @pytest.fixture(scope="session")

@@ -94,6 +94,19 @@ def test_bad_input_takes_one_line_and_ends_in_2(tmp_path, monkeypatch, only, cap
     assert not (tmp_path / "results").exists()
 
 
+def test_the_ledger_takes_claims_again_whatever_the_style_of_the_figures(tmp_path, monkeypatch, only):
+    calls = []
+    only(make(compute=lambda settings: calls.append(settings) or compute(settings)))
+    words = ("--jobs", "1", "--quick", "--out", tmp_path)
+    assert invoke(monkeypatch, "report", "--style", "icml", *words) == 0
+    assert invoke(monkeypatch, "ledger", *words) == 0
+    assert len(calls) == 1
+    assert invoke(monkeypatch, "report", *words) == 0  # its figures do depend on it
+    assert len(calls) == 2
+    assert invoke(monkeypatch, "ledger", *words, "--set", "small.points=4") == 0
+    assert len(calls) == 3
+
+
 def test_without_a_command_the_program_explains_itself(monkeypatch, capsys):
     for words in ((), ("sweep",)):
         assert invoke(monkeypatch, *words) == 0
