@@ -178,7 +178,9 @@ def _outcomes(
 ) -> list[runner.Outcome]:
     """What came of the studies, in this run or in an earlier one."""
     try:
-        return run_all(cells, console, kept.venue or "jmlr", jobs=jobs, kept=kept.emptied() if again else kept)
+        return run_all(
+            cells, console, kept.venue or "jmlr", jobs=jobs, kept=kept.emptied() if again else kept
+        )
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on with the studies that are left")
         raise typer.Exit(sweep_cli.INTERRUPTED) from None

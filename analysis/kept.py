@@ -91,7 +91,12 @@ class Kept:
 
     def _key(self, settings: Settings) -> dict[str, str]:
         read = "".join(map(_content, settings.reads()))
-        return {"settings": settings.model_dump_json(), "venue": self.venue or "jmlr", "code": code(), "read": read}
+        return {
+            "settings": settings.model_dump_json(),
+            "venue": self.venue or "jmlr",
+            "code": code(),
+            "read": read,
+        }
 
 
 @cache

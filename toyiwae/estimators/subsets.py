@@ -9,7 +9,7 @@ is the unbiased estimate of `L_m` that K ≥ m particles allow. With `log y = �
 for any c > 0. The elementary symmetric polynomials of a block of particles follow from those of its halves by sums of
 positive terms, in O(K min(m, K−m)) operations for each t and log K steps, and derivatives by running through the blocks
 once more, backwards; the trapezoidal rule in log t converges exponentially. The cost grows with the range of the
-log-weights and not with the number of subsets. Gradients over subsets of two are sums over all pairs.
+log-weights and not with the number of subsets.
 
 References:
     burroni2023ustatistics, trefethen2014trapezoidal
@@ -32,7 +32,6 @@ _START, _STOP = 4e-9, 40.0  # t Σw where the sums start and stop: (tΣw)² and 
 _GAP = 40.0  # nats between neighbours that sums of weights do not tell from more
 _OVER = 7.0  # e^{-e^7} is zero
 _HELD = 2**22  # numbers held at once
-_CACHED = 2**17  # numbers that a processor keeps at hand
 
 
 def subset_average(log_w: Array, size: int) -> Array:
@@ -69,10 +68,7 @@ def subset_gradient(log_w: Array, size: int) -> Array:
     if size == particles - 1:
         return _gradient_but_one(log_normalise(log_w))
     ranked = _Ranked.of(log_w, size)
-    if size == 2 and particles**2 <= _HELD:
-        found = _pairs(ranked.levels)
-    else:
-        found = [_gradient(levels, size) for levels in _blocks(ranked.levels, size)]
+    found = [_gradient(levels, size) for levels in _blocks(ranked.levels, size)]
     return xp.take_along_axis(xp.reshape(xp.concat(found), log_w.shape), ranked.rank, axis=-1)
 
 
@@ -92,30 +88,6 @@ def _gradient_but_one(log_w: Array) -> Array:
     count = xp.astype(empty, log_w.dtype)
     equal = (xp.sum(count, axis=-1, keepdims=True) - count) / (particles - 1)
     return (xp.exp(log_w + log_sum_others(inverse)) + equal) / particles
-
-
-def _pairs(levels: Array) -> list[Array]:
-    """The gradient over subsets of two, block by block `[G, K]`: `2/(K(K−1)) Σ_{j≠k} w_k/(w_k + w_j)`, pair by pair.
-
-    Up to thousands of particles the K² quotients cost less than an integral's nodes, of tens they cost next to nothing.
-    """
-    xp, particles = array_namespace(levels), levels.shape[-1]
-    flat = xp.reshape(levels, (-1, particles))
-    far = (
-        math.log(float(xp.finfo(levels.dtype).max)) - 1.0
-    )  # its exponential is finite, the inverse as good as 0
-    itself = 2.0 * far * xp.eye(particles, dtype=levels.dtype, device=device(levels))
-    rows, width = max(1, _CACHED // particles**2), max(1, _CACHED // particles)
-    found = []
-    for start in range(0, max(flat.shape[0], 1), rows):
-        block, sums = flat[start : start + rows, :], []
-        for first in range(0, particles, width):
-            apart = (
-                block[:, None, :] - block[:, first : first + width, None] + itself[first : first + width, :]
-            )
-            sums.append(xp.sum(1.0 / (1.0 + xp.exp(xp.clip(apart, max=far))), axis=-1))
-        found.append(xp.concat(sums, axis=-1) * (2.0 / (particles * (particles - 1))))
-    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,7 @@ def u_statistic(log_w: Array, size: int = 2) -> Coefficients:
     `B = mean over subsets A of m particles of log (1/m) Σ_{i∈A} w_i`; `a = b = ∂B/∂ℓ / M`, `c = −a`; unbiased for
     `∇L_m`. The ELBO at m = 1, IWAE at m = K; between them its target is that of MIWAE with K/m groups of m of the same
     particles, over which it averages all partitions, so that no variance is larger. Subsets are not enumerated: the
-    cost is O(K min(m, K−m)) for each node of an integral, a few hundred of them; O(K²) at m = 2, up to K = 2,048.
+    cost is O(K min(m, K−m)) for each node of an integral, a few hundred of them.
 
     References:
         hoeffding1948statistics, burroni2023ustatistics
