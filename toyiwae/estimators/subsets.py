@@ -32,6 +32,8 @@ _START, _STOP = 4e-9, 40.0  # t Σw where the sums start and stop: (tΣw)² and 
 _GAP = 40.0  # nats between neighbours that sums of weights do not tell from more
 _OVER = 7.0  # e^{-e^7} is zero
 _HELD = 2**22  # numbers held at once
+_PAIRED = 1024  # particles up to which all pairs cost less than the rule's hundred nodes
+_FAR = 700.0  # nats between two weights of which the smaller is a zero share
 
 
 def subset_average(log_w: Array, size: int) -> Array:
@@ -67,6 +69,8 @@ def subset_gradient(log_w: Array, size: int) -> Array:
         return xp.full_like(log_w, 1.0 / particles)
     if size == particles - 1:
         return _gradient_but_one(log_normalise(log_w))
+    if size == 2 and particles <= _PAIRED:
+        return _gradient_of_pairs(log_w)
     ranked = _Ranked.of(log_w, size)
     found = [_gradient(levels, size) for levels in _blocks(ranked.levels, size)]
     return xp.take_along_axis(xp.reshape(xp.concat(found), log_w.shape), ranked.rank, axis=-1)
@@ -88,6 +92,17 @@ def _gradient_but_one(log_w: Array) -> Array:
     count = xp.astype(empty, log_w.dtype)
     equal = (xp.sum(count, axis=-1, keepdims=True) - count) / (particles - 1)
     return (xp.exp(log_w + log_sum_others(inverse)) + equal) / particles
+
+
+def _gradient_of_pairs(log_w: Array) -> Array:
+    """Of subsets of two, pair by pair: `2/(K(K−1)) Σ_{j≠k} w_k / (w_j + w_k)`."""
+    xp, particles = array_namespace(log_w), log_w.shape[-1]
+    none, total = xp.zeros_like(log_w), xp.zeros_like(log_w)
+    for shift in range(1, particles):
+        other = xp.roll(log_w, shift, axis=-1)
+        above = xp.where(other == log_w, none, other - xp.where(other == log_w, none, log_w))
+        total = total + 1.0 / (1.0 + xp.exp(xp.clip(above, max=_FAR)))
+    return total * (2.0 / (particles * (particles - 1)))
 
 
 @dataclass(frozen=True, eq=False)
