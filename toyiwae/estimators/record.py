@@ -172,6 +172,8 @@ def refuse_other_than_coefficients(answer: Any, log_w: Array, name: str) -> None
     xp, expected = array_namespace(log_w), tuple(log_w.shape)
     for part in PARTS:
         array = getattr(answer, part)
+        if type(array) is type(log_w) and (array.dtype, array.shape) == (log_w.dtype, log_w.shape):
+            continue  # which is most of them, and asks for no namespace
         try:
             right = array_namespace(array) is xp and xp.isdtype(array.dtype, "real floating")
         except TypeError:

@@ -91,7 +91,10 @@ class Gradients:
                 else as_numpy(self.whitened.gradient(name, own, rows))
                 for name in self.parameters
             }
-        value, size = (as_numpy(part.sum(1)) / self.n_rows for part in (values, ess))
+        value, size = (
+            as_numpy(part[:, 0] if part.shape[1] == 1 else part.sum(1)) / self.n_rows
+            for part in (values, ess)
+        )
         return Chunk(value, size, gradients)
 
     def over_rows(self, parts: Sequence[Chunk]) -> Chunk:
