@@ -74,12 +74,22 @@ class Terms:
         self.exponents = tuple(dict.fromkeys((1.0, *(power.exponent for power in self.powers))))
 
     def arrays(self) -> tuple[Any, ...]:
-        """What the kernel takes: the exponents, and each power's exponent, power and whether Σ c ηηᵀ is wanted."""
+        """What the kernel takes.
+
+        The exponents; each power's exponent, power and whether Σ c ηηᵀ is wanted; and, of each exponent, which power is
+        the first, or a number from P on where none is.
+        """
+        pairs = [(power.exponent, power.power) for power in self.powers]
+        rows = [
+            pairs.index((exponent, 1)) if (exponent, 1) in pairs else len(pairs) + index
+            for index, exponent in enumerate(self.exponents)
+        ]
         return (
             np.array(self.exponents),
             np.array([self.exponents.index(power.exponent) for power in self.powers], dtype=np.int64),
             np.array([power.power for power in self.powers], dtype=np.int64),
             np.array(self.second, dtype=bool),
+            np.array(rows, dtype=np.int64),
         )
 
     def pooled(self) -> np.ndarray:
@@ -125,19 +135,14 @@ class Called:
         return np.array([float(own == name) for own in self.powers])
 
     def sums(self, first: np.ndarray, second: np.ndarray | None) -> Iterator[Weighted]:
-        """Its sums from `[R, n, P, 1 + D]` and `[R, P, D, D]`."""
+        """Its sums from `[R, n, P, 1 + D]` and `[R, (n,) P, D, D]`."""
         found = {
-            name: Sums(first[:, :, p, 0], first[:, :, p, 1:], None if second is None else second[:, p])
+            name: Sums(
+                first[:, :, p, 0], first[:, :, p, 1:], None if second is None else second[..., p, :, :]
+            )
             for p, name in enumerate(self.powers)
         }
         yield Weighted(*(found.get(name) for name in PARTS))
-
-    def stacked(self, sums: Weighted) -> tuple[np.ndarray, np.ndarray | None]:
-        """The arrays of which `sums` makes these."""
-        parts = [part for name in self.powers if (part := getattr(sums, name)) is not None]
-        first = np.stack([np.concatenate([part.zeroth[..., None], part.first], axis=-1) for part in parts], 2)
-        pairs = [part.second for part in parts if part.second is not None]
-        return first, np.stack(pairs, axis=1) if pairs else None
 
 
 def total(parts: Iterable[Sums]) -> Sums | None:

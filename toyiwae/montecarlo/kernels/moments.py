@@ -10,23 +10,15 @@ import math
 
 import numpy as np
 
+from toyiwae.montecarlo.kernels.matrices import put_zeros
 from toyiwae.montecarlo.kernels.simd import helper, kernel
 from toyiwae.montecarlo.kernels.streams import GRANULE, LANES, granule, start
-from toyiwae.montecarlo.kernels.tiles import (
-    LOWEST,
-    STEP,
-    add_first,
-    add_second,
-    add_symmetric,
-    exponentiate,
-    log_weights,
-    peak,
-    powers,
-)
+from toyiwae.montecarlo.kernels.sums import STEP, add_first, add_symmetric, add_two_firsts, log_weights
+from toyiwae.montecarlo.kernels.tiles import LOWEST, add_second, exponentiate, peak, powers
 
 TILE_NUMBERS, LARGEST_TILE = 5120, 512
-LINE = 8
-"""Numbers in a line of the cache."""
+LINE = 64
+"""Bytes in a line of the cache."""
 
 
 def tile_of(dim: int) -> int:
@@ -34,41 +26,51 @@ def tile_of(dim: int) -> int:
     return min(LARGEST_TILE, max(GRANULE, TILE_NUMBERS // dim // GRANULE * GRANULE))
 
 
-def aligned(*shape: int) -> np.ndarray:
+def fours(dim: int) -> int:
+    """The multiple of 4 from D on: tiles of Σ c ηηᵀ are four by four."""
+    return (dim + 3) // 4 * 4
+
+
+def aligned(*shape: int, precision: np.dtype | type = np.float64) -> np.ndarray:
     """Zeros whose first stands at the start of a line of the cache, which vectors of 512 bits ask for."""
-    size = math.prod(shape)
-    raw = np.zeros(size + LINE)
-    first = -raw.ctypes.data // raw.itemsize % LINE
-    return raw[first : first + size].reshape(shape)
+    size = math.prod(shape) * np.dtype(precision).itemsize
+    raw = np.zeros(size + LINE, np.uint8)
+    first = -raw.ctypes.data % LINE
+    return raw[first : first + size].view(precision).reshape(shape)
 
 
 class Room:
     """What one thread's calls of `moments` write to on their way.
 
     Attributes:
-        scratch: a granule's noise `[D, GRANULE]`; the tile's in double precision `[D4, tile + LINE]`, whose rows start
-            in different sets of the cache; log-weights; weights of each exponent; coefficients; ones; products.
-        running: sums of the group: largest log-weights, sums of weights, sums of powers.
+        scratch: a tile's noise `[D, tile + 16]`, whose rows start in different sets of the cache; its log-weights; its
+            coefficients: of every power, and the weights of exponents without a power 1; products of noise.
+        running: sums of the group: largest log-weights, sums of weights, of powers, and of powers times products.
         pool: the same of the replicate's groups before.
         state: of the stream.
     """
 
-    def __init__(self, dim: int, exponents: int, powers: int, precision: np.dtype, *, second: bool):
+    def __init__(self, dim: int, exponents: int, power_of: np.ndarray, precision: np.dtype, *, second: bool):
         """Takes the memory."""
-        width, four = tile_of(dim), (dim + 3) // 4 * 4
-        length = 1 + dim + (four * four if second else 0)
+        width, four, powers = tile_of(dim), fours(dim) if second else 0, len(power_of)
+        coefficients = aligned(powers + exponents, width + 8)
+        coefficients[:powers][power_of <= 0] = 1.0
         self.scratch = (
-            aligned(dim, width + LINE * 2).astype(precision),
+            aligned(dim, width + 16, precision=precision),
             aligned(width),
-            aligned(exponents, width),
-            aligned(width),
-            aligned(width) + 1.0,
-            aligned(2, four, STEP + LINE),
+            coefficients,
+            aligned(2, four, STEP + 8),
         )
         self.running, self.pool = (
-            (np.empty(exponents), np.empty(exponents + 1), np.empty((powers, length))) for _ in range(2)
+            (
+                np.empty(exponents),
+                np.empty(exponents + 1),
+                np.empty((powers, 1 + dim)),
+                aligned(powers, four, four),
+            )
+            for _ in range(2)
         )
-        self.state = np.empty((4, LANES), np.uint32)
+        self.state = aligned(4, LANES, precision=np.uint32)
 
 
 @helper()
@@ -81,100 +83,88 @@ def _to(x, power):
 
 
 @helper()
-def _mix(factor, sums, other_factor, others):
-    """`sums = factor · sums + other_factor · others`, of vectors."""
+def _mix(factor, own, other_factor, other, p):
+    """Of the sums of a power, `own = factor · own + other_factor · other`."""
+    sums, others = own[2][p], other[2][p]
     for i in range(len(sums)):
         sums[i] = factor * sums[i] + other_factor * others[i]
+    for k in range(own[3].shape[1]):
+        squares, more = own[3][p, k], other[3][p, k]
+        for i in range(len(squares)):
+            squares[i] = factor * squares[i] + other_factor * more[i]
 
 
 @helper()
-def _clear(tops, totals, sums):
+def _clear(running):
     """Nothing taken in yet."""
-    for e in range(len(tops)):
-        tops[e] = LOWEST
-    for e in range(len(totals)):
-        totals[e] = 0.0
-    for p in range(sums.shape[0]):
-        for i in range(sums.shape[1]):
-            sums[p, i] = 0.0
+    tops, totals, sums, squares = running
+    tops[:] = LOWEST
+    put_zeros(totals)
+    put_zeros(sums)
+    put_zeros(squares)
 
 
 @helper()
-def _take_in(scratch, first, count, terms, running, dim, with_second):
+def _take_in(scratch, first, count, terms, running, with_second):
     """Adds some particles of one group to its running sums."""
-    exponents, exponent_of, power_of, needs_second = terms
-    tops, totals, sums = running
-    noise, log_w, weights, coefficients, ones, products = scratch
+    exponents, exponent_of, power_of, needs_second, row_of = terms
+    tops, totals, sums, squares = running
+    noise, log_w, coefficients, products = scratch
     for e in range(len(exponents)):
-        top = peak(log_w, first, count, exponents[e])
+        top, own = peak(log_w, first, count, exponents[e]), row_of[e]
         if top > tops[e]:
-            factor = math.exp(tops[e] - top)
-            totals[e] *= factor
-            if e == 0:
-                totals[-1] *= factor * factor
-            for p in range(len(exponent_of)):
-                if exponent_of[p] == e and power_of[p] > 0:
-                    _mix(_to(factor, power_of[p]), sums[p], 0.0, sums[p])
+            if totals[e] > 0.0:
+                factor = math.exp(tops[e] - top)
+                totals[e] *= factor
+                if e == 0:
+                    totals[-1] *= factor * factor
+                for p in range(len(exponent_of)):
+                    if exponent_of[p] == e and power_of[p] > 0:
+                        _mix(_to(factor, power_of[p]), running, 0.0, running, p)
             tops[e] = top
-        total, squares = exponentiate(log_w, first, count, exponents[e], tops[e], weights[e])
+        total, squared = exponentiate(log_w, first, count, exponents[e], tops[e], coefficients[own])
         totals[e] += total
         if e == 0:
-            totals[-1] += squares
+            totals[-1] += squared
         for p in range(len(exponent_of)):
             if exponent_of[p] != e:
                 continue
-            c, own, power = weights[e, first : first + count], sums[p], power_of[p]
-            if power == 1:
-                own[0] += total
-            elif power > 1:
-                own[0] += powers(weights[e], first, count, power, coefficients)
-                c = coefficients[first : first + count]
+            if p == own:
+                sums[p, 0] += total
+            elif power_of[p] > 0:
+                sums[p, 0] += powers(coefficients[own], count, power_of[p], coefficients[p])
             else:
-                own[0] += count
-                c = ones[:count]
-            add_first(noise, first, count, c, own[1 : 1 + dim])
-            if with_second is not None:  # known when this is compiled
-                if needs_second[p]:
-                    four = products.shape[1]
-                    add_second(noise, first, count, c, products, own[1 + dim :].reshape((four, four)))
+                sums[p, 0] += count
+    for p in range(0, len(power_of) - 1, 2):
+        add_two_firsts(noise, first, count, coefficients, p, sums, p)
+    if len(power_of) % 2 == 1:
+        add_first(noise, first, count, coefficients, len(power_of) - 1, sums, len(power_of) - 1)
+    if with_second is not None:  # known when this is compiled
+        for p in range(len(power_of)):
+            if needs_second[p]:
+                add_second(noise, first, count, coefficients[p], products, squares[p])
 
 
 @helper()
 def _merge(terms, running, pool):
     """Adds a group's sums to those of the replicate's groups before."""
-    exponents, exponent_of, power_of, _ = terms
-    tops, totals, sums = running
-    pool_tops, pool_totals, pool_sums = pool
+    exponents, exponent_of, power_of, _, _ = terms
     for e in range(len(exponents)):
-        top = max(tops[e], pool_tops[e])
-        before, now = math.exp(pool_tops[e] - top), math.exp(tops[e] - top)
-        pool_totals[e] = pool_totals[e] * before + totals[e] * now
+        top = max(running[0][e], pool[0][e])
+        before, now = math.exp(pool[0][e] - top), math.exp(running[0][e] - top)
+        pool[1][e] = pool[1][e] * before + running[1][e] * now
         for p in range(len(exponent_of)):
             if exponent_of[p] == e:
-                _mix(_to(before, power_of[p]), pool_sums[p], _to(now, power_of[p]), sums[p])
-        pool_tops[e] = top
-
-
-@helper()
-def _give(factor, own, wanted, where, first, second):
-    """Adds a group's sums, normalised, to the replicate's."""
-    r, n, p = where
-    out = first[r, n, p]
-    for i in range(len(out)):
-        out[i] += factor * own[i]
-    if second is not None:  # known when this is compiled
-        if wanted:
-            four = (len(out) + 2) // 4 * 4
-            square = own[len(out) :].reshape((four, four))
-            add_symmetric(square, factor, second[r, n if second.shape[1] > 1 else 0, p])
+                _mix(_to(before, power_of[p]), pool, _to(now, power_of[p]), running, p)
+        pool[0][e] = top
 
 
 @helper()
 def _finish(terms, pooled, pooling, sizes, base, running, where, values, ess, first, second):
     """Gives a whole group's sums, or with `pooling` those of all groups, to the replicate (r, n)."""
-    exponents, exponent_of, power_of, needs_second = terms
-    tops, totals, sums = running
-    r, n = where
+    exponents, exponent_of, power_of, needs_second, _ = terms
+    tops, totals, sums, squares = running
+    r, place, n = where
     groups, particles = sizes
     if not pooling:
         values[r, n] += (tops[0] + math.log(totals[0] / particles) + base) / groups
@@ -191,7 +181,12 @@ def _finish(terms, pooled, pooling, sizes, base, running, where, values, ess, fi
             factor = (tops[e] + math.log(totals[e] / particles)) / exponents[e] + base
         if not pooling:
             factor /= groups
-        _give(factor, sums[p], needs_second[p], (r, n, p), first, second)
+        given, own = first[place, n, p], sums[p]
+        for i in range(len(own)):
+            given[i] += factor * own[i]
+        if second is not None:  # known when this is compiled
+            if needs_second[p]:
+                add_symmetric(squares[p], factor, second[place, n if second.shape[1] > 1 else 0, p])
 
 
 @kernel
@@ -207,17 +202,20 @@ def moments(
         rows: the first row and how many; row n has the stream (block, n) in each block.
         sizes: M and K.
         constants: base `[N]`, slope `[N, D]` and curvature `[1 or N, D]` of the log-weights.
-        terms: exponents `[E]`, the first of them 1, and of every pair (exponent, power) the index of the exponent, the
-            power or −1 for `log Ẑ`, and whether Σ c ηηᵀ is wanted; each `[P]`.
+        terms: exponents `[E]`, the first of them 1; of every pair (exponent, power) the index of the exponent, the
+            power or −1 for `log Ẑ`, and whether Σ c ηηᵀ is wanted, each `[P]`; and the row of coefficients where the
+            weights of each exponent stand `[E]`.
         pooled: which pairs normalise over all groups `[P]`.
         room: scratch, running sums, those of the groups before, and the stream's state, of a `Room`.
         at: where it stopped, zeros at the start: the row, the first replicate of the block, particles left of its
-            stream (0: it has not begun), replicate, group, and particle.
+            stream (0: it has not begun), replicate, group, and particle; and the caller's, the replicate at which
+            `first` and `second` start.
         most: particles after which it stops.
-        values: log Ẑ, mean over groups `[R, n]`.
-        ess: effective sample size, mean over groups `[R, n]`.
-        first: Σ c and Σ c η `[R, n, P, 1 + D]`, for `c = w̃^r / M`, `1/(MK)` at power 0, `log Ẑ_m / M`, or pooled w̃^r.
-        second: Σ c ηηᵀ, of all rows or of each: `[R, 1 or n, P, D, D]`; None where it is not wanted.
+        values: log Ẑ, mean over groups, is added here `[R, n]`.
+        ess: effective sample size, mean over groups, likewise `[R, n]`.
+        first: takes Σ c and Σ c η `[R, n, P, 1 + D]` of as many replicates as are held, for `c = w̃^r / M`, `1/(MK)` at
+            power 0, `log Ẑ_m / M`, or pooled w̃^r.
+        second: takes Σ c ηηᵀ, of all rows or of each: `[R, 1 or n, P, D4, D4]`; None where it is not wanted.
 
     Returns:
         Whether all is done; else it is to be called again with the same arguments.
@@ -226,15 +224,15 @@ def moments(
     base, slope, curvature = constants
     scratch, running, pool, state = room
     noise, log_w = scratch[0], scratch[1]
-    dim, width, budget = len(noise), len(log_w), most
+    width, budget = len(log_w), most
     alone, together = np.bool_(False), np.bool_(True)
     any_pooled = alone
     for p in range(len(pooled)):
         any_pooled |= pooled[p]
     left, r, m, k = at[2], at[3], at[4], at[5]
     if at[0] == 0 and at[1] == 0 and left == 0:
-        _clear(*running)
-        _clear(*pool)
+        _clear(running)
+        _clear(pool)
     for n in range(at[0], rows[1]):
         row = rows[0] + n
         bent = curvature[row if len(curvature) > 1 else 0]
@@ -251,29 +249,34 @@ def moments(
                 budget -= here
                 for column in range(0, here, GRANULE):
                     granule(state, noise, column)
-                    log_weights(noise, column, slope[row], bent, log_w)
+                    log_weights(noise, column, 0.0, slope[row], bent, log_w)
                 while done < here:
                     count = min(here - done, particles - k)
-                    _take_in(scratch, done, count, terms, running, dim, second)
+                    if m == 0 and k == 0:
+                        put_zeros(first[r - at[6], n])
+                        if second is not None:  # known when this is compiled
+                            if n == 0 or second.shape[1] > 1:
+                                put_zeros(second[r - at[6], n if second.shape[1] > 1 else 0])
+                    _take_in(scratch, done, count, terms, running, second)
                     done += count
                     k += count
                     if k < particles:
                         continue
                     k, m = np.int64(0), m + 1
-                    place = (r, n)
+                    place = (r, r - at[6], n)
                     _finish(
                         terms, pooled, alone, sizes, base[row], running, place, values, ess, first, second
                     )
                     if any_pooled:
                         _merge(terms, running, pool)
-                    _clear(*running)
+                    _clear(running)
                     if m < groups:
                         continue
                     if any_pooled:
                         _finish(
                             terms, pooled, together, sizes, base[row], pool, place, values, ess, first, second
                         )
-                        _clear(*pool)
+                        _clear(pool)
                     m, r = np.int64(0), r + 1
         at[1] = 0
     return True

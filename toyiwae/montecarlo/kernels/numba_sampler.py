@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numba
 import numpy as np
@@ -23,13 +24,13 @@ from toyiwae.montecarlo.callers import Caller
 from toyiwae.montecarlo.chunks import Chunk
 from toyiwae.montecarlo.formed import Called, Terms
 from toyiwae.montecarlo.kernels.blockwise import HELD_NUMBERS, Blockwise
-from toyiwae.montecarlo.kernels.moments import Room, moments
+from toyiwae.montecarlo.kernels.moments import Room, fours, moments, tile_of
 from toyiwae.montecarlo.kernels.one_row import OneRow
 from toyiwae.montecarlo.kernels.streams import key_of
 from toyiwae.montecarlo.kernels.tasks import Stopped, in_order
 from toyiwae.montecarlo.sampler import Sampler, refuse_noise
 from toyiwae.montecarlo.streamed import refuse_unheld
-from toyiwae.montecarlo.whitened import OF_MODEL
+from toyiwae.montecarlo.whitened import OF_MODEL, Weighted
 from toyiwae.problems.linear_gaussian import Problem
 
 BLOCK = 2**14
@@ -44,6 +45,8 @@ _FREED = 2**21  # numbers
 _SHARING = 8  # rows from which blocks no longer get smaller
 _JOINED = 256  # replicates that are handed on together
 _MOST = 2.0**62
+
+_AT_HAND = 128  # replicates of one row whose sums of second order a core's cache holds
 
 MOST_NUMBERS = 2**26
 """Standard normals that one call of a kernel makes, roughly: Python hears of Ctrl-C between two."""
@@ -164,13 +167,14 @@ class Cell:
         self.one_pass = bool(forms) or not callers
         self.linear = [caller.linear for caller in callers]
         self._formed = [caller.estimator.name for caller in callers if caller.linear]
+        self._own_room = threading.local()
         self._one_row = None
         if rows == 1 and self.terms.powers:
-            self._one_row = OneRow(self.own, self.terms, self._formed, sampler.parameters, self.each)
+            self._one_row = OneRow(self.own, self.terms, self._formed, sampler.parameters)
         self._called = Called(needed)
         self._called_row = None
         if rows == 1 and needed and self.blockwise.callers:
-            self._called_row = OneRow(self.own, self._called, [_ANY], sampler.parameters, self.each)
+            self._called_row = OneRow(self.own, self._called, [_ANY], sampler.parameters)
 
     def blocks(self, replicates: int) -> Iterator[Chunk]:
         """All replicates in order."""
@@ -204,54 +208,86 @@ class Cell:
 
     def run(self, task: Task) -> Chunk:
         """One task's part of its replicates."""
-        _, _, row, rows = task
+        _, count, row, rows = task
         values = ess = None
         known: dict[str, dict[str, np.ndarray]] = {}
-        formed = others = iter(())
+        formed: Iterator[Weighted | None] = iter(())
+        others: list[Weighted | None] = []
         if self.one_pass:
-            values, ess, first, second = self._moments(task)
-            if self._one_row is None:
-                formed = self.terms.sums(first, second)
+            values, ess, first, second, begun = self._moments(task)
+            if begun is None:
+                formed = self.terms.sums(first, self._cropped(second))
             else:
-                known, formed = self._one_row.gradients(first, second), iter([None] * len(self._formed))
+                known, formed = begun, iter([None] * len(self._formed))
         if self.blockwise.callers:
             own_values, own_ess, weighed = self.blockwise.run(*task)
             values, ess = (own_values, own_ess) if values is None else (values, ess)
-            if self._called_row is not None:
-                for caller, own in zip(self.blockwise.callers, weighed, strict=True):
-                    found = self._called_row.gradients(*self._called.stacked(own))
-                    known[caller.estimator.name] = found[_ANY]
-            others = iter(weighed)
-        sums = [next(formed) if one else next(others) for one in self.linear]
+            for caller, (first, second) in zip(self.blockwise.callers, weighed, strict=True):
+                if self._called_row is None:
+                    others += self._called.sums(first, self._cropped(second))
+                    continue
+                begun = self._called_row.begin(count)
+                self._called_row.take_in(begun, 0, first, second)
+                known[caller.estimator.name] = self._called_row.gradients(begun)[_ANY]
+                others.append(None)
+        rest = iter(others)
+        sums = [next(formed) if one else next(rest) for one in self.linear]
         assert values is not None
         assert ess is not None
         return self.sampler.chunk(values, ess, sums, slice(row, row + rows), known)
 
-    def _moments(self, task: Task) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-        """Values, sample sizes, and the sums of powers `[R, n, P, 1 + D]` and `[R, (n,) P, D, D]`."""
-        block, count, row, rows = task
-        dim, powers = self.sampler.dim, len(self.terms.powers)
-        values, ess = np.zeros((2, count, rows))
-        first = np.zeros((count, rows, powers, 1 + dim))
-        second = self._products(count, rows, powers) if any(self.terms.second) else None
-        exponents = len(self.terms.exponents)
-        room = Room(dim, exponents, powers, self.sampler.precision, second=second is not None)
-        arguments = (
-            self.key,
-            block,
-            self.each,
-            (row, rows),
-            self.sizes,
-            self._constants,
-            self.terms.arrays(),
-        )
-        made = (room.scratch, room.running, room.pool, room.state), np.zeros(6, np.int64)
-        most = MOST_NUMBERS // dim
-        while not moments(*arguments, self.terms.pooled(), *made, most, values, ess, first, second):
-            self.stopped.refuse()
-        return values, ess, first, second if second is None or self.own.own else second[:, 0]
+    def _moments(self, task: Task) -> tuple[Any, ...]:
+        """Values and sample sizes, and the sums of powers `[R, n, P, 1 + D]` and `[R, 1 or n, P, D4, D4]`.
 
-    def _products(self, count: int, rows: int, number: int) -> np.ndarray:
-        """Room for Σ c ηηᵀ of some coefficients."""
+        Of one row these are None, and the gradients are there: formed whenever some replicates are done, while their
+        sums are in the cache.
+        """
+        block, count, row, rows = task
+        dim, terms, each = self.sampler.dim, self.terms.arrays(), self.sizes[0] * self.sizes[1]
+        with_second, most, held = any(self.terms.second), MOST_NUMBERS // dim, count
+        if self._one_row is not None and with_second:
+            most = min(most, _AT_HAND * each)
+            held = min(count, _AT_HAND + tile_of(dim) // each + 2)
+        values, ess = np.zeros((2, count, rows))
+        room, first, second = self._room(held, rows, terms)
+        at, done = np.zeros(7, np.int64), False
+        begun = None if self._one_row is None else self._one_row.begin(count)
+        arguments = self.key, block, self.each, (row, rows), self.sizes, self._constants, terms
+        made = (room.scratch, room.running, room.pool, room.state), at, most, values, ess, first, second
+        while not done:
+            done = moments(*arguments, self.terms.pooled(), *made)
+            self.stopped.refuse()
+            whole = (count if done else int(at[3])) - int(at[6])
+            if self._one_row is not None and begun is not None and whole:
+                self._one_row.take_in(
+                    begun, int(at[6]), first[:whole], None if second is None else second[:whole]
+                )
+                at[6] += whole
+                for sums in (first, second):
+                    if sums is not None and not done:
+                        sums[0] = sums[whole]
+        if self._one_row is None or begun is None:
+            return values, ess, first, second, None
+        return values, ess, None, None, self._one_row.gradients(begun)
+
+    def _room(
+        self, held: int, rows: int, terms: tuple[Any, ...]
+    ) -> tuple[Room, np.ndarray, np.ndarray | None]:
+        """What the kernel writes to on its way, and the sums of some replicates: the thread's own where it can be."""
+        own, number, with_second = self._own_room, len(self.terms.powers), any(self.terms.second)
+        if not hasattr(own, "moments"):
+            exponents, _, powers, *_ = terms
+            own.moments = Room(
+                self.sampler.dim, len(exponents), powers, self.sampler.precision, second=with_second
+            )
+        four, apart = fours(self.sampler.dim), rows if self.own.own else 1
+        first = np.empty((held, rows, number, 1 + self.sampler.dim))
+        second = np.empty((held, apart, number, four, four)) if with_second else None
+        return own.moments, first, second
+
+    def _cropped(self, second: np.ndarray | None) -> np.ndarray | None:
+        """Σ c ηηᵀ `[R, P, D, D]`, or `[R, n, P, D, D]` of each row, of what the kernels give."""
+        if second is None:
+            return None
         dim = self.sampler.dim
-        return np.zeros((count, rows if self.own.own else 1, number, dim, dim))
+        return second[..., :dim, :dim] if self.own.own else second[:, 0, :, :dim, :dim]

@@ -3,81 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from toyiwae.montecarlo.formed import Called, Terms
+from toyiwae.montecarlo.kernels.matrices import add_between, add_product, keep_lower, put_outer, put_zeros
 from toyiwae.montecarlo.kernels.simd import helper, kernel
 from toyiwae.montecarlo.whitened import SECOND_ORDER, Whitened
 
-
-@helper()
-def _add_product(a, b, out):
-    """`out += a @ b`; four rows of b at once, so that out is read and written a quarter as often."""
-    size, k = len(b), 0
-    while k + 4 <= size:
-        b0, b1, b2, b3 = b[k], b[k + 1], b[k + 2], b[k + 3]
-        for i in range(len(a)):
-            o, a0, a1, a2, a3 = out[i], a[i, k], a[i, k + 1], a[i, k + 2], a[i, k + 3]
-            for j in range(len(o)):
-                o[j] += (a0 * b0[j] + a1 * b1[j]) + (a2 * b2[j] + a3 * b3[j])
-        k += 4
-    while k < size:
-        for i in range(len(a)):
-            o, row, c = out[i], b[k], a[i, k]
-            for j in range(len(o)):
-                o[j] += c * row[j]
-        k += 1
+_TOGETHER = 16  # columns whose sums are formed together
 
 
 @kernel
-def add_products(second, scale, shift, left, right, lines, lower, diagonal, out):
+def map_first(first, matrix, out):
+    """`out = first @ matrix` of `[R, F]` and `[F, columns]`: the same numbers of a replicate, whatever R."""
+    out[:] = 0.0
+    add_product(first, matrix, out)
+
+
+@kernel
+def add_products(second, scale, shift, sides, lines, lower, diagonal, out):
     """Of every replicate `left (Σ_p diag(scale_p) S_p − shift I) right + at ⊗ v + w ⊗ by`.
 
     Args:
-        second: S, symmetric `[R, P, D, D]`.
+        second: S, symmetric `[R, P, at least D, at least D]`.
         scale: `[P, D]`.
         shift: `[R]`.
-        left: `[A, D]`.
-        right: `[D, D]`.
+        sides: left `[A, D]` and right `[D, D]`.
         lines: at `[A]`, v `[R, D]`, w `[R, A]`, by `[D]`.
         lower: whether only the lower triangle is wanted, with zeros above.
         diagonal: whether left and right are square and diagonal.
         out: takes them `[R, A, D]`.
     """
-    at, v, w, by = lines
-    inner, half = np.empty(second.shape[2:]), np.empty(out.shape[1:])
-    dim = second.shape[2]
+    left, right = sides
+    scratch = np.empty(right.shape), np.empty(out.shape[1:]), np.ones(len(right))
+    if diagonal:
+        outer, others = np.diag(left).copy(), np.diag(right).copy()
+        _add_diagonal(second, scale * outer, shift, outer, others, lines, out)
+    else:
+        _add_general(second, scale, shift, sides, lines, scratch, out)
+    if lower:
+        _keep_lower(out)
+
+
+@helper()
+def _keep_lower(out):
+    """Of every replicate."""
     for r in range(len(out)):
-        o, moving = out[r], v[r]
-        for i in range(len(o)):
-            row, a, b = o[i], at[i], w[r, i]
-            for j in range(dim):
-                row[j] = a * moving[j] + b * by[j]
-        if diagonal:
-            for p in range(len(scale)):
-                for i in range(dim):
-                    row, s, c = o[i], second[r, p, i], left[i, i] * scale[p, i]
-                    for j in range(dim):
-                        row[j] += c * s[j] * right[j, j]
-            for i in range(dim):
-                o[i, i] -= left[i, i] * right[i, i] * shift[r]
-        else:
-            inner[:] = 0.0
-            half[:] = 0.0
-            for p in range(len(scale)):
-                for i in range(dim):
-                    row, s, c = inner[i], second[r, p, i], scale[p, i]
-                    for j in range(dim):
-                        row[j] += c * s[j]
-            for i in range(dim):
-                inner[i, i] -= shift[r]
-            _add_product(left, inner, half)
-            _add_product(half, right, o)
-        if lower:
-            for i in range(dim):
-                for j in range(i + 1, dim):
-                    o[i, j] = 0.0
+        keep_lower(out[r])
+
+
+@helper()
+def _add_diagonal(second, scaled, shift, outer, others, lines, out):
+    """Where both sides are diagonal."""
+    at, v, w, by = lines
+    for r in range(len(out)):
+        own = out[r]
+        put_outer(at, v[r], w[r], by, own)
+        for p in range(len(scaled)):
+            add_between(scaled[p], second[r, p], others, own)
+        for i in range(len(outer)):
+            own[i, i] -= outer[i] * others[i] * shift[r]
+
+
+@helper()
+def _add_general(second, scale, shift, sides, lines, scratch, out):
+    """Of any sides."""
+    left, right = sides
+    at, v, w, by = lines
+    inner, half, ones = scratch
+    for r in range(len(out)):
+        put_outer(at, v[r], w[r], by, out[r])
+        put_zeros(inner)
+        put_zeros(half)
+        for p in range(len(scale)):
+            add_between(scale[p], second[r, p], ones, inner)
+        for i in range(len(inner)):
+            inner[i, i] -= shift[r]
+        add_product(left, inner, half)
+        add_product(half, right, out[r])
 
 
 class OneRow:
@@ -88,7 +93,6 @@ class OneRow:
         terms: the estimators' powers, or coefficients.
         estimators: their names.
         parameters: whose gradients.
-        each: replicates in a block, which BLAS multiplies at once: its round-off depends on how many there are.
     """
 
     def __init__(
@@ -97,10 +101,9 @@ class OneRow:
         terms: Terms | Called,
         estimators: Sequence[str],
         parameters: Sequence[str],
-        each: int,
     ):
         """Puts all that is linear in sums of first order into one matrix `[P·(1 + D), columns]`."""
-        self._parts, self._each = whitened.of_one_row(), each
+        self._parts = whitened.of_one_row()
         self._columns: list[np.ndarray] = []
         dim, powers = self._parts.root.shape[0], len(terms.powers)
         units = np.eye(powers * (1 + dim)).reshape(-1, 1, powers, 1 + dim)
@@ -117,29 +120,43 @@ class OneRow:
             self._second[estimator] = {
                 name: _PRODUCTS[name](self, factors) for name in parameters if name in SECOND_ORDER
             }
-        self._matrix = np.concatenate(self._columns, axis=1)
+        matrix = np.concatenate(self._columns, axis=1)
+        self._matrix = np.pad(matrix, ((0, 0), (0, -matrix.shape[1] % _TOGETHER)))
 
-    def gradients(self, first: np.ndarray, second: np.ndarray | None) -> dict[str, dict[str, np.ndarray]]:
-        """Of every estimator by every parameter.
+    def begin(self, count: int) -> Begun:
+        """Room for the gradients of some replicates, none of which is there yet."""
+        products = {
+            estimator: {name: np.empty((count, *product.shape)) for name, product in own.items()}
+            for estimator, own in self._second.items()
+        }
+        return Begun(np.empty((count, self._matrix.shape[1])), products)
+
+    def take_in(self, begun: Begun, start: int, first: np.ndarray, second: np.ndarray | None) -> None:
+        """Forms the gradients of replicates from `start` on.
 
         Args:
+            begun: where to.
+            start: the first replicate's place there.
             first: Σ c and Σ c η of the powers `[R, 1, P, 1 + D]`.
-            second: Σ c ηηᵀ of the powers `[R, P, D, D]`, if any is needed.
+            second: Σ c ηηᵀ of the powers `[R, 1, P, D4, D4]`, if any is needed.
         """
-        flat = first.reshape(len(first), -1)
-        moved = np.empty((len(flat), self._matrix.shape[1]))
-        for begun in range(0, len(flat), self._each):
-            block = slice(begun, begun + self._each)
-            np.matmul(flat[block], self._matrix, out=moved[block])
-        found = {
-            estimator: {name: moved[:, where].reshape(-1, *shape) for name, (where, shape) in own.items()}
-            for estimator, own in self._first.items()
-        }
+        here = slice(start, start + len(first))
+        moved = begun.moved[here]
+        map_first(first.reshape(len(first), -1), self._matrix, moved)
         for estimator, products in self._second.items():
             for name, product in products.items():
                 assert second is not None
-                found[estimator][name] = product(second, moved)
-        return found
+                product(second[:, 0], moved, begun.products[estimator][name][here])
+
+    def gradients(self, begun: Begun) -> dict[str, dict[str, np.ndarray]]:
+        """Of every estimator by every parameter, once all replicates are there."""
+        return {
+            estimator: {
+                name: begun.moved[:, where].reshape(-1, *shape) for name, (where, shape) in own.items()
+            }
+            | begun.products[estimator]
+            for estimator, own in self._first.items()
+        }
 
     def _add(self, columns: np.ndarray) -> slice:
         """Adds columns to the matrix; where they stand."""
@@ -171,6 +188,13 @@ class OneRow:
         return _Product(own.jacobian, own.rotation, scale, self._add(zeroth), at, v, w, by, lower=True)
 
 
+class Begun(NamedTuple):
+    """What is linear in sums of first order `[R, columns]`; estimator -> parameter of second order -> gradients."""
+
+    moved: np.ndarray
+    products: dict[str, dict[str, np.ndarray]]
+
+
 class _Product:
     """Arguments of `add_products`, of which some are columns."""
 
@@ -194,13 +218,16 @@ class _Product:
         self._scale, self._shift, self._at, self._v, self._w, self._by = scale, shift, at, v, w, by
         self._kind = lower, diagonal
 
-    def __call__(self, second: np.ndarray, moved: np.ndarray) -> np.ndarray:
-        """The gradients `[R, A, D]`."""
-        out = np.empty((len(second), len(self._at), second.shape[-1]))
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of one replicate's gradient."""
+        return len(self._at), len(self._by)
+
+    def __call__(self, second: np.ndarray, moved: np.ndarray, out: np.ndarray) -> None:
+        """Writes the gradients `[R, A, D]`."""
         shift = moved[:, self._shift][:, 0]
         lines = self._at, moved[:, self._v], moved[:, self._w], self._by
-        add_products(second, self._scale, shift, *self._fixed, lines, *self._kind, out)
-        return out
+        add_products(second, self._scale, shift, self._fixed, lines, *self._kind, out)
 
 
 _PRODUCTS = {"loading": OneRow._loading, "proposal_chol": OneRow._proposal_chol}

@@ -38,13 +38,13 @@ def helper(flags: set[str] = EXACT) -> Any:
     loop: a quarter of the time at K = 64.
     """
     options: dict[str, Any] = {"nogil": True, "fastmath": flags, "error_model": "numpy", "_nrt": False}
-    return numba.njit(**options)
+    return numba.njit(**options, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def kernel(function: Any) -> Any:
     """Compiles a function that Python calls, without its global lock and with a cache on disk."""
     with kernel_cache(config) as there_is:
-        return numba.njit(nogil=True, error_model="numpy", cache=there_is)(function)
+        return numba.njit(nogil=True, error_model="numpy", cache=there_is, no_cfunc_wrapper=True)(function)
 
 
 def _reinterpreted(source: Any, target: Any) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from toyiwae.montecarlo.kernels.simd import EXACT, U32, helper, kernel, pair32
+from toyiwae.montecarlo.kernels.simd import EXACT, U32, helper, kernel, pair32, whole_registers
 from toyiwae.montecarlo.kernels.simd64 import pair64
 
 LANES = 32
@@ -65,11 +65,15 @@ def granule(state, noise, first):
     raise NotImplementedError("compiled code calls it")
 
 
-@overload(granule, jit_options={"fastmath": EXACT, "nogil": True})
+@overload(
+    granule,
+    jit_options={"fastmath": EXACT, "nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True},
+)
 def _granule(state, noise, first):
     if noise.dtype == types.float32:
 
         def fill(state, noise, first):
+            whole_registers()
             s0, s1, s2, s3 = state[0], state[1], state[2], state[3]
             for i in range(noise.shape[0]):
                 out = noise[i, first : first + GRANULE]
@@ -82,6 +86,7 @@ def _granule(state, noise, first):
     else:
 
         def fill(state, noise, first):
+            whole_registers()
             s0, s1, s2, s3 = state[0], state[1], state[2], state[3]
             for i in range(noise.shape[0]):
                 out = noise[i, first : first + GRANULE]
