@@ -153,6 +153,7 @@ class Cell:
         callers = [sampler.callers[estimator.name] for estimator in sampler.estimators]
         forms = [form for caller in callers if caller.linear and (form := caller.estimator.form)]
         self.terms = Terms(forms, needed, particles)
+        self._arrays = self.terms.arrays(), self.terms.pooled()
         self.blockwise = Blockwise(
             self.sizes,
             key,
@@ -243,20 +244,21 @@ class Cell:
         sums are in the cache.
         """
         block, count, row, rows = task
-        dim, terms, each = self.sampler.dim, self.terms.arrays(), self.sizes[0] * self.sizes[1]
+        dim, each = self.sampler.dim, self.sizes[0] * self.sizes[1]
         with_second, most, held = any(self.terms.second), MOST_NUMBERS // dim, count
         if self._one_row is not None and with_second:
             most = min(most, _AT_HAND * each)
             held = min(count, _AT_HAND + tile_of(dim) // each + 2)
         values, ess = np.zeros((2, count, rows))
-        room, first, second = self._room(held, rows, terms)
+        room, first, second = self._room(held, rows)
         at, done = np.zeros(7, np.int64), False
         begun = None if self._one_row is None else self._one_row.begin(count)
-        arguments = self.key, block, self.each, (row, rows), self.sizes, self._constants, terms
+        arguments = self.key, block, self.each, (row, rows), self.sizes, self._constants, *self._arrays
         made = (room.scratch, room.running, room.pool, room.state), at, most, values, ess, first, second
         while not done:
-            done = moments(*arguments, self.terms.pooled(), *made)
-            self.stopped.refuse()
+            done = moments(*arguments, *made)
+            if not done:
+                self.stopped.refuse()
             whole = (count if done else int(at[3])) - int(at[6])
             if self._one_row is not None and begun is not None and whole:
                 self._one_row.take_in(
@@ -270,13 +272,11 @@ class Cell:
             return values, ess, first, second, None
         return values, ess, None, None, self._one_row.gradients(begun)
 
-    def _room(
-        self, held: int, rows: int, terms: tuple[Any, ...]
-    ) -> tuple[Room, np.ndarray, np.ndarray | None]:
+    def _room(self, held: int, rows: int) -> tuple[Room, np.ndarray, np.ndarray | None]:
         """What the kernel writes to on its way, and the sums of some replicates: the thread's own where it can be."""
         own, number, with_second = self._own_room, len(self.terms.powers), any(self.terms.second)
         if not hasattr(own, "moments"):
-            exponents, _, powers, *_ = terms
+            exponents, _, powers, *_ = self._arrays[0]
             own.moments = Room(
                 self.sampler.dim, len(exponents), powers, self.sampler.precision, second=with_second
             )

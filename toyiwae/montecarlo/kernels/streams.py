@@ -10,11 +10,13 @@ References:
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import types
 from numba.extending import overload
 
-from toyiwae.montecarlo.kernels.simd import EXACT, U32, helper, kernel, pair32, whole_registers
+from toyiwae.montecarlo.kernels.simd import ALONE, EXACT, U32, helper, kernel, pair32, whole_registers
 from toyiwae.montecarlo.kernels.simd64 import pair64
 
 LANES = 32
@@ -65,10 +67,10 @@ def granule(state, noise, first):
     raise NotImplementedError("compiled code calls it")
 
 
-@overload(
-    granule,
-    jit_options={"fastmath": EXACT, "nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True},
-)
+_OPTIONS: Any = {**ALONE, "fastmath": EXACT, "nogil": True}
+
+
+@overload(granule, jit_options=_OPTIONS)
 def _granule(state, noise, first):
     if noise.dtype == types.float32:
 
