@@ -44,6 +44,15 @@ def test_every_subset_counts_once(particles, size, spread):
         np.testing.assert_allclose(gradient[row], expected[1], rtol=particles * rounding, atol=1e-17)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_pairs_far_apart_share_one_and_nothing(dtype):
+    """Without an overflow, in either precision."""
+    found = subset_gradient(np.array([0.0, -1e4, -2e4, -3e4], dtype), 2)
+    assert found.dtype == dtype
+    assert found == pytest.approx([1 / 2, 1 / 3, 1 / 6, 0.0], abs=4 * np.finfo(dtype).eps)
+
+
 @pytest.mark.parametrize(("particles", "size"), [(64, 8), (300, 5), (300, 292)])
 @pytest.mark.parametrize("apart", [0.0, 2.5, 50.0, 800.0])
 def test_weights_of_two_kinds_leave_hypergeometric_sums(particles, size, apart):

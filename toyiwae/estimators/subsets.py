@@ -33,7 +33,6 @@ _GAP = 40.0  # nats between neighbours that sums of weights do not tell from mor
 _OVER = 7.0  # e^{-e^7} is zero
 _HELD = 2**22  # numbers held at once
 _PAIRED = 1024  # particles up to which all pairs cost less than the rule's hundred nodes
-_FAR = 700.0  # nats between two weights of which the smaller is a zero share
 
 
 def subset_average(log_w: Array, size: int) -> Array:
@@ -98,10 +97,13 @@ def _gradient_of_pairs(log_w: Array) -> Array:
     """Of subsets of two, pair by pair: `2/(K(K−1)) Σ_{j≠k} w_k / (w_j + w_k)`."""
     xp, particles = array_namespace(log_w), log_w.shape[-1]
     none, total = xp.zeros_like(log_w), xp.zeros_like(log_w)
+    far = (
+        math.log(float(xp.finfo(log_w.dtype).max)) - 1.0
+    )  # nats between two weights: the smaller's share is zero
     for shift in range(1, particles):
         other = xp.roll(log_w, shift, axis=-1)
         above = xp.where(other == log_w, none, other - xp.where(other == log_w, none, log_w))
-        total = total + 1.0 / (1.0 + xp.exp(xp.clip(above, max=_FAR)))
+        total = total + 1.0 / (1.0 + xp.exp(xp.clip(above, max=far)))
     return total * (2.0 / (particles * (particles - 1)))
 
 
