@@ -50,7 +50,7 @@ def test_pairs_far_apart_share_one_and_nothing(dtype):
     """Without an overflow, in either precision."""
     found = subset_gradient(np.array([0.0, -1e4, -2e4, -3e4], dtype), 2)
     assert found.dtype == dtype
-    assert found == pytest.approx([1 / 2, 1 / 3, 1 / 6, 0.0], abs=4 * np.finfo(dtype).eps)
+    assert found == pytest.approx([1 / 2, 1 / 3, 1 / 6, 0.0], abs=4 * float(np.finfo(dtype).eps))
 
 
 @pytest.mark.parametrize(("particles", "size"), [(64, 8), (300, 5), (300, 292)])

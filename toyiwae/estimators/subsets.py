@@ -97,9 +97,7 @@ def _gradient_of_pairs(log_w: Array) -> Array:
     """Of subsets of two, pair by pair: `2/(K(K−1)) Σ_{j≠k} w_k / (w_j + w_k)`."""
     xp, particles = array_namespace(log_w), log_w.shape[-1]
     none, total = xp.zeros_like(log_w), xp.zeros_like(log_w)
-    far = (
-        math.log(float(xp.finfo(log_w.dtype).max)) - 1.0
-    )  # nats between two weights: the smaller's share is zero
+    far = math.log(float(xp.finfo(log_w.dtype).max)) - 1.0  # nats beyond which the smaller's share is nothing
     for shift in range(1, particles):
         other = xp.roll(log_w, shift, axis=-1)
         above = xp.where(other == log_w, none, other - xp.where(other == log_w, none, log_w))
