@@ -1,12 +1,14 @@
 """The step that stays on the device: beside today's step, without a host, recorded, in runs."""
 
 import contextlib
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from analysis.benchmarks import graph
 from tests import crashes, devices, test_networks_step
 from tests.short_runs import short
 from tests.test_networks_step import KINDS, made, relative, rules_for
@@ -366,3 +368,27 @@ def test_which_runs_draw_from_counters():
     assert plain.content_hash == read(crashes.SETTINGS, ["training.random=torch"]).content_hash
     with pytest.raises(InputError, match=r"training\.random is 'philox': a module of yours draws torch's"):
         fresh(read(module, [*one, philox]), crashes.images())
+
+
+# The benchmark ----------------------------------------------------------------------------------------------
+
+
+def test_the_benchmark_measures_a_tiny_stack_on_a_cpu(capsys):
+    assert graph.main(["--device", "cpu", "--profile"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["checks"] == {"normals": 0.0, "uniform": 0.0, "graph": 0.0}
+    rows = [(row["members"], row["how"]) for row in found["rows"]]
+    assert rows == [(members, how) for members in (5, 1) for how in ("launches", "graph")]
+    assert all(row["microseconds"] > 0 and row["tflops"] > 0 for row in found["rows"])
+    assert found["kernels, 5 members, float32"][0]["microseconds"] > 0
+    with pytest.raises(InputError, match="members is 4: expected a multiple of 5"):
+        graph.measured(CPU, members=4)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_benchmark_says_so(capsys):
+    assert graph.main([]) == 2
+    message = "error: this machine has no GPU that torch can use: give --device cpu for a tiny size\n"
+    assert capsys.readouterr().err == message
+    assert list(graph.run()) == []
+    assert capsys.readouterr().err == "  skipped: this machine has no GPU that torch can use\n"

@@ -8,7 +8,7 @@ import pkgutil
 import analysis.benchmarks
 from toyiwae.records import provenance
 
-SHARED = {"__main__", "gpu_kernels", "gpu_noise", "sampling_peers", "timing"}
+SHARED = {"__main__", "gpu_kernels", "graph_checks", "gpu_noise", "sampling_peers", "timing"}
 
 
 def main() -> None:
