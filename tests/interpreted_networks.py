@@ -6,12 +6,13 @@ TRITON_INTERPRET=1 must be set before the kernels are defined.
 import pytest
 import torch
 
+from toyiwae import estimators, weights
 from toyiwae.networks import counters, densities, kernels, models, products
-from toyiwae.networks.kernels import bernoulli, layers, random
+from toyiwae.networks.kernels import bernoulli, forms, layers, random
 from toyiwae.networks.latent import LatentModel
 from toyiwae.networks.members import Member
 from toyiwae.networks.products import affine
-from toyiwae.networks.step import step
+from toyiwae.networks.step import plan_of, step
 
 
 @pytest.fixture(autouse=True)
@@ -166,6 +167,84 @@ def test_bias_and_tanh_are_the_twins(spread):
     torch.testing.assert_close(found.double(), twin, rtol=0, atol=3e-6)
 
 
+# Coefficients -----------------------------------------------------------------------------------------------
+
+
+def fused(rule, other, groups, log_w):
+    """Coefficients `[3, e, T, B]` and metrics `[2, e, B]` of two members of four, and what the others keep."""
+    parts, metrics = torch.full((3, *log_w.shape), 7.0), torch.full((2, 4, log_w.shape[2]), 7.0)
+    which = torch.tensor([3, 1])
+    forms.evaluate(rule, other, groups, log_w, which, parts, metrics, 1.0 / log_w.shape[2])
+    assert (parts[:, [0, 2]] == 7.0).all()
+    assert (metrics[:, [0, 2]] == 7.0).all()
+    return parts[:, which], metrics[:, which]
+
+
+def by_functions(rule, other, groups, log_w):
+    """The same in float64 by the rules' functions."""
+    own = log_w[[3, 1]].double().mT.unflatten(-1, (groups, -1))
+    made, then = rule(own), other(own)
+    parts = [part.flatten(-2).mT / log_w.shape[2] for part in (made.model, then.path, then.score)]
+    return torch.stack(parts), torch.stack([rule.value_of(own), weights.ess(own).mean(-1)])
+
+
+RULES = [e for e in estimators.all() if forms.fusible(e, e, 3, 4)] + list(
+    estimators.select("vr_iwae:1.5,vr_iwae_dreg:-0.3,ciwae:0.7")
+)
+
+
+@pytest.mark.parametrize(("groups", "particles"), [(3, 4), (1, 12), (5, 1)])
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_coefficients_are_those_of_the_functions(rule, groups, particles):
+    """Log-weights near −90, some of them far below; another rule for the proposal than for the model."""
+    if particles < rule.min_particles:
+        return
+    log_w = 3.0 * torch.randn(4, groups * particles, 2, generator=seeded(4)) - 90.0
+    log_w[1, 0, 1] -= 500.0
+    for other in (rule, estimators.get("score_function" if groups == 3 else "piwae")):
+        found, expected = fused(rule, other, groups, log_w), by_functions(rule, other, groups, log_w)
+        scale = max(1.0, float(expected[0].abs().max()))
+        torch.testing.assert_close(found[0].double(), expected[0], rtol=0, atol=3e-6 * scale)
+        torch.testing.assert_close(found[1].double(), expected[1], rtol=1e-6, atol=1e-5)
+
+
+def test_which_rules_are_polynomials():
+    """Whatever has no leave-one-out terms, a Form, and no logarithm of products; groups that a program can hold."""
+    names = {e.name for e in estimators.all()} - {rule.name for rule in RULES}
+    assert names == {
+        e.name
+        for e in estimators.all()
+        if e.form is None or e.form.leave_one_out or e.form.leave_one_out_geometric
+    }
+    iwae = estimators.get("iwae")
+    assert forms.fusible(iwae, iwae, 1, 4096)
+    assert not forms.fusible(iwae, iwae, 2, 4096)
+    assert not forms.fusible(iwae, estimators.get("vimco_arithmetic"), 1, 64)
+
+
+def test_weights_that_are_zero_or_undefined():
+    """A group of zeros has equal weights and a bound of −∞; NaN stays in its image."""
+    iwae = estimators.get("iwae")
+    log_w = torch.zeros(4, 6, 3)
+    log_w[3, :3, 0], log_w[1, 4, 2] = -torch.inf, torch.nan
+    parts, metrics = fused(iwae, iwae, 2, log_w)
+    assert parts[0, 0, :, 0].tolist() == pytest.approx([1.0 / 18.0] * 6)
+    assert metrics[0, 0].tolist() == [-torch.inf, 0.0, 0.0]
+    assert metrics[:, 1].isfinite().tolist() == [[True, True, False]] * 2
+
+
+def test_rules_that_are_no_polynomials_stand_beside_those_that_are():
+    names = ["iwae", "vimco_arithmetic", "piwae", "jackknife", "iwae"]
+    stack = [Member(name, name, 2, 4, seed) for seed, name in enumerate(names)]
+    plan = plan_of(tuple(stack), True)
+    log_w = 3.0 * torch.randn(5, 8, 3, generator=seeded(4)) - 90.0
+    parts, metrics = plan.fused(log_w)
+    for found, expected in zip(parts, plan.coefficients(log_w.double(), 3), strict=True):
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=3e-6)
+    for found, expected in zip(metrics, plan.metrics(log_w.double()), strict=True):
+        torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=3e-5)
+
+
 # A whole step ----------------------------------------------------------------------------------------------
 
 
@@ -188,13 +267,14 @@ def test_a_step_with_all_kernels_is_the_step_without(monkeypatch):
     best = step(exact, stack, x.double(), noise)
     monkeypatch.undo()
     called = []
-    for module, name in ((bernoulli, "log_likelihood"), (layers, "tanh_of_sum_"), (random, "drawn")):
+    names = (bernoulli, "log_likelihood"), (layers, "tanh_of_sum_"), (random, "drawn"), (forms, "evaluate")
+    for module, name in names:
         kernel = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, _k=kernel, _n=name: called.append(_n) or _k(*a))
     monkeypatch.setattr(kernels, "usable", lambda tensor: True)
     monkeypatch.setattr(products, "_by_onednn", lambda *_: False)
     fast = step(fused, stack, x, noise)
-    assert sorted(set(called)) == ["drawn", "log_likelihood", "tanh_of_sum_"]
+    assert sorted(set(called)) == ["drawn", "evaluate", "log_likelihood", "tanh_of_sum_"]
     for result in (slow, fast):
         torch.testing.assert_close(result.bound.double(), best.bound, rtol=0, atol=2e-5)
         for name, slope in best.gradients.items():

@@ -183,6 +183,30 @@ def test_the_kernels_of_a_training_step_compile_once_for_all_sizes(monkeypatch):
 @needs_triton
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+def test_the_kernel_of_coefficients_compiles_for_every_rule(monkeypatch):
+    """Once for all members and batches."""
+    from triton.runtime import driver  # pyright: ignore[reportMissingImports]
+
+    from toyiwae.networks import kernels
+
+    forms = kernels.load("forms")
+    found = Compiled(forms.coefficients)
+    monkeypatch.setattr(forms, "coefficients", found)
+    monkeypatch.setattr(driver, "_active", Hopper())
+    rules = [rule for rule in toyiwae.estimators.all() if forms.fusible(rule, rule, 8, 8)]
+    for rule in (*rules, toyiwae.estimators.get("vr_iwae:1.5")):
+        found.found.clear()
+        for members, images in ((1, 1), (20, 20), (16, 7)):
+            log_w, which = torch.zeros(members, 64, images), torch.arange(members)
+            parts, metrics = torch.zeros(3, *log_w.shape), torch.zeros(2, members, images)
+            forms.evaluate(rule, rule, 8, log_w, which, parts, metrics, 1.0 / images)
+        assert len(set(map(id, found.found))) == 1, rule.name
+        assert found.found[0].metadata.target.arch == 90
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 def test_budget_of_instructions_of_the_likelihood(tmp_path):
     """At most 30 a pixel, padding included: less time than their memory takes at 4.8 TB/s; logits four at a time."""
     from tests import sass

@@ -18,6 +18,7 @@ import torch
 from toyiwae import estimators, weights
 from toyiwae.errors import InputError
 from toyiwae.estimators import Estimator
+from toyiwae.networks import kernels
 from toyiwae.networks.compiled import CompiledModel
 from toyiwae.networks.latent import LatentModel
 from toyiwae.networks.members import Member, particles_of, refuse_path
@@ -118,6 +119,10 @@ def _pass(model: StackedModel, plan: Plan, x: Tensor, noise: Noise, chunk: int |
         drawn, parts = model.draw(noise, plan.particles, images), []
         for some in _parts(model, plan.particles, x):
             found = model.weigh(x[:, some], encoded.stats[:, some], drawn[:, :, some])
+            if found.log_w.shape[2] == images and plan.fuses(found.log_w):
+                made, metrics = plan.fused(found.log_w)
+                add(found, made, some)
+                return StepResult(gradients | model.encode_backward(encoded, upstream), *metrics)
             add(found, plan.coefficients(found.log_w, images), some)
             parts.append(found.log_w)
         log_w = torch.cat(parts, dim=2)
@@ -168,6 +173,30 @@ class Plan:
                 whole = array.flatten(-2).mT / images
                 part[_index(members, part.device)] = whole
         return parts[0], parts[1], parts[2]
+
+    def fuses(self, log_w: Tensor) -> bool:
+        """Whether `fused` takes log-weights: in float32 on a GPU."""
+        return log_w.dtype == torch.float32 and kernels.usable(log_w)
+
+    def fused(self, log_w: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Coefficients and metrics of all images, one launch for every group of members with polynomials as rules."""
+        forms, images = kernels.load("forms"), log_w.shape[2]
+        parts = torch.empty((3, *log_w.shape), dtype=log_w.dtype, device=log_w.device)
+        found = torch.empty((2, len(log_w), images), dtype=log_w.dtype, device=log_w.device)
+        for by_model, by_proposal, groups, members in self.groups:
+            if forms.fusible(by_model, by_proposal, groups, self.particles // groups):
+                which = _positions(members, log_w.device)
+                forms.evaluate(by_model, by_proposal, groups, log_w, which, parts, found, 1.0 / images)
+                continue
+            own, where = _grouped(log_w, members, groups), _index(members, log_w.device)
+            made = by_model(own)
+            other = made if by_proposal is by_model else by_proposal(own)
+            for part, array in zip(parts, (made.model, other.path, other.score), strict=True):
+                part[where] = array.flatten(-2).mT / images
+            found[0, where] = by_model.value_of(own)
+            found[1, where] = weights.ess(own).mean(-1)
+        bound, ess = found.mean(-1)
+        return (parts[0], parts[1], parts[2]), (bound, ess)
 
     def metrics(self, log_w: Tensor) -> tuple[Tensor, Tensor]:
         """Bound and effective sample size of each member `[E]`, means over the batch."""
