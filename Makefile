@@ -52,7 +52,7 @@ test-slow: $(READY)  ## the long tests alone
 
 test-gpu: $(READY)  ## Triton's kernels, interpreted and compiled: needs no GPU, installs Triton
 	$(PY) -m pip install --quiet --constraint constraints.txt triton
-	$(PY) -m pytest tests/test_gpu.py tests/test_gpu_compiled.py -m 'slow or not slow'
+	$(PY) -m pytest tests/test_gpu.py tests/test_gpu_compiled.py tests/test_networks_cuda.py -m 'slow or not slow'
 
 test-all: $(READY)  ## all tests, the long ones too
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -m 'slow or not slow'

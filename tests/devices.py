@@ -29,12 +29,13 @@ class OnDevice(TorchDispatchMode):
     """Within it, every tensor is made on the device, and none is read.
 
     Attributes:
-        operations: how many there were that launch something.
+        operations: how many there were that make tensors or change them.
+        empties: how many of these launch nothing.
     """
 
     def __init__(self, device: torch.device = META, *, strict: bool = True):
         super().__init__()
-        self.device, self.strict, self.operations = device, strict, 0
+        self.device, self.strict, self.operations, self.empties = device, strict, 0, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs an operation, or refuses it."""
@@ -57,4 +58,5 @@ class OnDevice(TorchDispatchMode):
         ):
             raise HostNeeded(f"{name} has a shape that the host must read")
         self.operations += not func.is_view
+        self.empties += name in {"aten::empty", "aten::empty_like", "aten::new_empty", "aten::empty_strided"}
         return found

@@ -14,7 +14,7 @@ from tests.short_runs import short
 from tests.test_networks_step import KINDS, made, relative, rules_for
 from toyiwae import InputError, estimators, load_run
 from toyiwae.errors import ToyiwaeError
-from toyiwae.networks import captured, models
+from toyiwae.networks import captured, kernels, models
 from toyiwae.networks.captured import Captured
 from toyiwae.networks.counters import Counters
 from toyiwae.networks.data.batches import Batches, DeviceBatches
@@ -178,6 +178,55 @@ def test_what_needs_the_host_is_seen(device, broken, monkeypatch):
     monkeypatch.setattr(whole, "_take", take)
     with devices.OnDevice(device), pytest.raises(RuntimeError, match=r"host|meta|on cpu"):
         whole(SIZE)
+
+
+class Kernels:
+    """Stand in for Triton's: a launch each, of which nothing is computed."""
+
+    launches = 0
+
+    def _launched(self, found):
+        self.launches += 1
+        return found
+
+    def drawn(self, kind, keys, step, first, count):
+        return self._launched(torch.empty_strided((len(keys), count), (count, 1), device=keys.device))
+
+    def log_likelihood(self, x, out, bias):
+        return self._launched(out[..., 0])
+
+    def tanh_of_sum_(self, y, bias):
+        return self._launched(y)
+
+    def fusible(self, *rule):
+        return True
+
+    def evaluate(self, *arguments):
+        self._launched(None)
+
+
+def test_a_step_of_the_papers_methods_takes_few_launches(monkeypatch):
+    """Of which each costs a GPU some 1.5 µs: with kernels, 20 members of five methods, whatever they are."""
+    own, stack = Kernels(), [Member(n, n, m, 64 // m, s) for n, m in graph.METHODS for s in range(4)]
+    monkeypatch.setattr(kernels, "usable", lambda tensor: True)
+    monkeypatch.setattr(kernels, "load", lambda name: own)
+    seeds = tuple(m.seed for m in stack)
+    model = models.bernoulli_vae(
+        seeds, images().train.mean(0) / 255, hidden=(7, 6), latents=3, device=devices.META
+    )
+    whole, turned, _ = start(model, stack, Counters(seeds, device=devices.META), images())
+    turned.turn(0)
+    with devices.OnDevice(strict=False):
+        whole(SIZE)
+    own.launches = 0
+    with devices.OnDevice() as mode:
+        whole(SIZE)
+    made = mode.operations - mode.empties
+    print(f"{own.launches} launches of kernels and {made} of torch's")
+    assert own.launches == 2 + 4 + len(
+        graph.METHODS
+    )  # noise, layers, coefficients; the likelihood is an operation of torch
+    assert 50 < made < 130
 
 
 def test_estimators_that_wait_are_known():

@@ -158,7 +158,7 @@ class Stack:
         noise = Counters(own, device=device)
         options = {"latents": latents, "hidden": hidden, "products": products, "device": device}
         model = models.bernoulli_vae(own, ink.mean(0) / 255, **options)
-        self.parameters, self._batches = model.parameters, None
+        self.parameters = model.parameters
         images = of_arrays("random", ink, ink[:1]).binarised("dynamic")
         batches = DeviceBatches(images, noise, batch)
         batches.turn(0)
@@ -171,6 +171,11 @@ class Stack:
             for sizes in ((pixels, *hidden, 2 * latents), (latents, *hidden[::-1], pixels))
         )
         self.operations = 6.0 * members * batch * (encoder + particles * decoder)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether steps replay a graph."""
+        return self._call.recorded
 
     def __call__(self) -> None:
         """One step."""

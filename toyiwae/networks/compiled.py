@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from toyiwae.networks.latent import LatentModel
+from toyiwae.networks.products import tf32
 from toyiwae.networks.two_layers import TwoLayerModel
 
 
@@ -37,5 +39,18 @@ def compiled(model: LatentModel | TwoLayerModel) -> CompiledModel:
     On a CPU the products, which it does not change, take most of a step, and the members of a stack are compiled for
     one pass together.
     """
+    outer = model.outer if isinstance(model, TwoLayerModel) else model
+    on_cuda = next(iter(model.parameters.values())).is_cuda
+    wanted = outer.decoder.products == "tf32"
+
+    def fused(one: Callable[..., Any]) -> Callable[..., Any]:
+        made = torch.compile(one, dynamic=False)
+
+        def call(*arguments: Any) -> Any:
+            with tf32(wanted, on_cuda):
+                return made(*arguments)
+
+        return call
+
     passes = (model.encode, model.weigh, model.backward, model.encode_backward)
-    return CompiledModel(model, *(torch.compile(one, dynamic=False) for one in passes))
+    return CompiledModel(model, *map(fused, passes))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from toyiwae.networks.products import affine, product
+from toyiwae.networks.products import affine, once, product
 
 Tensor = torch.Tensor
 Parameters = Mapping[str, Tensor]
@@ -89,17 +89,23 @@ class Network:
         gradients: Gradients = {}
         for i in reversed(range(self.depth)):
             x, (weight, _) = inputs[i], self.layer(parameters, i)
+            rounded = once(upstream, self.products)
             if own:
-                gradients |= self._slopes(i, x, upstream, scale)
+                gradients |= self._slopes(i, x, upstream, rounded, scale)
             if i == 0 and not down:
                 return gradients, None
-            upstream = product(upstream, weight.mT, self.products)
+            upstream = product(rounded, weight.mT, self.products)
             if i:
                 upstream = torch.ops.aten.tanh_backward(upstream, x)
         return gradients, upstream
 
-    def _slopes(self, i: int, x: Tensor, upstream: Tensor, scale: Tensor | None) -> Gradients:
-        """Gradients by the parameters of layer i; the scale multiplies the narrower side."""
+    def _slopes(
+        self, i: int, x: Tensor, upstream: Tensor, rounded: Tensor, scale: Tensor | None
+    ) -> Gradients:
+        """Gradients by the parameters of layer i, of an upstream gradient as it is and as products take it.
+
+        The scale multiplies the narrower side.
+        """
         if scale is None:
             bias = upstream.sum(1)
         else:
@@ -107,9 +113,9 @@ class Network:
             if x.shape[-1] <= upstream.shape[-1]:
                 x = x * scale[..., None]
             else:
-                upstream = upstream * scale[..., None]
+                rounded = upstream * scale[..., None]
         return {
-            f"{self.name}.{i}.weight": product(x.mT, upstream, self.products),
+            f"{self.name}.{i}.weight": product(x.mT, rounded, self.products),
             f"{self.name}.{i}.bias": bias,
         }
 

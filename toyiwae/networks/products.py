@@ -64,12 +64,13 @@ def affine(
         return parts[0][None] if len(parts) == 1 else torch.stack(parts)
     fuses = tanh and bias is not None and bias.dtype == torch.float32 and _fuses(x)
     added = None if fuses or bias is None else bias[:, None]
-    with _tf32(products == "tf32", x.is_cuda):
+    with tf32(products == "tf32", x.is_cuda and not torch.compiler.is_compiling()):
         if x.dtype == torch.bfloat16:
             y = torch.bmm(x, weight, out_dtype=torch.float32)
-            y = y if added is None else y.add_(added)
         else:
-            y = torch.bmm(x, weight) if added is None else torch.baddbmm(added, x, weight)
+            y = torch.bmm(x, weight) if added is None or x.is_cuda else torch.baddbmm(added, x, weight)
+    if added is not None and x.is_cuda:
+        y = y.add_(added)  # cuBLAS would begin from a copy of it; and `torch.compile` fuses this with tanh
     if fuses:
         return kernels.load("layers").tanh_of_sum_(y, bias)
     return torch.tanh_(y) if tanh else y
@@ -132,8 +133,15 @@ def _shape(x: Tensor, weight: Tensor, bias: Tensor | None, tanh: bool, rounds: b
     return x.new_empty(len(x), weight.shape[-1])
 
 
+def once(factor: Tensor, products: str) -> Tensor:
+    """A factor of several products as all of them would round it, where that makes it smaller: bfloat16 on CUDA."""
+    return _rounded(factor, products) if products == "bfloat16" and factor.is_cuda else factor
+
+
 def _rounded(factor: Tensor, products: str) -> Tensor:
     """A factor in bfloat16 or TF32; on a CPU, and TF32 anywhere, in float32."""
+    if factor.dtype == torch.bfloat16 and products == "bfloat16":
+        return factor
     if factor.dtype != torch.float32:
         raise InputError(f"products = {products!r} rounds float32, not {factor.dtype}: choose dtype float32")
     if products == "bfloat16":
@@ -145,8 +153,11 @@ def _rounded(factor: Tensor, products: str) -> Tensor:
 
 
 @contextlib.contextmanager
-def _tf32(wanted: bool, on_cuda: bool) -> Iterator[None]:
-    """Lets CUDA's products use TF32 or not for a moment, whatever the user has chosen."""
+def tf32(wanted: bool, on_cuda: bool) -> Iterator[None]:
+    """Lets CUDA's products use TF32 or not for a moment, whatever the user has chosen.
+
+    What `torch.compile` has made reads the choice when it runs: it is called within this, since it holds none.
+    """
     if not on_cuda:
         yield
         return
