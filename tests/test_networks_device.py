@@ -23,6 +23,7 @@ from toyiwae.networks.members import Member, has_path
 from toyiwae.networks.noise import Noise
 from toyiwae.networks.optim import Adam, DeviceAdam, stage_factor
 from toyiwae.networks.resident import NEVER, ResidentStep, waits
+from toyiwae.networks.runs import device_steps
 from toyiwae.networks.runs.device_steps import graph_wanted
 from toyiwae.networks.runs.run import fresh
 from toyiwae.networks.runs.settings import read
@@ -401,6 +402,15 @@ def test_which_runs_become_graphs(estimator, noise, reason):
                 graph_wanted(run)
         else:
             assert graph_wanted(run) == (setting != "off" and reason is None)
+
+
+def test_a_step_that_asks_others_is_not_recorded(monkeypatch):
+    monkeypatch.setattr(device_steps, "graph_wanted", lambda run: True)
+    run = fresh(read(crashes.SETTINGS, ["training.random=philox"]), crashes.images())
+    noise = Counters(run.noise.seeds)
+    batches, adam = DeviceBatches(run.images, noise, 8), DeviceAdam(run.model.parameters, [1e-3] * 4)
+    for take, wanted in ((step, True), (lambda *_: step(*_), False)):
+        assert device_steps.DeviceSteps(run, run.model, batches, adam, take)._graph == wanted
 
 
 def test_which_runs_draw_from_counters():

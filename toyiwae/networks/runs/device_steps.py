@@ -44,14 +44,14 @@ class DeviceSteps:
             model: the run's, or that compiled.
             batches: of the run's images.
             adam: of the model's parameters.
-            take: `step`, or what stands in its place.
+            take: `step`, or what stands in its place, of which no graph is made: it may ask other processes.
 
         Raises:
             InputError: the settings want a graph where there can be none.
         """
         self._noise, self._batches, self._adam = run.noise, batches, adam
         assert isinstance(self._noise, Counters)
-        self._graph = graph_wanted(run)
+        self._graph = graph_wanted(run) and take is step
         self._staged = run.settings.training.schedule == "stages"
         self._step = ResidentStep(model, run.members, batches, adam, self._noise, take)
         self.bound, self.first_bad = self._step.bound, self._step.first_bad
