@@ -15,7 +15,8 @@ from toyiwae.networks import models
 from toyiwae.networks.members import Member, has_path
 from toyiwae.networks.noise import Noise
 from toyiwae.networks.optim import Adam
-from toyiwae.networks.step import TOGETHER, step
+from toyiwae.networks.portions import TOGETHER
+from toyiwae.networks.step import step
 
 DIM_X, LATENTS, IMAGES = 12, 5, 4
 ROOT = Path(__file__).resolve().parents[1]

@@ -21,6 +21,10 @@ class DivergenceError(ToyiwaeError, ArithmeticError):
     """A training's bound or parameters are not finite; names the member, the step and the last good checkpoint."""
 
 
+class ToldElsewhereError(ToyiwaeError):
+    """Another process of the same run cannot go on and says why; the message repeats it, the command line does not."""
+
+
 class MissingExtraError(ToyiwaeError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 

@@ -19,7 +19,7 @@ import typer
 
 import toyiwae
 from toyiwae.cli import compare, console, networks, options
-from toyiwae.errors import CostWarning, DivergenceError, InputWarning
+from toyiwae.errors import CostWarning, DivergenceError, InputWarning, ToldElsewhereError
 
 app = typer.Typer(
     name="toyiwae",
@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return console.write(answer)
     except KeyboardInterrupt:
         return console.INTERRUPTED
+    except ToldElsewhereError:
+        return console.BAD_INPUT
     except console.EXPECTED as error:
         code = console.refuse(console.in_words(error))
         return 1 if isinstance(error, DivergenceError) else code

@@ -45,6 +45,8 @@ def train(
 
     import_extra("torch", extra="networks", purpose="toyiwae train")
     import_extra("pydantic", extra="networks", purpose="toyiwae train")
+    from toyiwae.networks.runs import ranks
+
     run = toyiwae.train(
         settings,
         out,
@@ -53,7 +55,10 @@ def train(
         data_dir=data_dir,
         minutes=minutes,
         note=console.note,
+        spread=ranks.started(),
     )
+    if not ranks.is_first():
+        return ""
     document = {"folder": out.name, **run.to_dict()}
     return records.dumps(document) + "\n" if json else console.text(_show, document)
 
@@ -98,6 +103,8 @@ def evaluate(
 
     import_extra("torch", extra="networks", purpose="toyiwae evaluate")
     import_extra("pydantic", extra="networks", purpose="toyiwae evaluate")
+    from toyiwae.networks.runs import ranks
+
     found = toyiwae.evaluate(
         run,
         K=",".join(K) if K else (1, 64, 5000),
@@ -111,7 +118,10 @@ def evaluate(
         step=step,
         data_dir=data_dir,
         note=console.note,
+        spread=ranks.started(),
     )
+    if not ranks.is_first():
+        return ""
     found.save(run)
     document = found.to_dict()
     return records.dumps(document) + "\n" if json else console.text(_show_evaluation, document)

@@ -23,20 +23,13 @@ from toyiwae.networks.compiled import CompiledModel
 from toyiwae.networks.latent import LatentModel
 from toyiwae.networks.members import Member, particles_of, refuse_path
 from toyiwae.networks.noise import Noise, block
+from toyiwae.networks.portions import all_together, blocks, chunk_size, images_together
 from toyiwae.networks.two_layers import TwoLayerModel
 from toyiwae.networks.users import ModuleModel
 
 Tensor = torch.Tensor
 
-BUDGET = {"cpu": 2**28, "cuda": 2**34}
-"""Bytes of one image's activations held at once, by type of device; beyond, particles come in chunks."""
-
-TOGETHER = {"cpu": 3 * 2**23, "cuda": 2**34}
-"""Bytes of several images' activations held at once: on a CPU, what its cache holds."""
-
-ALONE = 2**20
-"""Numbers of a member from which on a CPU it is handled alone."""
-
+ALL = slice(None)
 
 StackedModel = LatentModel | TwoLayerModel | CompiledModel
 """A model with a member axis."""
@@ -66,6 +59,7 @@ def step(
     *,
     chunk: int | None = None,
     together: bool | None = None,
+    own: slice = ALL,
 ) -> StepResult:
     """Gradients of one batch for every member.
 
@@ -78,31 +72,37 @@ def step(
             `BUDGET` takes those of one image. Results depend on it in round-off only.
         together: all members in one pass, or one after another; by default what is faster: on a CPU large members
             come one after another, whose numbers stay in its cache. Results depend on it in round-off only.
+        own: which images of the batch are handled, at least one, where several processes share it. They get the
+            noise that they have in the whole batch; gradients are then these images' part of the whole batch's mean,
+            which the parts add up to, and bound and effective sample size means over these images.
 
     Raises:
         InputError: members that do not fit the model or each other, an estimator that needs reparameterised particles.
     """
     if isinstance(model, ModuleModel):
-        return _module_step(model, members, x, noise, chunk)
+        return _module_step(model, members, x, noise, chunk, own)
     plan = plan_of(tuple(members), model.reparameterised)
     if x.ndim != 3 or len(x) != len(members) or x.shape[-1] != model.dim_x:
         raise InputError(f"x has shape {tuple(x.shape)}: expected [{len(members)}, B, {model.dim_x}]")
     if together is None:
-        small = plan.particles * x.shape[1] * model.row_numbers < ALONE
-        together = small or isinstance(model, CompiledModel) or x.device.type != "cpu"
+        alike = all_together(model, plan.particles, x[:, own].shape[1], x.device)
+        together = alike or isinstance(model, CompiledModel)
     if together or len(members) == 1:
-        return _pass(model, plan, x, noise, chunk)
+        return _pass(model, plan, x, noise, chunk, own)
     parts = [
-        step(model.at(e), members[e : e + 1], x[e : e + 1], noise.of(e), chunk=chunk)
+        step(model.at(e), members[e : e + 1], x[e : e + 1], noise.of(e), chunk=chunk, own=own)
         for e in range(len(members))
     ]
     gradients = {name: torch.cat([part.gradients[name] for part in parts]) for name in parts[0].gradients}
     return StepResult(gradients, *(torch.cat([getattr(p, key) for p in parts]) for key in ("bound", "ess")))
 
 
-def _pass(model: StackedModel, plan: Plan, x: Tensor, noise: Noise, chunk: int | None) -> StepResult:
+def _pass(
+    model: StackedModel, plan: Plan, x: Tensor, noise: Noise, chunk: int | None, own: slice
+) -> StepResult:
     """All members at once: some images after others, or twice some particles of all of them after others."""
-    encoded, images = model.encode(x), x.shape[1]
+    images, x = x.shape[1], x[:, own]
+    encoded = model.encode(x)
     gradients, upstream = {}, torch.zeros_like(encoded.stats)
 
     def add(found: Any, made: tuple[Tensor, ...], some: slice) -> None:
@@ -112,11 +112,11 @@ def _pass(model: StackedModel, plan: Plan, x: Tensor, noise: Noise, chunk: int |
             gradients[name] = gradients[name].add_(slope) if name in gradients else slope
 
     def weigh(where: slice) -> Any:
-        return model.weigh(x, encoded.stats, model.draw(noise, plan.particles, images, where))
+        return model.weigh(x, encoded.stats, model.draw(noise, plan.particles, images, where)[:, :, own])
 
-    chunks = _chunks(model, plan.particles, x, chunk)
+    chunks = _chunks(model, plan.particles, x, images, chunk)
     if len(chunks) == 1:
-        drawn, parts = model.draw(noise, plan.particles, images), []
+        drawn, parts = model.draw(noise, plan.particles, images)[:, :, own], []
         for some in _parts(model, plan.particles, x):
             found = model.weigh(x[:, some], encoded.stats[:, some], drawn[:, :, some])
             if found.log_w.shape[2] == images and plan.fuses(found.log_w):
@@ -136,7 +136,7 @@ def _pass(model: StackedModel, plan: Plan, x: Tensor, noise: Noise, chunk: int |
 
 
 def _module_step(
-    model: ModuleModel, members: Sequence[Member], x: Tensor, noise: Noise, chunk: int | None
+    model: ModuleModel, members: Sequence[Member], x: Tensor, noise: Noise, chunk: int | None, own: slice
 ) -> StepResult:
     """The step of a user's module.
 
@@ -145,8 +145,9 @@ def _module_step(
     """
     if len(members) != 1 or len(x) != 1:
         raise InputError(f"a module of yours is trained alone: expected one member, not {len(members)}")
-    found = model.gradients(members[0], x[0], noise, chunk)
-    gradients = {name: (slope + found.phi[name])[None] for name, slope in found.theta.items()}
+    found = model.gradients(members[0], x[0], noise, chunk, own)
+    part = x[:, own].shape[1] / x.shape[1]
+    gradients = {name: (slope + found.phi[name])[None] * part for name, slope in found.theta.items()}
     return StepResult(gradients, found.value.mean()[None], weights.ess(found.log_w).mean()[None])
 
 
@@ -247,23 +248,18 @@ def plan_of(members: tuple[Member, ...], reparameterised: bool) -> Plan:
     return Plan(particles, tuple(groups))
 
 
-def _chunks(model: StackedModel, particles: int, x: Tensor, chunk: int | None) -> list[slice]:
-    """The particles' axis in pieces of whole blocks of noise: one piece where one image's particles fit."""
+def _chunks(model: StackedModel, particles: int, x: Tensor, drawn: int, chunk: int | None) -> list[slice]:
+    """The particles' axis in pieces of whole blocks of noise for so many images: one where an image's particles fit."""
     members, images = x.shape[:2]
     if chunk is None:
-        budget = BUDGET.get(x.device.type, BUDGET["cpu"]) // (members * x.element_size())
-        if particles * max(model.row_numbers, 2 * images * model.dim_z) <= budget:
-            return [slice(0, particles)]
-        chunk = int(budget // (model.row_numbers * images))
-    size = block((images, model.dim_z))
-    size *= max(1, -(-min(chunk, particles) // size))
+        size = chunk_size(model, particles, members, images, drawn, x.element_size(), x.device)
+    else:
+        size = blocks(chunk, particles, block((drawn, model.dim_z)))
     return [slice(first, min(first + size, particles)) for first in range(0, particles, size)]
 
 
 def _parts(model: StackedModel, particles: int, x: Tensor) -> list[slice]:
     """The images' axis in pieces of about the same size."""
     members, images = x.shape[:2]
-    budget = TOGETHER.get(x.device.type, TOGETHER["cpu"])
-    most = max(1, budget // (model.row_numbers * members * particles * x.element_size()))
-    size = -(-images // -(-images // most))
+    size = images_together(model, particles, members, images, x.element_size(), x.device)
     return [slice(first, min(first + size, images)) for first in range(0, images, size)]

@@ -54,7 +54,9 @@ class ModuleModel:
         }
         self._caller = _Caller(module)
 
-    def gradients(self, member: Member, x: Tensor, noise: Noise, chunk: int | None = None) -> Surrogate:
+    def gradients(
+        self, member: Member, x: Tensor, noise: Noise, chunk: int | None = None, own: slice = slice(None)
+    ) -> Surrogate:
         """Gradients of the mean over a batch; a parameter that both methods use gets the sum of both parts.
 
         Args:
@@ -62,6 +64,7 @@ class ModuleModel:
             x: images `[B, …]`.
             noise: of the step.
             chunk: particles of each image held at once, rounded up to a multiple of `BLOCK`; by default all.
+            own: which images are meant, with their particles of the whole batch; the mean is over these.
 
         Raises:
             InputError: an encoder whose answer is no distribution, or one that is not reparameterised where the
@@ -69,17 +72,17 @@ class ModuleModel:
         """
 
         def sample(phi: Any, where: slice) -> Tensor:
-            q = self._encoded(phi, x)
+            q = self._encoded(phi, x)  # of the whole batch: torch draws its particles together
             starts = range(where.start, where.stop, BLOCK)
             draws = [_drawn(q, noise, first // BLOCK, min(BLOCK, where.stop - first)) for first in starts]
-            return torch.cat(draws)
+            return torch.cat(draws)[:, own]
 
         densities = Densities(
-            lambda theta, z: self._call(theta, "log_joint", x, z).mT,
-            lambda phi, z: self._encoded(phi, x).log_prob(z).mT,
+            lambda theta, z: self._call(theta, "log_joint", x[own], z).mT,
+            lambda phi, z: self._encoded(phi, x[own]).log_prob(z).mT,
             sample,
         )
-        own = {name: value[0] for name, value in self.parameters.items()}
+        now = {name: value[0] for name, value in self.parameters.items()}
         rules: dict[str, Any] = {
             "model": member.model,
             "proposal": member.proposal,
@@ -87,7 +90,7 @@ class ModuleModel:
             "K": member.K,
         }
         size = None if chunk is None else -(-chunk // BLOCK) * BLOCK
-        return gradients(densities, own, own, lambda where: where, chunk=size, **rules)
+        return gradients(densities, now, now, lambda where: where, chunk=size, **rules)
 
     @torch.no_grad()
     def log_weights(self, x: Tensor, noise: Noise, particles: int) -> Tensor:

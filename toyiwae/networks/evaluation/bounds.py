@@ -19,7 +19,7 @@ import torch
 from toyiwae import weights
 from toyiwae.errors import InputError
 from toyiwae.networks.noise import Noise, block
-from toyiwae.networks.step import TOGETHER
+from toyiwae.networks.portions import TOGETHER, held
 from toyiwae.networks.users import ModuleModel
 
 Tensor = torch.Tensor
@@ -51,15 +51,17 @@ class ImageBounds:
 
 
 @torch.no_grad()
-def image_bounds(model: Any, x: Tensor, noise: Noise, particles: Sequence[int]) -> ImageBounds:
+def image_bounds(
+    model: Any, x: Tensor, noise: Noise, particles: Sequence[int], *, first: int = 0
+) -> ImageBounds:
     """Bounds, effective sample sizes and Pareto k̂ of every image.
 
     Args:
         model: with E members.
         x: images `[E, N, D_x]`, in the model's dtype.
-        noise: one seed for each member. An image's particles depend on its place in x, not on how many are handled
-            at once.
+        noise: one seed for each member. An image's particles depend on its place, not on how many are handled at once.
         particles: the K of the bounds; as many particles are drawn as the largest.
+        first: place of the first image, where x is a part of more.
 
     Raises:
         InputError: no K, or one below 1.
@@ -67,21 +69,21 @@ def image_bounds(model: Any, x: Tensor, noise: Noise, particles: Sequence[int]) 
     counts = tuple(sorted(set(particles)))
     if not counts or counts[0] < 1:
         raise InputError(f"K is {list(particles)}: expected at least one number, none below 1")
-    parts = [_of(log_w, counts) for log_w in log_weights(model, x, noise, counts[-1])]
+    parts = [_of(log_w, counts) for log_w in log_weights(model, x, noise, counts[-1], first)]
     joined = (torch.cat(column, dim=-1).cpu().numpy() for column in zip(*parts, strict=True))
     return ImageBounds(counts, *joined)
 
 
-def log_weights(model: Any, x: Tensor, noise: Noise, particles: int) -> Iterator[Tensor]:
-    """Log-weights in float64 of some images after another, `[E, images, T]`."""
+def log_weights(model: Any, x: Tensor, noise: Noise, particles: int, place: int = 0) -> Iterator[Tensor]:
+    """Log-weights in float64 of some images after another, `[E, images, T]`; x begins at a place among more."""
     members, images = x.shape[:2]
     if isinstance(model, ModuleModel):
         for n in range(images):
-            yield model.log_weights(x[0, n], noise.at(n), particles)[None, None]
+            yield model.log_weights(x[0, n], noise.at(place + n), particles)[None, None]
         return
     size = min(block((1, model.dim_z)), particles)
     bytes_each = model.row_numbers * members * x.element_size()
-    most = max(1, TOGETHER.get(x.device.type, TOGETHER["cpu"]) // bytes_each)
+    most = max(1, held(TOGETHER, x.device) // bytes_each)
     together = max(1, min(IMAGES, most // size))
     for first in range(0, images, together):
         own = x[:, first : first + together]
@@ -89,7 +91,9 @@ def log_weights(model: Any, x: Tensor, noise: Noise, particles: int) -> Iterator
         found = torch.empty((members, own.shape[1], particles), dtype=torch.float64, device=x.device)
         for start in range(0, particles, size):
             where = slice(start, min(start + size, particles))
-            drawn = [model.draw(noise.at(first + i), particles, 1, where) for i in range(own.shape[1])]
+            drawn = [
+                model.draw(noise.at(place + first + i), particles, 1, where) for i in range(own.shape[1])
+            ]
             pieces = torch.cat(drawn, dim=2).split(max(1, most // own.shape[1]), dim=1)
             found[..., where] = torch.cat([model.weigh(own, stats, piece).log_w.mT for piece in pieces], -1)
         yield found

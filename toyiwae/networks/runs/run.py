@@ -54,6 +54,13 @@ class Run:
         """The members' random numbers, on the model's device and in its dtype."""
         return noise_of(self.settings, self.members)
 
+    def only(self, members: slice) -> Run:
+        """The run of some members, with parameters of its own."""
+        found = fresh(self.settings, self.images, members)
+        for name, value in found.model.parameters.items():
+            value.copy_(self.model.parameters[name][members])
+        return Run(self.settings, found.members, found.model, self.images, self.step, folder=self.folder)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for strict JSON: every member with its last bound and effective sample size, and provenance."""
         last: Mapping[str, Any] = self.metrics[-1] if self.metrics else {}
@@ -100,10 +107,7 @@ def load_run(
     Raises:
         InputError: no run or no such checkpoint there, damaged files, or other images than it was trained on.
     """
-    home = Path(path)
-    if not (home / "settings.toml").is_file():
-        raise InputError(f"no run in {str(home)!r}: expected a folder that `toyiwae train` wrote")
-    settings = read(home / "settings.toml")
+    home, settings = Path(path), settings_in(path)
     folder = home / "checkpoints"
     found = {checkpoints.step_of(file): file for file in checkpoints.found(folder)}
     if step is not None and whole_number(step, "step", minimum=0) not in found:
@@ -119,13 +123,25 @@ def load_run(
     return Run(run.settings, run.members, run.model, run.images, checkpoint.step, metrics, home)
 
 
-def fresh(settings: Settings, data: Images) -> Run:
-    """A run before its first step.
+def settings_in(path: str | os.PathLike[str]) -> Settings:
+    """The settings of the run in a folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    home = Path(path)
+    if not (home / "settings.toml").is_file():
+        raise InputError(f"no run in {str(home)!r}: expected a folder that `toyiwae train` wrote")
+    return read(home / "settings.toml")
+
+
+def fresh(settings: Settings, data: Images, own: slice = slice(None)) -> Run:
+    """A run before its first step, with all members of the settings or some.
 
     Raises:
         InputError: arguments that the model refuses, more images in a batch than there are, no such device.
     """
-    members, training = settings.stack(), settings.training
+    members, training = settings.stack()[own], settings.training
     if training.batch > len(data.train):
         raise InputError(
             f"training.batch is {training.batch}: expected at most {len(data.train)}, all images"
@@ -161,6 +177,14 @@ def images_of(
     data = settings.data
     grey = images_named(data.name, data_dir or data.folder or None) if own is None else own
     return grey.first(data.train, data.test).binarised(data.binarisation, data.binarisation_seed)
+
+
+def located(settings: Settings, data_dir: str | os.PathLike[str] | None) -> Settings:
+    """The settings with the folder where the images lie now, if one is given."""
+    if data_dir is None:
+        return settings
+    own = settings.data.model_copy(update={"folder": os.path.abspath(data_dir)})
+    return settings.model_copy(update={"data": own})
 
 
 def noise_of(settings: Settings, members: tuple[Member, ...]) -> Noise:

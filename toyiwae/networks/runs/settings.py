@@ -56,6 +56,8 @@ class TrainingSettings(Table):
         random: where random numbers come from: "torch", its generators of the device; "philox", counters, the same on
             every device; "auto", counters on a GPU but for a module of the user's, and torch elsewhere.
         graph: whether a step is one CUDA graph: "on", "off", or "auto", wherever it can be.
+        split: what several processes divide among them (`torchrun`): "members", and images where there are more
+            processes than members; or "images" of every batch. Numbers differ in round-off only.
     """
 
     epochs: Count
@@ -69,6 +71,7 @@ class TrainingSettings(Table):
     compile: bool = False
     random: Literal["auto", "torch", "philox"] = "auto"
     graph: Literal["auto", "on", "off"] = "auto"
+    split: Literal["members", "images"] = "members"
 
 
 class OutputSettings(Table):
@@ -149,7 +152,7 @@ class Settings(Table):
         return tomli_w.dumps(self.plain())
 
     def numbers(self) -> dict[str, Any]:
-        """What decides the run's numbers, flat: "training.batch" -> 20. Not the folder, nor when what is written.
+        """What decides the run's numbers, flat: "training.batch" -> 20. Not folders, nor who works and writes when.
 
         Of the user's own Python files it is their content, by its SHA-256.
 
@@ -158,7 +161,7 @@ class Settings(Table):
         """
         own = flat(self.plain())
         without = {"data.folder", "output.checkpoint_every", "output.keep", "output.tensorboard"}
-        without |= {"training.graph"} | (set() if self.counters else {"training.random"})
+        without |= {"training.graph", "training.split"} | (set() if self.counters else {"training.random"})
         own |= {"training.random": "philox"}  # where it is meant, by "auto" too
         if self.model.kind == "module":
             path, _, name = self.model.file.partition(".py:")

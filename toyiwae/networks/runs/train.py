@@ -11,15 +11,16 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from toyiwae.arguments import whole_number
 from toyiwae.checks import shown
-from toyiwae.errors import DivergenceError, InputError
+from toyiwae.errors import DivergenceError, InputError, ToldElsewhereError
 from toyiwae.extras import import_extra
 from toyiwae.networks.averages import ImageAverage
 from toyiwae.networks.compiled import compiled
@@ -28,12 +29,15 @@ from toyiwae.networks.data.batches import Batches, DeviceBatches
 from toyiwae.networks.data.images import Images
 from toyiwae.networks.optim import Adam, DeviceAdam, stage_factor
 from toyiwae.networks.resident import NEVER
-from toyiwae.networks.runs import checkpoints, progress, signals
+from toyiwae.networks.runs import checkpoints, memory, progress, ranks, signals
 from toyiwae.networks.runs.checkpoints import Checkpoint
 from toyiwae.networks.runs.device_steps import DeviceSteps, graph_wanted
 from toyiwae.networks.runs.folder import RunFolder, opened
-from toyiwae.networks.runs.run import Run, adopt, fresh, images_of, read_metrics
+from toyiwae.networks.runs.ranks import own_rows
+from toyiwae.networks.runs.run import Run, adopt, fresh, images_of, located, noise_of, read_metrics
 from toyiwae.networks.runs.settings import Settings, read
+from toyiwae.networks.runs.spread import Spread, take_device
+from toyiwae.networks.runs.tensorboard import Tell, tensorboard
 from toyiwae.networks.step import step
 
 Tensor = torch.Tensor
@@ -51,6 +55,7 @@ def train(
     steps: int | None = None,
     show_progress: bool | None = None,
     note: Callable[[str], Any] = lambda line: None,
+    spread: bool = False,
 ) -> Run:
     """Trains a stack of models; all members in one run.
 
@@ -65,70 +70,89 @@ def train(
         steps: after how many steps, counted from the run's beginning, to stop in the same way.
         show_progress: whether there is a progress bar; by default if standard error is a terminal.
         note: told in one line where a resumed run goes on, and where one stops before its end.
+        spread: divide the work among the processes that torchrun has started, all of which must call this alike; the
+            first writes. On GPUs each takes its own.
 
     Returns:
-        The run, with its model at the last step.
+        The run, with its model at the last step; the same in every process.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, once a checkpoint is written; SIGTERM waits for that, too.
         InputError: in one line, for settings, images, folders and checkpoints that do not fit; nothing is written then.
         DivergenceError: a bound or parameter is no longer finite; checkpoints written before stay.
         MissingExtraError: TensorBoard is asked for and not installed.
-        ToyiwaeError: no room for a checkpoint; the last one stays.
+        ToyiwaeError: no room for a checkpoint, or another process is gone; the last checkpoint stays.
+        ToldElsewhereError: another process had one of these errors.
     """
-    if minutes is not None and not 0.0 < minutes < math.inf:
-        raise InputError(f"minutes is {shown(minutes)}: expected a number greater than 0")
-    last = NEVER if steps is None else whole_number(steps, "steps")
-    until = None if minutes is None else time.monotonic() + 60.0 * minutes
-    chosen = read(settings, assignments)
-    data = images_of(chosen, data_dir, images)
-    if data_dir is not None:
-        chosen = chosen.model_copy(
-            update={"data": chosen.data.model_copy(update={"folder": os.path.abspath(data_dir)})}
-        )
-    if chosen.output.tensorboard:
-        import_extra("tensorboard", extra="tensorboard", purpose="output.tensorboard")
-    work = _Training(fresh(chosen, data))
-    if out is None:
-        lines: list[Mapping[str, Any]] = []
-        work.loop(None, lambda metrics, times: lines.append(metrics), show_progress, until, last)
-        return replace(work.run, step=work.done, metrics=tuple(lines))
-    with opened(out, chosen, resume=resume) as folder:
-        checkpoint = folder.last()
-        if checkpoint is not None:
-            work.load(checkpoint)
+    until = time.monotonic() + 60.0 * (math.inf if minutes is None else minutes)
+    with ranks.joined(spread) as others, contextlib.ExitStack() as stack:
+        with others.together():
+            if minutes is not None and not 0.0 < minutes < math.inf:
+                raise InputError(f"minutes is {shown(minutes)}: expected a number greater than 0")
+            last = NEVER if steps is None else whole_number(steps, "steps")
+            chosen = located(read(settings, assignments), data_dir)
+            data = images_of(chosen, data_dir, images)
+            if chosen.output.tensorboard:
+                import_extra("tensorboard", extra="tensorboard", purpose="output.tensorboard")
+            take_device(others, chosen.training.device)
+        divided = Spread(others, chosen, data)
+        with others.together():
+            writes = out is not None and others.first
+            device = torch.device(noise_of(chosen, ()).device)
+            memory.check(chosen, data, divided.share, device, writes=writes)
+            work = _Training(fresh(chosen, data, divided.share.members), divided, writes=out is not None)
+        if out is None:
+            lines: list[Mapping[str, Any]] = []
+            work.loop(None, lambda metrics, times: lines.append(metrics), show_progress, until, last)
+            metrics = tuple(others.from_first(lines))
+            return replace(divided.whole_run(work.run), step=work.done, metrics=metrics)
+        folder = checkpoint = None
+        with others.together():
+            if others.first:
+                folder = stack.enter_context(opened(out, chosen, resume=resume))
+                checkpoint = folder.last()
+        checkpoint = others.from_first(checkpoint)
+        with others.together():
+            if checkpoint is not None:
+                work.load(checkpoint)
+            if folder is not None:
+                folder.begin(checkpoint)
+        if checkpoint is not None and others.first:
             note(f"goes on after step {work.done} of {work.total}")
-        folder.begin(checkpoint)
-        with _tensorboard(folder, work) as also:
-            work.loop(folder, also, show_progress, until, last)
-        if work.done < work.total:
+        also = stack.enter_context(tensorboard(folder, chosen.stack(), work.done))
+        work.loop(folder, also, show_progress, until, last)
+        if work.done < work.total and others.first:
             note(f"stops after step {work.done} of {work.total}: resume it to go on")
-        return replace(work.run, step=work.done, metrics=read_metrics(folder.path), folder=folder.path)
+        metrics = others.from_first(None if folder is None else read_metrics(folder.path))
+        run = divided.whole_run(work.run)
+        return replace(run, step=work.done, metrics=metrics, folder=Path(out))
 
 
 class _Training:
     """A run under way.
 
     Attributes:
-        run: its settings, members, model and images.
+        run: its settings and images; this process's members, and the model of these.
         done, total: steps made and to make.
     """
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, spread: Spread, *, writes: bool):
         """Everything before the first step.
 
         Raises:
             InputError: members that do not go with the model.
         """
         training = run.settings.training
-        self.run, self.done, self._noise = run, 0, run.noise
+        self.run, self.done, self._noise, self._spread = run, 0, run.noise, spread
+        self._writes = writes
         self._model = compiled(run.model) if training.compile else run.model
         rates = [member.learning_rate for member in run.members]
         self._window, self._device = self._empty(), None
         if isinstance(self._noise, Counters):
             self._batches = DeviceBatches(run.images, self._noise, training.batch)
             self._adam = DeviceAdam(run.model.parameters, rates, eps=training.adam_eps)
-            self._device = DeviceSteps(run, self._model, self._batches, self._adam)
+            take = step if spread.share.parts == 1 else spread.step
+            self._device = DeviceSteps(run, self._model, self._batches, self._adam, take)
             self._first_bad = self._device.first_bad
         else:
             graph_wanted(run)
@@ -157,8 +181,8 @@ class _Training:
         Raises:
             InputError: it belongs to other settings or images.
         """
-        adopt(self.run, checkpoint)
-        state = checkpoint.tensors
+        state = own_rows(checkpoint.tensors, self._spread.share.members)
+        adopt(self.run, replace(checkpoint, tensors=state))
         self._adam.load({name[5:]: value for name, value in state.items() if name.startswith("adam.")})
         total = state["window.total"].to(self._noise.device)
         self._window, self.done = ImageAverage(total, int(state["window.count"])), checkpoint.step
@@ -168,9 +192,9 @@ class _Training:
     def loop(
         self,
         folder: RunFolder | None,
-        also: Callable[[Mapping[str, Any], Mapping[str, Any]], Any],
+        also: Tell,
         show_progress: bool | None,
-        until: float | None = None,
+        until: float = math.inf,
         last: int = NEVER,
     ) -> None:
         """Makes the steps that are left, before a time on the clock and up to a last one.
@@ -178,10 +202,16 @@ class _Training:
         `also` is told every line of metrics and times.
         """
         output, began, first = self.run.settings.output, time.monotonic(), self.done
+        others = self._spread.ranks
+        shown = show_progress if others.first else False
         if not self.done:
             self._save(folder)
-        with signals.waiting() as came, progress.bar(self.total, self.done, wanted=show_progress) as update:
-            while self.done < min(self.total, last) and came() is None:
+        with signals.waiting() as came, progress.bar(self.total, self.done, wanted=shown) as update:
+
+            def must_stop() -> bool:
+                return came() is not None or (self.done > first and time.monotonic() >= until)
+
+            while self.done < min(self.total, last) and not self._spread.stops(must_stop()):
                 bound = self._step()
                 update(self.done, bound)
                 if self.done % output.metrics_every == 0 or self.done == self.total:
@@ -189,23 +219,24 @@ class _Training:
                     rate = (self.done - first) / (time.monotonic() - began)
                     metrics, times = self._line(), {"step": self.done, "steps_per_second": round(rate, 3)}
                     self._window = self._empty()
-                    if folder is not None:
-                        folder.append(metrics, times)
-                    also(metrics, times)
+                    with others.together():
+                        if folder is not None:
+                            folder.append(metrics, times)
+                        if others.first:
+                            also(metrics, times)
                 if self.done % output.checkpoint_every == 0:
                     self._save(folder)
-                if until is not None and time.monotonic() >= until:
-                    break
-            if (
-                self.done % output.checkpoint_every and self.done > first
-            ):  # the last step, a signal, or no time
+            if self.done % output.checkpoint_every and self.done > first:  # the end, a signal, or no time
                 self._save(folder)
 
     def _save(self, folder: RunFolder | None) -> None:
-        """Writes a checkpoint, unless there is no folder, or something is not finite."""
-        if folder is not None:
+        """Writes a checkpoint, unless nothing is written, or something is not finite."""
+        if self._writes:
             self._check(folder)
-            folder.save(self.done, self._images, self.tensors())
+            tensors = self._spread.whole(self.tensors())
+            with self._spread.ranks.together():
+                if folder is not None and tensors is not None:
+                    folder.save(self.done, self._images, tensors)
 
     def _step(self) -> Tensor:
         """One step of all members; their bounds `[E]`."""
@@ -213,7 +244,7 @@ class _Training:
             self._window, self.done = self._device.make(self.done, self._window), self.done + 1
             return self._device.bound
         x = self._batches.at(self.done)
-        result = step(self._model, self.run.members, x, self._noise.at(self.done))
+        result = self._spread.step(self._model, self.run.members, x, self._noise.at(self.done))
         epoch = self.done // self._batches.per_epoch
         staged = self.run.settings.training.schedule == "stages"
         self._adam.step(result.gradients, stage_factor(epoch) if staged else 1.0)
@@ -224,8 +255,10 @@ class _Training:
         return result.bound
 
     def _line(self) -> dict[str, Any]:
-        """Means over the images since the last line."""
-        bound, ess = self._window.mean.tolist()
+        """Means over the images since the last line, of all members on process 0."""
+        whole = self._spread.whole({"window.total": self._window.total}) or {}
+        mean = ImageAverage(whole.get("window.total", self._window.total), self._window.count).mean
+        bound, ess = mean.tolist()
         epoch = self.done / self._batches.per_epoch
         return {
             "step": self.done,
@@ -240,7 +273,19 @@ class _Training:
 
         Raises:
             DivergenceError: naming the member, the step and the last good checkpoint.
+            ToldElsewhereError: in all processes but the first.
         """
+        found = self._spread.ranks.told(self._fault())
+        if found is None:
+            return
+        if not self._spread.ranks.first:
+            raise ToldElsewhereError(found[1])
+        good = checkpoints.found(folder.checkpoints)[-1:] if folder is not None else []
+        last = f"the last good checkpoint is {str(good[0])!r}" if good else "no checkpoint was written"
+        raise DivergenceError(f"{found[1]}; {last}")
+
+    def _fault(self) -> str | None:
+        """What is not finite, if something is."""
         first = int(self._first_bad.min())
         if first < NEVER:
             index, what = int(self._first_bad.argmin()), f"the bound is not finite at step {first}"
@@ -249,34 +294,6 @@ class _Training:
                 [value.flatten(1).isfinite().all(1) for value in self.run.model.parameters.values()]
             ).all(0)
             if bool(finite.all()):
-                return
+                return None
             index, what = int(finite.int().argmin()), f"parameters are not finite after step {self.done}"
-        found = checkpoints.found(folder.checkpoints)[-1:] if folder is not None else []
-        last = f"the last good checkpoint is {str(found[0])!r}" if found else "no checkpoint was written"
-        raise DivergenceError(f"{what} for {self.run.members[index]}; {last}")
-
-
-@contextlib.contextmanager
-def _tensorboard(
-    folder: RunFolder, work: _Training
-) -> Iterator[Callable[[Mapping[str, Any], Mapping[str, Any]], Any]]:
-    """Within the block: what writes TensorBoard's files, if the settings ask for them."""
-    if not folder.settings.output.tensorboard:
-        yield lambda metrics, times: None
-        return
-    module = import_extra("torch.utils.tensorboard", extra="tensorboard", purpose="output.tensorboard")
-    writer = module.SummaryWriter(str(folder.path / "tensorboard"), purge_step=work.done + 1)
-    names = [
-        f"{i} {m.model}/{m.proposal} M={m.M} K={m.K} seed={m.seed}" for i, m in enumerate(work.run.members)
-    ]
-
-    def write(metrics: Mapping[str, Any], times: Mapping[str, Any]) -> None:
-        for key in ("bound", "ess"):
-            for name, value in zip(names, metrics[key], strict=True):
-                writer.add_scalar(f"{key}/{name}", value, metrics["step"])
-        writer.add_scalar("steps per second", times["steps_per_second"], metrics["step"])
-
-    try:
-        yield write
-    finally:
-        writer.close()
+        return f"{what} for {self.run.members[index]}"
