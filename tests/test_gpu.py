@@ -88,12 +88,18 @@ def test_the_torch_engine_neither_waits_for_the_device_nor_mixes_devices(problem
 
 
 def test_what_waits_is_known():
-    """How many nodes its integrals have follows from the weights."""
-    waiting = [e for e in toyiwae.estimators.all() if e.family == WAITS]
+    """How many nodes integrals have follows from the weights; gradients over pairs have none."""
+    waiting, log_w = (
+        [e for e in toyiwae.estimators.all() if e.family == WAITS],
+        torch.empty(2, 5, device=META),
+    )
     assert waiting
     for estimator in waiting:
         with pytest.raises(RuntimeError, match="meta"):
-            estimator(torch.empty((2, 5), device=META))
+            estimator.value_of(log_w)
+    with pytest.raises(RuntimeError, match="meta"):
+        toyiwae.estimators.get(f"{WAITS}:3")(log_w)
+    assert toyiwae.estimators.get(f"{WAITS}:2")(log_w).path.shape == (2, 5)
 
 
 class Launched:

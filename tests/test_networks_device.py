@@ -13,9 +13,9 @@ from tests import crashes, devices, test_networks_step
 from tests.short_runs import short
 from tests.test_networks_step import KINDS, made, relative, rules_for
 from toyiwae import InputError, estimators, load_run
-from toyiwae.errors import ToyiwaeError
+from toyiwae.errors import InputWarning, ToyiwaeError
 from toyiwae.networks import captured, kernels, models
-from toyiwae.networks.captured import Captured
+from toyiwae.networks.captured import Captured, Shared
 from toyiwae.networks.counters import Counters
 from toyiwae.networks.data.batches import Batches, DeviceBatches
 from toyiwae.networks.data.images import of_arrays
@@ -137,7 +137,7 @@ def placed(kind, stack, device):
 
 def patient(kind):
     """Members whose estimators do not wait, some of them apart: for one model all of them."""
-    names = [e.name for e in estimators.all() if not waits(e)]
+    names = [e.name for e in estimators.all() if not waits(e, 3, max(4, e.min_particles))]
     if kind == "bernoulli":
         return test_networks_step.members([n for n in names if not has_path(estimators.get(n))][:4])
     if kind != "mean_field":
@@ -231,9 +231,12 @@ def test_a_step_of_the_papers_methods_takes_few_launches(monkeypatch):
 
 
 def test_estimators_that_wait_are_known():
-    assert {e.name for e in estimators.all() if waits(e)} == {
+    """At a member's own sizes: averages over subsets of m of K wait but where m is 1, K - 1 or K."""
+    assert {e.name for e in estimators.all() if waits(e, 3, max(4, e.min_particles))} == {
         e.name for e in estimators.all() if e.family == "u_statistic"
     }
+    rule = estimators.get("u_statistic:3")
+    assert [waits(rule, 2, particles) for particles in (3, 4, 5, 32)] == [False, False, True, True]
 
 
 # Recorded ---------------------------------------------------------------------------------------------------
@@ -251,23 +254,32 @@ class Gpu:
                 work()
 
         class graph:
-            def __init__(self, made):
+            def __init__(self, made, pool):
                 gpu.log.append("record")
+                gpu.pools.append(pool)
 
             def __enter__(self):
                 gpu.recording = True
 
             def __exit__(self, *failure):
                 gpu.recording = False
+                if failure[0] is not None:
+                    raise RuntimeError("capture was invalidated")
 
         class Stream:
+            def __init__(self):
+                gpu.streams += 1
+
             def wait_stream(self, other):
                 gpu.log.append("wait")
 
-        self.recording = False
+        self.recording, self.pools, self.streams = False, [], 0
+        here = Stream()
         for name, fake in {"CUDAGraph": CUDAGraph, "graph": graph, "Stream": Stream}.items():
             monkeypatch.setattr(torch.cuda, name, fake)
-        monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda: here)
+        monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: gpu.log.append(stream is here))
+        monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
         monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
         monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
 
@@ -310,6 +322,56 @@ def test_what_cannot_be_recorded_is_one_line(monkeypatch):
     assert str(caught.value) == (
         "a step cannot be one CUDA graph (operation not permitted when stream is capturing): set training.graph = off"
     )
+
+
+def failing(gpu, error):
+    def work():
+        if gpu().recording:
+            raise error
+        gpu().log.append("run")
+
+    return work
+
+
+def test_what_cannot_be_recorded_and_need_not_be_runs_as_it_is(monkeypatch):
+    """One warning for all that share a device; every call does its work once; the caller's stream is set again."""
+    error = RuntimeError("operation not permitted when stream is capturing\nmore")
+    work = failing(lambda: gpu, error)
+    gpu, shared = Gpu(monkeypatch, work), Shared()
+    whole, last = (Captured(work, "cuda", must=False, shared=shared) for _ in range(2))
+    for one in (whole, last):
+        for _ in range(captured.WARM):
+            one()
+    gpu.log.clear()
+    with pytest.warns(InputWarning, match=r"capturing\): steps are made without") as caught:
+        for _ in range(3):
+            whole()
+            last()
+    assert len(caught) == 1
+    assert gpu.log == ["record", True] + ["run"] * 6
+    assert not whole.recorded
+
+
+def test_a_full_memory_is_no_matter_of_graphs(monkeypatch):
+    work = failing(lambda: gpu, torch.OutOfMemoryError("full"))
+    gpu = Gpu(monkeypatch, work)
+    whole = Captured(work, "cuda", must=False)
+    for _ in range(captured.WARM):
+        whole()
+    with pytest.raises(torch.OutOfMemoryError, match="full"):
+        whole()
+
+
+def test_graphs_of_a_device_share_memory_and_a_stream(monkeypatch):
+    gpu, shared = Gpu(monkeypatch, lambda: None), Shared()
+    calls = [Captured(gpu, "cuda", shared=shared) for _ in range(2)]
+    before = gpu.streams
+    for one in calls:
+        for _ in range(captured.WARM + 1):
+            one()
+    assert len(gpu.pools) == 2
+    assert gpu.pools[0] is gpu.pools[1]
+    assert gpu.streams == before + 1
 
 
 # Runs -------------------------------------------------------------------------------------------------------

@@ -77,12 +77,12 @@ class ResidentStep:
         torch.minimum(self.first_bad, since, out=self.first_bad)
 
 
-def waits(rule: Estimator) -> bool:
-    """Whether an estimator's function reads values on the host, so that no graph can hold it.
+def waits(rule: Estimator, M: int, K: int) -> bool:
+    """Whether an estimator's function reads values on the host at M groups of K, so that no graph can hold it.
 
     It is called on tensors that have none.
     """
-    log_w = torch.empty((1, 3, max(4, rule.min_particles)), device="meta")
+    log_w = torch.empty((1, M, K), device="meta")
     try:
         rule(log_w)
         rule.value_of(log_w)

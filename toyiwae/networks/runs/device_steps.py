@@ -10,7 +10,7 @@ import torch
 
 from toyiwae.errors import InputError
 from toyiwae.networks.averages import ImageAverage
-from toyiwae.networks.captured import Captured
+from toyiwae.networks.captured import Captured, Shared
 from toyiwae.networks.counters import Counters
 from toyiwae.networks.data.batches import DeviceBatches
 from toyiwae.networks.optim import DeviceAdam, stage_factor
@@ -52,6 +52,7 @@ class DeviceSteps:
         self._noise, self._batches, self._adam = run.noise, batches, adam
         assert isinstance(self._noise, Counters)
         self._graph = graph_wanted(run) and take is step
+        self._must, self._shared = run.settings.training.graph == "on", Shared()
         self._staged = run.settings.training.schedule == "stages"
         self._step = ResidentStep(model, run.members, batches, adam, self._noise, take)
         self.bound, self.first_bad = self._step.bound, self._step.first_bad
@@ -82,7 +83,8 @@ class DeviceSteps:
         if not window.count:
             self._step.total.zero_()
         if count not in self._calls:
-            self._calls[count] = Captured(partial(self._step, count), self._noise.device, graph=self._graph)
+            options: dict[str, Any] = {"graph": self._graph, "must": self._must, "shared": self._shared}
+            self._calls[count] = Captured(partial(self._step, count), self._noise.device, **options)
         self._calls[count]()
         return ImageAverage(self._step.total, window.count + count)
 
@@ -111,6 +113,6 @@ def _no_graph(run: Any) -> str | None:
         )
     for member in run.members:
         for name, rule in zip((member.model, member.proposal), member.rules, strict=True):
-            if waits(rule):
+            if waits(rule, member.M, member.K):
                 return f"how much {name} computes follows from the weights, which the host must read"
     return None
