@@ -167,6 +167,14 @@ def test_bias_and_tanh_are_the_twins(spread):
     torch.testing.assert_close(found.double(), twin, rtol=0, atol=3e-6)
 
 
+def test_tanh_of_what_is_no_number_is_none():
+    y = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.5, 0.0]).reshape(1, 1, 5)
+    bias = torch.tensor([[0.0, 0.0, 0.0, 0.0, float("nan")]])
+    found = layers.tanh_of_sum_(y, bias)[0, 0]
+    assert found.isnan().tolist() == [True, False, False, False, True]
+    assert found[1:3].tolist() == [1.0, -1.0]
+
+
 # Coefficients -----------------------------------------------------------------------------------------------
 
 
@@ -206,6 +214,14 @@ def test_coefficients_are_those_of_the_functions(rule, groups, particles):
         scale = max(1.0, float(expected[0].abs().max()))
         torch.testing.assert_close(found[0].double(), expected[0], rtol=0, atol=3e-6 * scale)
         torch.testing.assert_close(found[1].double(), expected[1], rtol=1e-6, atol=1e-5)
+
+
+def test_log_weights_need_not_be_contiguous():
+    iwae, log_w = estimators.get("iwae"), torch.randn(4, 6, 3, generator=seeded(4))
+    other = log_w.transpose(1, 2).contiguous().transpose(1, 2)
+    assert not other.is_contiguous()
+    for found, expected in zip(fused(iwae, iwae, 2, other), fused(iwae, iwae, 2, log_w), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_which_rules_are_polynomials():

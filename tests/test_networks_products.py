@@ -1,13 +1,17 @@
 """Products in float32, TF32 and bfloat16: their errors, and the effect on the bound and on gradients, bounded."""
 
+import importlib.util
+from importlib import metadata
+
 import pytest
 import torch
 
 from toyiwae.errors import InputError
-from toyiwae.networks import models
+from toyiwae.networks import kernels, models
+from toyiwae.networks.densities import Bernoulli
 from toyiwae.networks.members import Member
 from toyiwae.networks.noise import Noise
-from toyiwae.networks.products import PRODUCTS, affine, product
+from toyiwae.networks.products import PRODUCTS, _fuses, affine, product, tf32
 from toyiwae.networks.step import step
 
 UNIT = {"float32": 2.0**-24, "tf32": 2.0**-11, "bfloat16": 2.0**-8}
@@ -47,6 +51,105 @@ def test_a_cpu_that_multiplies_bfloat16_rounds_as_we_do(shape, monkeypatch):
     size = torch.bmm(x.abs(), weight.abs())
     assert bool(((product(x, weight, "bfloat16") - found).abs() <= 2.1 * k * UNIT["float32"] * size).all())
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+def settings():
+    """What torch says of its settings, or that it refuses to."""
+    found = {}
+    for name, read in {
+        "cuda": lambda: torch.backends.cuda.matmul.fp32_precision,
+        "oneDNN": lambda: torch.backends.mkldnn.matmul.fp32_precision,
+        "allow": lambda: torch.backends.cuda.matmul.allow_tf32,
+        "old": torch.get_float32_matmul_precision,
+    }.items():
+        try:
+            found[name] = read()
+        except RuntimeError:
+            found[name] = "refused"
+    return found
+
+
+@pytest.fixture
+def _restored():
+    yield
+    torch.set_float32_matmul_precision("highest")
+    for backend in (torch.backends, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul):
+        backend.fp32_precision = "none"
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="this torch has one way to set it"
+)
+@pytest.mark.usefixtures("_restored")
+@pytest.mark.parametrize("rounds", [False, True])
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda: None,
+        lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+        lambda: setattr(torch.backends.mkldnn.matmul, "fp32_precision", "tf32"),
+        lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+        lambda: torch.set_float32_matmul_precision("high"),
+        lambda: torch.set_float32_matmul_precision("medium"),
+    ],
+    ids=["nothing", "cuda", "oneDNN", "all", "high", "medium"],
+)
+def test_the_users_settings_are_left_as_they_were(choose, rounds, monkeypatch):
+    """Whichever of torch's ways they are set in; within, ours holds."""
+    choose()
+    before = settings()
+    for wanted in (True, False):
+        with tf32(wanted, True):
+            assert torch.backends.cuda.matmul.fp32_precision == ("tf32" if wanted else "ieee")
+        assert settings() == before
+    monkeypatch.setattr("toyiwae.networks.products._onednn_rounds", lambda: rounds)
+    x, weight = numbers(1, 40, 30), numbers(1, 30, 20, seed=1)
+    bound = 2.1 * UNIT["bfloat16"] * torch.bmm(x.abs(), weight.abs())
+    assert bool(((product(x, weight, "bfloat16") - torch.bmm(x, weight)).abs() <= 2 * bound).all())
+    assert settings() == before
+
+
+def test_bfloat16_of_an_old_torch_is_refused(monkeypatch):
+    monkeypatch.setattr("toyiwae.networks.products._SUMS_IN_FLOAT32", False)
+    with pytest.raises(InputError, match=r"products is 'bfloat16': CUDA needs torch 2\.8 or newer"):
+        product(numbers(1, 4, 3).bfloat16(), numbers(1, 3, 2).bfloat16(), "bfloat16")
+
+
+def test_what_is_differentiated_is_not_fused(monkeypatch):
+    """No kernel has a derivative."""
+    monkeypatch.setattr(kernels, "usable", lambda tensor: True)
+    some = [numbers(1, 4, 3), numbers(1, 3, 2), numbers(1, 2)]
+    assert _fuses(*some)
+    assert Bernoulli.fuses(*some)
+    for tensor in some:
+        tensor.requires_grad_()
+        assert not _fuses(*some)
+        assert not Bernoulli.fuses(*some)
+        tensor.requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("versions", "hip", "able"),
+    [
+        ({"triton": "3.6.0"}, None, True),
+        ({"pytorch-triton": "3.10.1+git"}, None, True),
+        ({"triton": "3.5.1"}, None, False),
+        ({}, None, False),
+        ({"triton": "3.7.0"}, "6.2", False),
+    ],
+)
+def test_kernels_need_cuda_and_a_triton_of_today(versions, hip, able, monkeypatch):
+    def version(name):
+        if name not in versions:
+            raise metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(torch.version, "hip", hip)
+    assert kernels._able() == able
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert not kernels._able()
 
 
 def made(products, dtype=torch.float32):

@@ -99,9 +99,16 @@ class Bernoulli:
     """`p(x|z) = Π Bernoulli(x_j; σ(l_j))`, l the decoder's output; x in [0, 1], grey values included."""
 
     @staticmethod
-    def fuses(z: Tensor) -> bool:
-        """Whether `fused` takes the decoder's output for particles z: in float32 on a GPU."""
-        return z.dtype == torch.float32 and kernels.usable(z)
+    def fuses(z: Tensor, *others: Tensor) -> bool:
+        """Whether `fused` takes the decoder's output for particles z: in float32 on a GPU, nothing to differentiate.
+
+        Args:
+            z: `[E, T, B, D]`.
+            others: what the output follows from beside z.
+        """
+        if z.dtype != torch.float32 or any(t.requires_grad for t in (z, *others)):
+            return False
+        return kernels.usable(z)
 
     @staticmethod
     def fused(x: Tensor, out: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,7 +162,7 @@ class Gaussian:
     floor_var: float
 
     @staticmethod
-    def fuses(z: Tensor) -> bool:
+    def fuses(z: Tensor, *others: Tensor) -> bool:
         """Never."""
         return False
 
@@ -195,7 +202,7 @@ class GaussianWithStd(Bernoulli):
     """`p(x|z) = N(x; m, diag(s²))`, with the means m and log s from the decoder `[..., 2 D_x]`."""
 
     @staticmethod
-    def fuses(z: Tensor) -> bool:
+    def fuses(z: Tensor, *others: Tensor) -> bool:
         """Never."""
         return False
 

@@ -110,7 +110,7 @@ class LatentModel:
 
     def decode(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """`log p(x|z)` of particles z `[E, T, B, D]`, its slope in the decoder's output, and the layers' inputs."""
-        fuses = self.likelihood.fuses(z)
+        fuses = self.likelihood.fuses(z, *self.parameters.values())
         out, inputs = self.decoder.forward(self.parameters, z.flatten(1, 2), last_bias=not fuses)
         out, last = out.unflatten(1, z.shape[1:3]), self.decoder.layer(self.parameters, -1)
         if fuses:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from functools import cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -25,6 +25,9 @@ LARGE = 2**16
 _ONEDNN = (
     getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 )
+
+_SUMS_IN_FLOAT32 = "dtype" in torch.ops.aten.bmm.overloads()
+"""Whether `torch.bmm` takes `out_dtype`: since 2.8."""
 
 
 def check(products: str) -> str:
@@ -51,7 +54,11 @@ def product(left: Tensor, right: Tensor, products: str = "float32") -> Tensor:
 def affine(
     x: Tensor, weight: Tensor, bias: Tensor | None, *, tanh: bool = False, products: str = "float32"
 ) -> Tensor:
-    """`x W + b` `[E, N, out]`, or tanh of it, of `[E, N, in]`, `[E, in, out]` and `[E, out]`."""
+    """`x W + b` `[E, N, out]`, or tanh of it, of `[E, N, in]`, `[E, in, out]` and `[E, out]`.
+
+    Raises:
+        InputError: factors in bfloat16 on CUDA with a torch that cannot add their products up in float32.
+    """
     by_onednn = _by_onednn(x, weight, bias)
     rounds = by_onednn and products == "bfloat16" and _onednn_rounds()
     if products != "float32" and not rounds:
@@ -62,7 +69,11 @@ def affine(
             call(x[e], weight[e], None if bias is None else bias[e], tanh, rounds) for e in range(len(x))
         ]
         return parts[0][None] if len(parts) == 1 else torch.stack(parts)
-    fuses = tanh and bias is not None and bias.dtype == torch.float32 and _fuses(x)
+    if x.dtype == torch.bfloat16 and not _SUMS_IN_FLOAT32:
+        raise InputError(
+            f"products is 'bfloat16': CUDA needs torch 2.8 or newer for it, not {torch.__version__}"
+        )
+    fuses = tanh and bias is not None and bias.dtype == torch.float32 and _fuses(x, weight, bias)
     added = None if fuses or bias is None else bias[:, None]
     with tf32(products == "tf32", x.is_cuda and not torch.compiler.is_compiling()):
         if x.dtype == torch.bfloat16:
@@ -76,9 +87,14 @@ def affine(
     return torch.tanh_(y) if tanh else y
 
 
-def _fuses(x: Tensor) -> bool:
-    """Whether a kernel adds the bias and takes tanh in one pass; `torch.compile` does that by itself."""
-    return kernels.usable(x) and not torch.compiler.is_compiling()
+def _fuses(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    """Whether a kernel adds the bias and takes tanh in one pass: nothing to differentiate.
+
+    `torch.compile` does that by itself.
+    """
+    if torch.compiler.is_compiling() or any(t.requires_grad for t in (x, weight, bias)):
+        return False
+    return kernels.usable(x)
 
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
@@ -95,7 +111,7 @@ def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 def _affine_onednn(x: Tensor, weight: Tensor, bias: Tensor | None, tanh: bool, rounds: bool) -> Tensor:
     """The same of one member, `[N, in]` to `[N, out]`; `rounds` leaves the rounding to bfloat16 to the hardware."""
     assert _ONEDNN is not None
-    with _precision("medium") if rounds else contextlib.nullcontext():
+    with _as_bfloat16() if rounds else contextlib.nullcontext():
         return _ONEDNN(x, weight.mT, bias, "tanh" if tanh else "none", [], "")
 
 
@@ -113,11 +129,37 @@ def _onednn_rounds() -> bool:
     return bool((found == 64.0).all())
 
 
+def _by_backend(backend: Any) -> bool:
+    """Whether torch has a setting for one backend's products alone, since 2.9.
+
+    The older ones must not be mixed with it: torch then refuses to say what they are.
+    """
+    return hasattr(getattr(backend, "matmul", None), "fp32_precision")
+
+
 @contextlib.contextmanager
-def _precision(wanted: str) -> Iterator[None]:
-    """What products of float32 may lose, for a moment, whatever the user has chosen."""
+def _set(products: Any, wanted: str) -> Iterator[None]:
+    """What a backend's products of float32 may lose, for a moment, whatever the user has chosen."""
+    before = products.fp32_precision
+    if before == wanted:
+        yield
+        return
+    products.fp32_precision = wanted
+    try:
+        yield
+    finally:
+        products.fp32_precision = before
+
+
+@contextlib.contextmanager
+def _as_bfloat16() -> Iterator[None]:
+    """Lets oneDNN round float32 to bfloat16 for a moment."""
+    if _by_backend(torch.backends.mkldnn):
+        with _set(torch.backends.mkldnn.matmul, "bf16"):
+            yield
+        return
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(wanted)
+    torch.set_float32_matmul_precision("medium")
     try:
         yield
     finally:
@@ -160,6 +202,10 @@ def tf32(wanted: bool, on_cuda: bool) -> Iterator[None]:
     """
     if not on_cuda:
         yield
+        return
+    if _by_backend(torch.backends.cuda):
+        with _set(torch.backends.cuda.matmul, "tf32" if wanted else "ieee"):
+            yield
         return
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = wanted

@@ -157,12 +157,13 @@ def evaluate(
         rule: of the model.
         other: of the proposal.
         groups: M.
-        log_w: float32 `[E, T, B]`, contiguous.
+        log_w: float32 `[E, T, B]`.
         members: which of the E, int64 on the device.
         parts: a, b and c `[3, E, T, B]`, where theirs are written.
         metrics: bound and effective sample size of every image `[2, E, B]`.
         scale: what multiplies coefficients, 1/B for means over the batch.
     """
+    log_w = log_w.contiguous()
     images, particles = log_w.shape[2], log_w.shape[1] // groups
     assert rule.form is not None
     assert other.form is not None

@@ -20,7 +20,7 @@ BLOCK = 1024
 
 @triton.jit(do_not_specialize=["inner"])
 def tanh_of_sum(y, bias, inner, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    """`tanh(y + bias) = 1 − 2/(1 + exp(2(y + bias)))` in place, to 2e-7.
+    """`tanh(y + bias) = 1 − 2/(1 + exp(2(y + bias)))` in place, to 2e-7; NaN stays NaN.
 
     Args:
         y: float32 [E, N, WIDTH], overwritten.
@@ -35,7 +35,7 @@ def tanh_of_sum(y, bias, inner, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
     y += member * inner
     total = tl.load(y + place, mask=there, other=0.0)
     total += tl.load(bias + member * WIDTH + place % WIDTH, mask=there, other=0.0)
-    power = exp(tl.minimum(2.0 * total, 80.0))
+    power = exp(tl.minimum(2.0 * total, 80.0, propagate_nan=tl.PropagateNan.ALL))
     tl.store(y + place, 1.0 - 2.0 * reciprocal(1.0 + power), mask=there)
 
 
