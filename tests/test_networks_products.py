@@ -2,6 +2,7 @@
 
 import importlib.util
 from importlib import metadata
+from typing import Any
 
 import pytest
 import torch
@@ -53,13 +54,16 @@ def test_a_cpu_that_multiplies_bfloat16_rounds_as_we_do(shape, monkeypatch):
     assert torch.get_float32_matmul_precision() == "highest"
 
 
+BACKENDS: Any = torch.backends
+
+
 def settings():
     """What torch says of its settings, or that it refuses to."""
     found = {}
     for name, read in {
-        "cuda": lambda: torch.backends.cuda.matmul.fp32_precision,
-        "oneDNN": lambda: torch.backends.mkldnn.matmul.fp32_precision,
-        "allow": lambda: torch.backends.cuda.matmul.allow_tf32,
+        "cuda": lambda: BACKENDS.cuda.matmul.fp32_precision,
+        "oneDNN": lambda: BACKENDS.mkldnn.matmul.fp32_precision,
+        "allow": lambda: BACKENDS.cuda.matmul.allow_tf32,
         "old": torch.get_float32_matmul_precision,
     }.items():
         try:
@@ -73,12 +77,12 @@ def settings():
 def _restored():
     yield
     torch.set_float32_matmul_precision("highest")
-    for backend in (torch.backends, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul):
+    for backend in (BACKENDS, BACKENDS.cuda.matmul, BACKENDS.mkldnn.matmul):
         backend.fp32_precision = "none"
 
 
 @pytest.mark.skipif(
-    not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="this torch has one way to set it"
+    not hasattr(BACKENDS.cuda.matmul, "fp32_precision"), reason="this torch has one way to set it"
 )
 @pytest.mark.usefixtures("_restored")
 @pytest.mark.parametrize("rounds", [False, True])
@@ -86,9 +90,9 @@ def _restored():
     "choose",
     [
         lambda: None,
-        lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
-        lambda: setattr(torch.backends.mkldnn.matmul, "fp32_precision", "tf32"),
-        lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+        lambda: setattr(BACKENDS.cuda.matmul, "fp32_precision", "tf32"),
+        lambda: setattr(BACKENDS.mkldnn.matmul, "fp32_precision", "tf32"),
+        lambda: setattr(BACKENDS, "fp32_precision", "tf32"),
         lambda: torch.set_float32_matmul_precision("high"),
         lambda: torch.set_float32_matmul_precision("medium"),
     ],
@@ -100,7 +104,7 @@ def test_the_users_settings_are_left_as_they_were(choose, rounds, monkeypatch):
     before = settings()
     for wanted in (True, False):
         with tf32(wanted, True):
-            assert torch.backends.cuda.matmul.fp32_precision == ("tf32" if wanted else "ieee")
+            assert BACKENDS.cuda.matmul.fp32_precision == ("tf32" if wanted else "ieee")
         assert settings() == before
     monkeypatch.setattr("toyiwae.networks.products._onednn_rounds", lambda: rounds)
     x, weight = numbers(1, 40, 30), numbers(1, 30, 20, seed=1)

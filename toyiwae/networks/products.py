@@ -129,12 +129,13 @@ def _onednn_rounds() -> bool:
     return bool((found == 64.0).all())
 
 
-def _by_backend(backend: Any) -> bool:
-    """Whether torch has a setting for one backend's products alone, since 2.9.
+def _setting(backend: Any) -> Any:
+    """What holds the setting of one backend's products alone, which torch has since 2.9; else None.
 
     The older ones must not be mixed with it: torch then refuses to say what they are.
     """
-    return hasattr(getattr(backend, "matmul", None), "fp32_precision")
+    products = getattr(backend, "matmul", None)
+    return products if hasattr(products, "fp32_precision") else None
 
 
 @contextlib.contextmanager
@@ -154,8 +155,9 @@ def _set(products: Any, wanted: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _as_bfloat16() -> Iterator[None]:
     """Lets oneDNN round float32 to bfloat16 for a moment."""
-    if _by_backend(torch.backends.mkldnn):
-        with _set(torch.backends.mkldnn.matmul, "bf16"):
+    own = _setting(torch.backends.mkldnn)
+    if own is not None:
+        with _set(own, "bf16"):
             yield
         return
     before = torch.get_float32_matmul_precision()
@@ -203,8 +205,9 @@ def tf32(wanted: bool, on_cuda: bool) -> Iterator[None]:
     if not on_cuda:
         yield
         return
-    if _by_backend(torch.backends.cuda):
-        with _set(torch.backends.cuda.matmul, "tf32" if wanted else "ieee"):
+    own = _setting(torch.backends.cuda)
+    if own is not None:
+        with _set(own, "tf32" if wanted else "ieee"):
             yield
         return
     before = torch.backends.cuda.matmul.allow_tf32
