@@ -15,6 +15,7 @@ from tests.test_networks_step import KINDS, made, relative, rules_for
 from toyiwae import InputError, estimators, load_run
 from toyiwae.errors import InputWarning, ToyiwaeError
 from toyiwae.networks import captured, kernels, models
+from toyiwae.networks.averages import ImageAverage
 from toyiwae.networks.captured import Captured, Shared
 from toyiwae.networks.counters import Counters
 from toyiwae.networks.data.batches import Batches, DeviceBatches
@@ -473,6 +474,25 @@ def test_a_step_that_asks_others_is_not_recorded(monkeypatch):
     batches, adam = DeviceBatches(run.images, noise, 8), DeviceAdam(run.model.parameters, [1e-3] * 4)
     for take, wanted in ((step, True), (lambda *_: step(*_), False)):
         assert device_steps.DeviceSteps(run, run.model, batches, adam, take)._graph == wanted
+
+
+@pytest.mark.parametrize("setting", ["auto", "on"])
+def test_graphs_of_a_run_share_and_must_be_where_they_are_on(setting, monkeypatch):
+    """Those of whole batches, and of an epoch's last, shorter one."""
+    made = []
+    monkeypatch.setattr(device_steps, "graph_wanted", lambda run: True)
+    monkeypatch.setattr(
+        device_steps, "Captured", lambda *_, **options: made.append(options) or (lambda: None)
+    )
+    settings = read(crashes.SETTINGS, ["training.random=philox", f"training.graph={setting}"])
+    run = fresh(settings, crashes.images())
+    assert isinstance(run.noise, Counters)
+    batches, adam = DeviceBatches(run.images, run.noise, 8), DeviceAdam(run.model.parameters, [1e-3] * 4)
+    steps, window = device_steps.DeviceSteps(run, run.model, batches, adam), ImageAverage.empty(2, 4)
+    for number in range(batches.per_epoch):
+        window = steps.make(number, window)
+    assert [(options["graph"], options["must"]) for options in made] == [(True, setting == "on")] * 2
+    assert made[0]["shared"] is made[1]["shared"]
 
 
 def test_which_runs_draw_from_counters():
