@@ -168,3 +168,10 @@ def test_this_machine_says_what_is_free():
     if free is None:
         pytest.skip("this system does not say")
     assert 2**20 < free < 2**50
+
+
+def test_what_torch_holds_unused_on_a_gpu_is_free(monkeypatch):
+    """Of 100 bytes others have 40 and this process 30, of which torch uses 10."""
+    for name, found in (("mem_get_info", (30, 100)), ("memory_reserved", 30), ("memory_allocated", 10)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, found=found: found)
+    assert memory.free_bytes(torch.device("cuda:0")) == 50

@@ -183,14 +183,15 @@ def free_bytes(device: torch.device, root: Path = Path("/")) -> int | None:
     """Bytes that can be had on a device; None where the system does not say.
 
     On a CPU the least of what the machine has available and what the control groups (versions 1 and 2) of this process
-    leave it, whose file cache counts as free.
+    leave it, whose file cache counts as free; on a GPU also what torch holds for this process without using it.
 
     Args:
         device: which.
         root: of the file system.
     """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + held
     if device.type != "cpu":
         return None
     limits = [_available(root), *(_left(folder) for folder in _groups(root))]
