@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -468,12 +469,19 @@ def test_which_runs_become_graphs(estimator, noise, reason):
 
 
 def test_a_step_that_asks_others_is_not_recorded(monkeypatch):
-    monkeypatch.setattr(device_steps, "graph_wanted", lambda run: True)
+    """And refused where a graph is asked for, as if there were a GPU."""
+    monkeypatch.setattr(device_steps, "_no_graph", lambda run: None)
     run = fresh(read(crashes.SETTINGS, ["training.random=philox"]), crashes.images())
     noise = Counters(run.noise.seeds)
     batches, adam = DeviceBatches(run.images, noise, 8), DeviceAdam(run.model.parameters, [1e-3] * 4)
     for take, wanted in ((step, True), (lambda *_: step(*_), False)):
         assert device_steps.DeviceSteps(run, run.model, batches, adam, take)._graph == wanted
+    on = replace(run, settings=read(crashes.SETTINGS, ["training.random=philox", "training.graph=on"]))
+    assert device_steps.DeviceSteps(on, run.model, batches, adam)._graph
+    with pytest.raises(
+        InputError, match=r"training\.graph is 'on': processes share every batch, and a step asks"
+    ):
+        device_steps.DeviceSteps(on, run.model, batches, adam, lambda *_: step(*_))
 
 
 @pytest.mark.parametrize("setting", ["auto", "on"])

@@ -44,14 +44,14 @@ class DeviceSteps:
             model: the run's, or that compiled.
             batches: of the run's images.
             adam: of the model's parameters.
-            take: `step`, or what stands in its place, of which no graph is made: it may ask other processes.
+            take: `step`, or what stands in its place, of which no graph is made: it asks other processes.
 
         Raises:
             InputError: the settings want a graph where there can be none.
         """
         self._noise, self._batches, self._adam = run.noise, batches, adam
         assert isinstance(self._noise, Counters)
-        self._graph = graph_wanted(run) and take is step
+        self._graph = graph_wanted(run, shared=take is not step)
         self._must, self._shared = run.settings.training.graph == "on", Shared()
         self._staged = run.settings.training.schedule == "stages"
         self._step = ResidentStep(model, run.members, batches, adam, self._noise, take)
@@ -89,14 +89,20 @@ class DeviceSteps:
         return ImageAverage(self._step.total, window.count + count)
 
 
-def graph_wanted(run: Any) -> bool:
+def graph_wanted(run: Any, *, shared: bool = False) -> bool:
     """Whether the steps of a run become CUDA graphs.
+
+    Args:
+        run: whose steps.
+        shared: whether processes share every batch.
 
     Raises:
         InputError: the settings want them where they cannot be; why, in one line.
     """
     wanted = run.settings.training.graph
     reason = _no_graph(run)
+    if reason is None and shared:
+        reason = "processes share every batch, and a step asks the others"
     if wanted == "on" and reason is not None:
         raise InputError(f"training.graph is 'on': {reason}; use auto or off")
     return wanted != "off" and reason is None
