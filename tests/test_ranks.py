@@ -1,5 +1,6 @@
 """Several processes on one run: the same numbers as one's, who writes, and what is left when one is lost."""
 
+import datetime
 import itertools
 import json
 import os
@@ -7,17 +8,21 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tests import several
 from tests.test_networks_step import KINDS, images, made, rules_for
-from toyiwae import InputError
+from toyiwae import InputError, weights
+from toyiwae.networks import kernels
+from toyiwae.networks.members import Member
 from toyiwae.networks.noise import Noise
 from toyiwae.networks.runs import checkpoints, ranks
 from toyiwae.networks.runs.ranks import shares
-from toyiwae.networks.step import step
+from toyiwae.networks.runs.spread import take_device
+from toyiwae.networks.step import Plan, step
 
 pytest.importorskip("safetensors")
 if not torch.distributed.is_available() or not hasattr(os, "fork"):
@@ -79,6 +84,63 @@ def test_parts_of_a_batch_add_up_to_its_gradient(kind, chunk, monkeypatch):
         torch.testing.assert_close((first + 3 * second) / 4, getattr(whole, key), rtol=1e-12, atol=0)
 
 
+def test_parts_of_a_batch_add_up_where_coefficients_come_in_one_launch(monkeypatch):
+    """As on a GPU; in the kernel's place stand the rules, with what it is told to multiply by."""
+
+    def evaluate(rule, other, groups, log_w, members, parts, metrics, scale):
+        own = log_w[members].mT.unflatten(-1, (groups, -1))
+        arrays = rule(own).model, other(own).path, other(own).score
+        parts[:, members] = scale * torch.stack([array.flatten(-2).mT for array in arrays])
+        metrics[0, members], metrics[1, members] = rule.value_of(own), weights.ess(own).mean(-1)
+        called.append(log_w.shape[2])
+
+    stack, called = [Member("iwae", "dreg", 2, 6, 1), Member("jackknife", "jackknife", 3, 4, 2)], []
+    model, _ = made("full", stack)
+    noise, x = Noise((1, 2), 3, dtype=torch.float64), images(2)
+    whole = step(model, stack, x, noise)
+    forms = SimpleNamespace(fusible=lambda rule, *_: rule.name == "iwae", evaluate=evaluate)
+    monkeypatch.setattr(kernels, "load", lambda name: forms)
+    monkeypatch.setattr(Plan, "fuses", lambda self, log_w: True)
+    parts = [step(model, stack, x, noise, own=own, together=True) for own in (slice(0, 1), slice(1, 4))]
+    assert called == [1, 3]
+    for name, slope in whole.gradients.items():
+        torch.testing.assert_close(sum(p.gradients[name] for p in parts), slope, rtol=1e-10, atol=1e-12)
+    for key in ("bound", "ess"):
+        first, second = (getattr(part, key) for part in parts)
+        torch.testing.assert_close((first + 3 * second) / 4, getattr(whole, key), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "place", "here", "taken"),
+    [(1, "3", "4", 0), (4, "3", "4", 3), (1, "0", "1", 0), (2, "1", "4", None), (4, "5", "4", None)],
+)
+def test_each_process_takes_a_gpu(gpus, place, here, taken, monkeypatch):
+    """Also where a launcher shows each process its own alone."""
+    chosen = []
+    fakes = {"is_available": lambda: True, "device_count": lambda: gpus, "set_device": chosen.append}
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setenv("LOCAL_RANK", place)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", here)
+    if taken is None:
+        with pytest.raises(InputError, match=f"4 processes on this machine, which has {gpus} GPUs"):
+            take_device(ranks.Ranks(3, 4), "cuda")
+    else:
+        take_device(ranks.Ranks(3, 4), "cuda")
+        assert chosen == [taken]
+
+
+@pytest.mark.parametrize(("agents", "expected"), [("1", "2"), ("2", "0")])
+def test_several_machines_meet_though_each_counts_its_own_restarts(agents, expected, monkeypatch):
+    store, prefixes = torch.distributed.HashStore(), []
+    monkeypatch.setattr(ranks, "rendezvous", lambda *_, **__: iter([(store, 0, 4)]))
+    monkeypatch.setattr(torch.distributed, "PrefixStore", lambda prefix, own: prefixes.append(prefix))
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
+    monkeypatch.setenv("GROUP_WORLD_SIZE", agents)
+    ranks._meeting(datetime.timedelta(seconds=9))
+    assert prefixes == [f"toyiwae {expected}"]
+
+
 def test_several_processes_make_the_numbers_of_one(found):
     """Members among 2, members and images among 5, images among 3: of a last batch of 2 one of them takes none."""
     for name in ("2 members", "5 members", "3 images"):
@@ -95,7 +157,7 @@ def test_steps_that_stay_on_the_device_are_shared_too(found):
 
 
 def test_a_run_is_resumed_by_another_number_of_processes(found):
-    for processes in (1, 2, 3):
+    for processes in (2, 3):
         difference, notes = found["same"][f"resumed by {processes}"]
         assert difference < ROUNDING
         assert notes == [["goes on after step 8 of 21"]] + [[]] * (processes - 1)  # only the first tells

@@ -119,8 +119,8 @@ def _pass(
         drawn, parts = model.draw(noise, plan.particles, images)[:, :, own], []
         for some in _parts(model, plan.particles, x):
             found = model.weigh(x[:, some], encoded.stats[:, some], drawn[:, :, some])
-            if found.log_w.shape[2] == images and plan.fuses(found.log_w):
-                made, metrics = plan.fused(found.log_w)
+            if found.log_w.shape[2] == x.shape[1] and plan.fuses(found.log_w):
+                made, metrics = plan.fused(found.log_w, images)
                 add(found, made, some)
                 return StepResult(gradients | model.encode_backward(encoded, upstream), *metrics)
             add(found, plan.coefficients(found.log_w, images), some)
@@ -179,11 +179,13 @@ class Plan:
         """Whether `fused` takes log-weights: in float32 on a GPU."""
         return log_w.dtype == torch.float32 and kernels.usable(log_w)
 
-    def fused(self, log_w: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Coefficients and metrics of all images, one launch for every group of members with polynomials as rules."""
-        forms, images = kernels.load("forms"), log_w.shape[2]
+    def fused(
+        self, log_w: Tensor, images: int
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """`coefficients` and `metrics`, one launch for every group of members with polynomials as rules."""
+        forms = kernels.load("forms")
         parts = torch.empty((3, *log_w.shape), dtype=log_w.dtype, device=log_w.device)
-        found = torch.empty((2, len(log_w), images), dtype=log_w.dtype, device=log_w.device)
+        found = torch.empty((2, len(log_w), log_w.shape[2]), dtype=log_w.dtype, device=log_w.device)
         for by_model, by_proposal, groups, members in self.groups:
             if forms.fusible(by_model, by_proposal, groups, self.particles // groups):
                 which = _positions(members, log_w.device)
@@ -200,7 +202,7 @@ class Plan:
         return (parts[0], parts[1], parts[2]), (bound, ess)
 
     def metrics(self, log_w: Tensor) -> tuple[Tensor, Tensor]:
-        """Bound and effective sample size of each member `[E]`, means over the batch."""
+        """Bound and effective sample size of each member `[E]`, means over the images given."""
         found = torch.empty((2, len(log_w)), dtype=log_w.dtype, device=log_w.device)
         for by_model, _, groups, members in self.groups:
             own = _grouped(log_w, members, groups)

@@ -208,9 +208,13 @@ def joined(wanted: bool, patience: float = TIMEOUT) -> Iterator[Ranks]:
 
 
 def _meeting(timeout: datetime.timedelta) -> dict[str, Any]:
-    """Where processes find each other: apart from where those that torchrun has restarted did, whose addresses stay."""
+    """Where processes find each other: apart from where those that torchrun has restarted did, whose addresses stay.
+
+    Every machine's torchrun counts its own restarts, so that the number is the same for all on one machine only.
+    """
     store, rank, size = next(rendezvous("env://", timeout=timeout))
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    alone = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if alone else "0"
     own = dist.PrefixStore(f"toyiwae {attempt}", store)  # pyright: ignore[reportPrivateImportUsage]
     return {"store": own, "rank": rank, "world_size": size}
 

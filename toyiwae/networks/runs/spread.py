@@ -132,6 +132,8 @@ def take_device(ranks: Ranks, device: str) -> None:
         )
     place, here = int(os.environ.get("LOCAL_RANK", ranks.rank)), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     there = torch.cuda.device_count()
+    if there == 1:  # as where the launcher shows each process its own alone
+        place, here = 0, 1
     if place >= there or here > there:
         raise InputError(f"{here} processes on this machine, which has {there} GPUs: expected one for each")
     torch.cuda.set_device(place)
