@@ -39,7 +39,7 @@ def test_budget_and_threads_are_whole_numbers_on_every_engine(engine, setting, v
 
 def test_a_user_without_a_home_has_no_cache(monkeypatch):
     pytest.importorskip("numba")
-    from toyiwae.montecarlo.kernels import cache
+    from toyiwae.montecarlo.kernels.lanes import cache
 
     def homeless():
         raise RuntimeError("Could not determine home directory.")

@@ -49,12 +49,12 @@ def _compare(
 ) -> None:
     """Balls against float64 numbers, which must be within their stated errors."""
     chosen = problem.parameters.record(parameter).indices() if coordinates is None else coordinates
-    var = GaussianSource(problem).log_variances({0: (FORMS[name], parameter)}, counts)[0].var
+    found = GaussianSource(problem).log_variances({0: (FORMS[name], parameter)}, counts)[0]
     truth = log_variances(problem, {0: (FORMS[name], parameter, chosen)}, counts, digits=16)[0]
-    assert var is not None
-    for i in range(len(counts)):
-        for index, ball in zip(chosen, truth[i], strict=True):
-            assert abs(ball - var.value[(i, *index)]) < var.error[(i, *index)]
+    for one, balls in zip(found, truth, strict=True):
+        assert one.var is not None
+        for index, ball in zip(chosen, balls, strict=True):
+            assert abs(ball - one.var.value[index]) < one.var.error[index]
             assert ball.rad() < 1e-10 * ball
 
 

@@ -13,7 +13,7 @@ import pytest
 from toyiwae import stats
 
 numba = pytest.importorskip("numba")
-simd = pytest.importorskip("toyiwae.montecarlo.kernels.simd")
+simd = pytest.importorskip("toyiwae.montecarlo.kernels.lanes.simd")
 streams = pytest.importorskip("toyiwae.montecarlo.kernels.streams")
 judge_noise = pytest.importorskip("tests.judge_noise")
 
@@ -154,7 +154,7 @@ def test_kernels_are_compiled_once(tmp_path):
 
 
 def test_without_a_folder_to_write_there_is_no_cache(tmp_path, monkeypatch):
-    cache = pytest.importorskip("toyiwae.montecarlo.kernels.cache")
+    cache = pytest.importorskip("toyiwae.montecarlo.kernels.lanes.cache")
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
@@ -172,7 +172,7 @@ def test_without_a_folder_to_write_there_is_no_cache(tmp_path, monkeypatch):
 
 
 def test_a_new_cache_removes_those_that_nobody_has_asked_for_in_a_month(tmp_path, monkeypatch):
-    cache = pytest.importorskip("toyiwae.montecarlo.kernels.cache")
+    cache = pytest.importorskip("toyiwae.montecarlo.kernels.lanes.cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     kernels, now = tmp_path / "toyiwae" / "kernels", time.time()
     for name, days in (("gone", 31), ("recent", 29)):

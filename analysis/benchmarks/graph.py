@@ -29,6 +29,7 @@ import torch
 from analysis.benchmarks.graph_checks import of_kernels
 from analysis.benchmarks.networks import HIDDEN, LATENTS, PIXELS, network
 from analysis.benchmarks.timing import Timing
+from analysis.studies._trained import methods
 from toyiwae.errors import InputError
 from toyiwae.networks import models
 from toyiwae.networks.captured import WARM, Captured
@@ -41,12 +42,11 @@ from toyiwae.networks.optim import DeviceAdam
 from toyiwae.networks.products import PRODUCTS
 from toyiwae.networks.resident import ResidentStep
 
-METHODS = (("iwae", 1), ("iwae", 8), ("piwae", 8), ("ciwae:0.5", 1), ("elbo", 64))
-"""Estimator and M of IWAE, MIWAE, PIWAE, CIWAE and the VAE, at M·K = 64."""
+METHODS = len(methods())
 
 GOAL, HOUR = 122.0, 366.0  # µs a step of 20 members at batch 20
 TURNS, SECONDS = 7, 0.5
-TINY = {"particles": 8, "pixels": 30, "hidden": (12, 12), "latents": 4, "batch": 6, "members": 5}
+TINY = {"particles": 9, "pixels": 30, "hidden": (12, 12), "latents": 4, "batch": 6, "members": 5}
 
 
 def run() -> Iterator[Timing]:
@@ -95,8 +95,8 @@ def measured(
         InputError: members that the five methods cannot be spread over.
         RuntimeError: kernels or graph are wrong.
     """
-    if members < 1 or members % len(METHODS):
-        raise InputError(f"members is {members}: expected a multiple of {len(METHODS)}")
+    if members < 1 or members % METHODS:
+        raise InputError(f"members is {members}: expected a multiple of {METHODS}")
     found = {"device": name_of(device), "torch": torch.__version__, "triton": _version("triton")}
     found |= {"date": datetime.date.today().isoformat(), "goal_microseconds": GOAL, "hour_microseconds": HOUR}
     found["checks"] = of_kernels(device) | {"graph": graph_check(device, batch, **sizes)}
@@ -149,10 +149,10 @@ class Stack:
         latents: int = LATENTS,
     ):
         """Of random images and weights."""
-        rules = METHODS if members > 1 else METHODS[:1]
+        rules = [row for row in methods(particles) if members > 1 or row["K"] == particles][:members]
         seeds = range(max(1, members // len(rules)))
-        split = [(name, max(1, groups * particles // 64)) for name, groups in rules]
-        stack = [Member(name, name, M, particles // M, seed) for name, M in split for seed in seeds]
+        names = [(row["estimator"], row["M"], row["K"]) for row in rules]
+        stack = [Member(name, name, M, K, seed) for name, M, K in names for seed in seeds]
         own = tuple(member.seed for member in stack)
         ink = np.random.default_rng(1).integers(0, 256, (10 * batch, pixels)).astype(np.uint8)
         noise = Counters(own, device=device)
@@ -188,7 +188,7 @@ def graph_check(device: torch.device, batch: int, **sizes: Any) -> float:
     Raises:
         RuntimeError: it is more than rounding makes.
     """
-    stacks = [Stack(device, len(METHODS), batch, "float32", how, **sizes) for how in ("launches", "graph")]
+    stacks = [Stack(device, METHODS, batch, "float32", how, **sizes) for how in ("launches", "graph")]
     for stack in stacks:
         for _ in range(WARM + 4):
             stack()

@@ -113,7 +113,7 @@ def exact_numbers(setting: Setting, counts: Sequence[int]) -> list[dict[str, flo
         numbers: dict[str, Any] = {"gap": cell.gap, "ess": cell.ess}
         for name, (estimator, parameter) in QUANTITIES.items():
             moments = cell.gradients[estimator].parameters[parameter]
-            if moments.snr is None or moments.reason:
+            if moments.snr is None:
                 raise ToyiwaeError(f"{setting}, K = {cell.K}: {name} is withheld: {moments.reason}")
             numbers[name] = moments.snr[0]
         if cell.gap is None or cell.ess is None:

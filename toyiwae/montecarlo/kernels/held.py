@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
-from toyiwae.montecarlo.kernels.matrices import put_zeros
-from toyiwae.montecarlo.kernels.simd import helper, kernel, whole_registers
+from toyiwae.montecarlo.kernels.lanes.matrices import put_zeros
+from toyiwae.montecarlo.kernels.lanes.simd import helper, kernel, whole_registers
 from toyiwae.montecarlo.kernels.streams import GRANULE, LANES, granule, start
 from toyiwae.montecarlo.kernels.sums import add_first, add_symmetric, log_weights
 from toyiwae.montecarlo.kernels.tiles import add_second, exponentiate, peak, total

@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from toyiwae.montecarlo.kernels.matrices import put_zeros
-from toyiwae.montecarlo.kernels.simd import helper, kernel
+from toyiwae.montecarlo.kernels.lanes.matrices import put_zeros
+from toyiwae.montecarlo.kernels.lanes.simd import helper, kernel
 from toyiwae.montecarlo.kernels.streams import GRANULE, LANES, granule, start
 from toyiwae.montecarlo.kernels.sums import STEP, add_first, add_symmetric, add_two_firsts, log_weights
 from toyiwae.montecarlo.kernels.tiles import LOWEST, add_second, exponentiate, peak, powers

@@ -8,8 +8,14 @@ from typing import NamedTuple
 import numpy as np
 
 from toyiwae.montecarlo.formed import Called, Terms
-from toyiwae.montecarlo.kernels.matrices import add_between, add_product, keep_lower, put_outer, put_zeros
-from toyiwae.montecarlo.kernels.simd import helper, kernel
+from toyiwae.montecarlo.kernels.lanes.matrices import (
+    add_between,
+    add_product,
+    keep_lower,
+    put_outer,
+    put_zeros,
+)
+from toyiwae.montecarlo.kernels.lanes.simd import helper, kernel
 from toyiwae.montecarlo.whitened import SECOND_ORDER, Whitened
 
 _TOGETHER = 16  # columns whose sums are formed together

@@ -16,8 +16,8 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from toyiwae.montecarlo.kernels.simd import ALONE, EXACT, U32, helper, kernel, pair32, whole_registers
-from toyiwae.montecarlo.kernels.simd64 import pair64
+from toyiwae.montecarlo.kernels.lanes.simd import ALONE, EXACT, U32, helper, kernel, pair32, whole_registers
+from toyiwae.montecarlo.kernels.lanes.simd64 import pair64
 
 LANES = 32
 GRANULE = 2 * LANES

@@ -12,8 +12,7 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
-from toyiwae.montecarlo.kernels.streams import GRANULE
-from toyiwae.montecarlo.kernels.vectors import (
+from toyiwae.montecarlo.kernels.lanes.vectors import (
     WIDTH,
     Padded,
     Sum,
@@ -25,6 +24,7 @@ from toyiwae.montecarlo.kernels.vectors import (
     steps,
     transposed,
 )
+from toyiwae.montecarlo.kernels.streams import GRANULE
 
 STEP = 64
 """Particles whose products are formed at once: few enough for a core's nearest cache."""

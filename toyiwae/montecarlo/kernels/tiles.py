@@ -6,9 +6,9 @@ Whatever is a sum is in float64.
 
 from __future__ import annotations
 
-from toyiwae.montecarlo.kernels.simd import F64, SUMS, exponential, helper, larger, whole_registers
+from toyiwae.montecarlo.kernels.lanes.simd import F64, SUMS, exponential, helper, larger, whole_registers
+from toyiwae.montecarlo.kernels.lanes.vectors import WIDTH
 from toyiwae.montecarlo.kernels.sums import STEP, add_tile
-from toyiwae.montecarlo.kernels.vectors import WIDTH
 
 LOWEST = -1e300
 """Below all log-weights: kernels are compiled for finite numbers."""

@@ -23,7 +23,7 @@ _KEPT = 30 * 86_400.0  # seconds
 @cache
 def folder() -> str | None:
     """The folder, under `XDG_CACHE_HOME` or `~/.cache`; None where none can be made."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    sources = sorted(Path(__file__).parents[1].rglob("*.py"))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:16]
     try:
         base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")

@@ -8,7 +8,7 @@ from typing import Any
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from toyiwae.montecarlo.kernels.vectors import WIDTH, Sum, View, index, spread, steps
+from toyiwae.montecarlo.kernels.lanes.vectors import WIDTH, Sum, View, index, spread, steps
 
 Body = Callable[[list[Any], int], None]
 """Writes code for vectors of some width that start at each of some columns."""

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from toyiwae.montecarlo.kernels.simd import F64, I32, U32, bits64, float_of64, helper
+from toyiwae.montecarlo.kernels.lanes.simd import F64, I32, U32, bits64, float_of64, helper
 
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 _ROOT_HALF, _MANTISSA = 0x3FE6A09E667F3BCD, 52

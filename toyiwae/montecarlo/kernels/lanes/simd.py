@@ -20,7 +20,7 @@ from numba import types
 from numba.core import config
 from numba.extending import intrinsic
 
-from toyiwae.montecarlo.kernels.cache import kernel_cache
+from toyiwae.montecarlo.kernels.lanes.cache import kernel_cache
 
 U32, I32, F32, F64 = np.uint32, np.int32, np.float32, np.float64
 
