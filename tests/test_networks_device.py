@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from analysis.benchmarks import graph
+from analysis.studies._trained import methods
 from tests import crashes, devices, test_networks_step
 from tests.short_runs import short
 from tests.test_networks_step import KINDS, made, relative, rules_for
@@ -210,7 +211,8 @@ class Kernels:
 
 def test_a_step_of_the_papers_methods_takes_few_launches(monkeypatch):
     """Of which each costs a GPU some 1.5 µs: with kernels, 20 members of five methods, whatever they are."""
-    own, stack = Kernels(), [Member(n, n, m, 64 // m, s) for n, m in graph.METHODS for s in range(4)]
+    rows = [(row["estimator"], row["M"], row["K"]) for row in methods()]
+    own, stack = Kernels(), [Member(name, name, M, K, seed) for name, M, K in rows for seed in range(4)]
     monkeypatch.setattr(kernels, "usable", lambda tensor: True)
     monkeypatch.setattr(kernels, "load", lambda name: own)
     seeds = tuple(m.seed for m in stack)
@@ -227,8 +229,8 @@ def test_a_step_of_the_papers_methods_takes_few_launches(monkeypatch):
     made = mode.operations - mode.empties
     print(f"{own.launches} launches of kernels and {made} of torch's")
     assert own.launches == 2 + 4 + len(
-        graph.METHODS
-    )  # noise, layers, coefficients; the likelihood is an operation of torch
+        rows
+    )  # noise, layers, coefficients; the likelihood is torch's operation
     assert 50 < made < 130
 
 
