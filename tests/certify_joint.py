@@ -99,18 +99,14 @@ def logarithms(
 ) -> Iterator[Value]:
     """The variance of one coordinate's gradient."""
     form = LOGS[name]
-    found = GaussianSource(problem).log_variances({0: (form, parameter)}, particles)[0].var
-    if found is None:
+    known = GaussianSource(problem).log_variances({0: (form, parameter)}, particles)[0]
+    found = {k: one.var for k, one in zip(particles, known, strict=True) if one.var is not None}
+    if not found:
         return  # double precision says that it does not know
     index = problem.parameters.record(parameter).indices()[-1]
-    truth = log_variances(problem, {0: (form, parameter, [index])}, particles, digits=digits)[0]
-    for n, k in enumerate(particles):
-        yield (
-            f"{name} {parameter}{list(index)} K={k}",
-            found.value[(n, *index)],
-            found.error[(n, *index)],
-            truth[n, 0],
-        )
+    truth = log_variances(problem, {0: (form, parameter, [index])}, list(found), digits=digits)[0]
+    for (k, var), balls in zip(found.items(), truth, strict=True):
+        yield f"{name} {parameter}{list(index)} K={k}", var.value[index], var.error[index], balls[0]
 
 
 def optimum(problem: Problem, particles: Sequence[int], digits: int) -> Iterator[Value]:

@@ -490,7 +490,7 @@ def test_a_step_that_asks_others_is_not_recorded(monkeypatch):
 def test_graphs_of_a_run_share_and_must_be_where_they_are_on(setting, monkeypatch):
     """Those of whole batches, and of an epoch's last, shorter one."""
     made = []
-    monkeypatch.setattr(device_steps, "graph_wanted", lambda run: True)
+    monkeypatch.setattr(device_steps, "graph_wanted", lambda run, shared: True)
     monkeypatch.setattr(
         device_steps, "Captured", lambda *_, **options: made.append(options) or (lambda: None)
     )
