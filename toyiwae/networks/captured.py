@@ -41,9 +41,6 @@ class Captured:
     On a GPU the first `WARM` calls run as they are, on a stream of their own; the next is recorded, and from then on
     the record is replayed. Every call does its work once: recording runs nothing. What changes from call to call the
     function reads from tensors, and what it makes it leaves in tensors that were there before.
-
-    Attributes:
-        recorded: whether calls replay a record.
     """
 
     def __init__(
