@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from analysis.benchmarks import precision
+from tests.short_runs import short
 from toyiwae.errors import InputError
 from toyiwae.networks import kernels, models
 from toyiwae.networks.densities import Bernoulli
@@ -238,3 +240,12 @@ def test_unknown_or_unfit_precisions_are_refused():
         made("float16")
     with pytest.raises(InputError, match=r"rounds float32, not torch\.float64"):
         product(torch.ones(1, 2, 2).double(), torch.ones(1, 2, 2).double(), "tf32")
+
+
+def test_the_table_of_precisions_takes_the_same_particles(tmp_path):
+    """The change of a bound by rounding is far below what other particles make of it."""
+    run = short(tmp_path / "run", "training.dtype=float32")
+    found = precision.changes(run, images=20)
+    change = abs(found["bfloat16"] - found["float32"])
+    assert 0.0 < change.max() < 0.3
+    assert abs(found["tf32"] - found["float32"]).max() < change.max()
