@@ -132,6 +132,22 @@ def label_panel(axes: Axes, letter: str, title: str) -> None:
     axes.set_title(f"({letter}) {title}", fontsize="medium")
 
 
+def violins(axes: Axes, samples: Sequence[Any], colors: Sequence[str], *, vertical: bool = True) -> None:
+    """One violin a sample at 0, 1, 2, …, with quartiles (bar) and median (dot); a point where all values are equal."""
+    for position, (sample, color) in enumerate(zip(map(np.asarray, samples), colors, strict=True)):
+        first, median, third = np.quantile(sample, [0.25, 0.5, 0.75])
+        at = (position, median) if vertical else (median, position)
+        if np.ptp(sample) <= 1e-9 * max(1.0, np.abs(sample).max()):
+            axes.plot(*at, "o", color=color, markersize=4)
+            continue
+        where = "vertical" if vertical else "horizontal"
+        options: dict[str, Any] = {"orientation": where, "widths": 0.8, "showextrema": False, "points": 200}
+        drawn: Any = axes.violinplot([sample], [position], **options)
+        drawn["bodies"][0].set(facecolor=color, edgecolor=color, alpha=0.4, linewidth=0.6)
+        (axes.vlines if vertical else axes.hlines)(position, first, third, color=INK, linewidth=2.0)
+        axes.plot(*at, "o", color="white", markeredgecolor=INK, markersize=3.4)
+
+
 def ordinal(index: int, count: int) -> Any:
     """A colour for the `index`-th of `count` ordered values, dark to light, legible on white and in grey."""
     return mpl.colormaps["viridis"](0.85 * index / max(count - 1, 1))

@@ -24,7 +24,6 @@ from toyiwae.networks.runs.run import Run, load_run
 from toyiwae.networks.runs.train import train
 
 Note = Callable[[str], Any]
-PICTURES = ("reconstructions", "samples")
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
-from scipy.stats import gaussian_kde
 
 from analysis import style
 from analysis.mnist.linear import Linear
@@ -17,9 +16,6 @@ from analysis.mnist.plans import PARTICLES
 from analysis.mnist.published import METHOD
 from analysis.mnist.results import Method, Results, beta_of, splits_of
 from toyiwae import estimators, plot
-
-UNSEEN = 0.5
-"""Standard error of the logarithm of a ratio from which on it is not drawn: no signal stands out of the noise."""
 
 
 def looks(methods: list[Method]) -> dict[Method, dict[str, Any]]:
@@ -33,13 +29,13 @@ def linear(found: Linear) -> Figure:
     """Exact gaps and sample sizes of all images at every K, and how the gaps spread over log p(x)."""
     figure, (left, middle, right) = style.panels(1, 3, aspect=1.05)
     names = [f"{k:,}" for k in found.K]
-    _violins(left, np.log10(found.gap), [style.BLUE] * len(names))
+    style.violins(left, np.log10(found.gap), [style.BLUE] * len(names))
     left.set_xticks(range(len(names)), names)
     low, high = int(np.floor(np.log10(found.gap.min()))), int(np.ceil(np.log10(found.gap.max())))
     style.log_ticks(left, low, high)
     left.set(xlabel="particles $K$", ylabel=r"$\log p(x)-L_K$ (nats)")
     style.label_panel(left, "a", "Exact gap")
-    _violins(middle, found.ess[1:], [style.BLUE] * len(names))
+    style.violins(middle, found.ess[1:], [style.BLUE] * (len(names) - 1))
     middle.set_xticks(range(len(names) - 1), names[1:])
     middle.set(xlabel="particles $K$", ylabel="E[ESS] (particles)", ylim=(0, None))
     style.label_panel(middle, "b", "Sample size")
@@ -92,7 +88,7 @@ def outcome(found: Results, largest_k: int) -> Figure:
     left.set_xlabel(rf"$\log\hat p(x)$, $K={largest_k}$ (nats)")
     middle.set_xlabel(r"$-\mathrm{KL}(Q\Vert P)$ (nats)")
     sizes = [found.images(method, "ess") for method in methods]
-    _violins(right, sizes, [look[method]["color"] for method in methods], vertical=False)
+    style.violins(right, sizes, [look[method]["color"] for method in methods], vertical=False)
     right.set(xlabel=f"ESS of {PARTICLES} particles", xlim=(0, None))
     left.set_yticks(range(len(methods)), [plot.label(*method) for method in methods])
     left.set_ylim(len(methods) - 0.4, -0.6)
@@ -142,22 +138,17 @@ def budget(found: Results, largest_k: int) -> Figure:
 
 def signal(found: Results) -> Figure:
     """Signal-to-noise ratios of the encoder's weights along the training, a panel for each layer."""
-    ratios = found.snr()
+    ratios = found.mean_snr()
     layers = list(dict.fromkeys(ratios.layer))
     figure, panels = style.panels(1, len(layers), aspect=1.0, sharey=True, squeeze=False)
     look = looks(found.main)
     for place, (axes, layer) in enumerate(zip(panels[0], layers, strict=True)):
         for method in found.main:
-            own = _of(ratios[ratios.layer == layer], method)
-            groups = own.assign(log=np.log(own.snr.where(own.log_snr_se < UNSEEN))).groupby("epoch")
-            log = groups.log.apply(
-                lambda values: values.mean(skipna=False)
-            )  # none of several seeds is left out
-            se = np.sqrt(groups.log_snr_se.apply(lambda values: (values**2).sum())) / groups.size()
-            mean = np.exp(log)
+            own = _of(ratios[ratios.layer == layer], method).sort_values("epoch")
             axes.errorbar(
-                mean.index, mean, mean * se, linewidth=1.0, markersize=3.6, capsize=1.5, **look[method]
-            )
+                own.epoch, own.snr, own.snr * own.log_snr_se,
+                linewidth=1.0, markersize=3.6, capsize=1.5, **look[method],
+            )  # fmt: skip
         axes.set(xscale="log", yscale="log", xlabel="epochs")
         epochs = sorted(set(ratios.epoch))
         if epochs[-1] < 100 * epochs[0]:
@@ -221,19 +212,3 @@ def _legend(figure: Figure, look: dict[Method, dict[str, Any]]) -> None:
 def _of(frame: Any, method: Method) -> Any:
     wanted = np.logical_and.reduce([frame[key] == value for key, value in zip(METHOD, method, strict=True)])
     return frame[wanted]
-
-
-def _violins(axes: Any, samples: Any, colors: list[str], *, vertical: bool = True) -> None:
-    """One violin a sample with its quartiles."""
-    for position, (sample, color) in enumerate(zip(samples, colors, strict=False)):
-        low, high = np.min(sample), np.max(sample)
-        if high - low > 1e-6 * max(abs(low), abs(high)):  # else all are alike, and have no density
-            grid = np.linspace(low, high, 200)
-            density = gaussian_kde(sample)(grid)
-            half = 0.4 * density / density.max()
-            fill = axes.fill_betweenx if vertical else axes.fill_between
-            fill(grid, position - half, position + half, color=color, alpha=0.4, linewidth=0.6)
-        first, median, third = np.quantile(sample, [0.25, 0.5, 0.75])
-        (axes.vlines if vertical else axes.hlines)(position, first, third, color=style.INK, linewidth=2.0)
-        at = (position, median) if vertical else (median, position)
-        axes.plot(*at, "o", color="white", markeredgecolor=style.INK, markersize=3.4)

@@ -21,6 +21,9 @@ Method = tuple[str, int, int]
 """Estimator, M and K."""
 
 COMPARED = ("log_p", "bound", "minus_kl")
+UNSEEN = 0.5
+"""Standard error of the logarithm of a ratio from which on no signal stands out of the noise."""
+
 MEASURES = ("log_p", "bound", "minus_kl", "elbo", "ess", "heavy", "active")
 
 
@@ -93,6 +96,22 @@ class Results:
             for step, layers in stack.snr.items()
             for layer, values in layers.items()
         )
+
+    def mean_snr(self) -> Any:
+        """Geometric means over seeds of `snr`: method, epoch, layer, snr, log_snr_se.
+
+        NaN where a seed's signal does not stand out of the noise: the mean of those that do would be too large.
+        """
+        ratios = self.snr()
+        seen = ratios.snr.where(ratios.log_snr_se < UNSEEN)
+        groups = ratios.assign(log=np.log(seen), square=ratios.log_snr_se**2).groupby(
+            [*METHOD, "layer", "epoch"], sort=False
+        )
+        sums: Any = groups[["log", "square"]].sum(min_count=1)
+        count, known = groups.size(), groups.log.count()
+        log = (sums.log / count).where(known == count)
+        found: Any = pd.DataFrame({"snr": np.exp(log), "log_snr_se": np.sqrt(sums.square) / count})
+        return found.reset_index()
 
     def _places(self, method: Method) -> Iterable[tuple[Stack, int]]:
         for stack in self.stacks:

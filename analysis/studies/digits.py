@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -71,12 +71,12 @@ def draw(table: Table) -> Figure:
     upper, lower = figure.subfigures(2, 1, height_ratios=(3.6, 1))
     left, right = upper.subplots(1, 2)
     counts = images.K.unique()
-    violins(left, [np.log10(images[images.K == k].gap) for k in counts], counts)
+    _violins(left, [np.log10(images[images.K == k].gap) for k in counts], counts)
     low, high = np.floor(np.log10(images.gap.min())), np.ceil(np.log10(images.gap.max()))
     left.set(xlabel="particles $K$", ylabel=r"gap $\log Z-L_K$ (nats)", ylim=(low, high))
     style.log_ticks(left, int(low), int(high))
     style.label_panel(left, "a", "Exact gap of every image")
-    violins(right, [images[images.K == k].ess / k for k in counts], counts)
+    _violins(right, [images[images.K == k].ess / k for k in counts], counts)
     right.set(xlabel="particles $K$", ylabel=r"$\mathrm{E}[\mathrm{ESS}]\,/\,K$", ylim=(0, 1.05))
     style.label_panel(right, "b", "Expected effective sample size")
     largest = int(counts.max())
@@ -87,19 +87,10 @@ def draw(table: Table) -> Figure:
     return figure
 
 
-def violins(axes: Axes, samples: list[np.ndarray], counts: np.ndarray) -> None:
-    """One violin per K with its quartiles; a point where all values are equal."""
-    for position, sample in enumerate(map(np.asarray, samples)):
-        if np.ptp(sample) <= 1e-9 * max(1.0, np.abs(sample).max()):
-            axes.plot(position, sample[0], "o", color=style.BLUE, markersize=4)
-            continue
-        (body,) = axes.violinplot([sample], [position], widths=0.75, showextrema=False, points=200)["bodies"]
-        body.set(facecolor=style.BLUE, edgecolor=style.BLUE, alpha=0.35, linewidth=0.6)
-        first, median, third = np.quantile(sample, [0.25, 0.5, 0.75])
-        axes.vlines(position, first, third, color=style.INK, linewidth=2.2)
-        axes.plot(position, median, "o", color="white", markeredgecolor=style.INK, markersize=3.6)
+def _violins(axes: Axes, samples: list[Any], counts: np.ndarray) -> None:
+    """One violin per K."""
+    style.violins(axes, samples, [style.BLUE] * len(samples))
     axes.set_xticks(range(len(counts)), [f"{k}" for k in counts])
-    axes.set_xlim(-0.6, len(counts) - 0.4)
 
 
 def _pictures(figure: SubFigure, examples: pd.DataFrame, title: str, color: str) -> None:

@@ -17,7 +17,6 @@ from analysis.sampling import SampleSettings, paper_problem, sample, with_engine
 from analysis.settings import Settings
 from analysis.studies._ess_claims import verdicts
 from analysis.studies._narrow_proposals import narrow
-from analysis.studies.digits import violins
 from analysis.study import Study, Table
 from analysis.sweep import cells
 from analysis.sweep.experiment import Experiment, Row, seed_of
@@ -217,7 +216,8 @@ def _spread(axes: Axes, images: pd.DataFrame) -> None:
     sets, counts = list(dict.fromkeys(images.images)), list(dict.fromkeys(images.K))
     groups = [(name, k) for name in sets for k in counts]
     fractions = [np.log10(images[(images.images == name) & (images.K == k)].ess / k) for name, k in groups]
-    violins(axes, [one.to_numpy() for one in fractions], np.array([k for _, k in groups]))
+    style.violins(axes, fractions, [style.BLUE] * len(groups))
+    axes.set_xticks(range(len(groups)), [f"{k}" for _, k in groups])
     low = int(np.floor(min(one.min() for one in fractions)))
     axes.set(xlabel="particles $K$", ylabel=r"$\mathrm{E}[\mathrm{ESS}]\,/\,K$", ylim=(low, 0.25))
     style.log_ticks(axes, low, 0)

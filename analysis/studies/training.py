@@ -113,14 +113,8 @@ def _curves(axes: Axes, curves: pd.DataFrame) -> None:
 
 def _violins(axes: Axes, images: pd.DataFrame) -> None:
     names = _methods(images)
-    for position, method in enumerate(names):
-        color = plot.look(method[0], method[1])["color"]
-        own = _of(images, method).groupby("image").ess.mean()
-        (body,) = axes.violinplot([own], [position], widths=0.8, showextrema=False, points=200)["bodies"]
-        body.set(facecolor=color, edgecolor=color, alpha=0.4, linewidth=0.6)
-        first, median, third = np.quantile(own, [0.25, 0.5, 0.75])
-        axes.vlines(position, first, third, color=style.INK, linewidth=2.0)
-        axes.plot(position, median, "o", color="white", markeredgecolor=style.INK, markersize=3.4)
+    sizes = [_of(images, method).groupby("image").ess.mean() for method in names]
+    style.violins(axes, sizes, [plot.look(method[0], method[1])["color"] for method in names])
     axes.set_xticks(range(len(names)), [plot.short(m[0], m[1]) for m in names], fontsize="small")
     axes.set(ylabel="effective sample size", ylim=(0, None))
     style.label_panel(axes, "b", f"Of {_trained.PARTICLES} particles, test images")

@@ -236,8 +236,8 @@ def _settings(
     loaded = toyiwae.load(problem)
     asked = ",".join(parameters) if parameters else None
     names = arguments.parameter_names(asked, loaded.parameters, loaded.mean_parameters)
-    asked = {} if chosen is None else {"estimators": chosen}
-    return {"problem": loaded, "K": particles, "M": groups, "parameters": names, **asked}
+    own = {} if chosen is None else {"estimators": chosen}  # else each function's own
+    return {"problem": loaded, "K": particles, "M": groups, "parameters": names, **own}
 
 
 def _answer(result: Any, command: str, problem: Path, json: bool) -> str:

@@ -151,6 +151,10 @@ def _module_step(
     return StepResult(gradients, found.value.mean()[None], weights.ess(found.log_w).mean()[None])
 
 
+Group = tuple[Estimator, Estimator, int, tuple[int, ...]]
+"""The model's rule, the proposal's rule, M, and the members that have them."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """Which estimators get which members' log-weights.
@@ -161,18 +165,13 @@ class Plan:
     """
 
     particles: int
-    groups: tuple[tuple[Estimator, Estimator, int, tuple[int, ...]], ...]
+    groups: tuple[Group, ...]
 
     def coefficients(self, log_w: Tensor, images: int) -> tuple[Tensor, Tensor, Tensor]:
         """a, b and c `[E, T, b]` of the mean over so many images, from log-weights `[E, T, b]` of some of them."""
         parts = torch.empty((3, *log_w.shape), dtype=log_w.dtype, device=log_w.device)
-        for by_model, by_proposal, groups, members in self.groups:
-            own = _grouped(log_w, members, groups)
-            made = by_model(own)
-            other = made if by_proposal is by_model else by_proposal(own)
-            for part, array in zip(parts, (made.model, other.path, other.score), strict=True):
-                whole = array.flatten(-2).mT / images
-                part[_index(members, part.device)] = whole
+        for group in self.groups:
+            _put_coefficients(group, log_w, images, parts)
         return parts[0], parts[1], parts[2]
 
     def fuses(self, log_w: Tensor) -> bool:
@@ -186,30 +185,42 @@ class Plan:
         forms = kernels.load("forms")
         parts = torch.empty((3, *log_w.shape), dtype=log_w.dtype, device=log_w.device)
         found = torch.empty((2, len(log_w), log_w.shape[2]), dtype=log_w.dtype, device=log_w.device)
-        for by_model, by_proposal, groups, members in self.groups:
+        for group in self.groups:
+            by_model, by_proposal, groups, members = group
             if forms.fusible(by_model, by_proposal, groups, self.particles // groups):
                 which = _positions(members, log_w.device)
                 forms.evaluate(by_model, by_proposal, groups, log_w, which, parts, found, 1.0 / images)
-                continue
-            own, where = _grouped(log_w, members, groups), _index(members, log_w.device)
-            made = by_model(own)
-            other = made if by_proposal is by_model else by_proposal(own)
-            for part, array in zip(parts, (made.model, other.path, other.score), strict=True):
-                part[where] = array.flatten(-2).mT / images
-            found[0, where] = by_model.value_of(own)
-            found[1, where] = weights.ess(own).mean(-1)
+            else:
+                _put_coefficients(group, log_w, images, parts)
+                _put_metrics(group, log_w, found)
         bound, ess = found.mean(-1)
         return (parts[0], parts[1], parts[2]), (bound, ess)
 
     def metrics(self, log_w: Tensor) -> tuple[Tensor, Tensor]:
         """Bound and effective sample size of each member `[E]`, means over the images given."""
-        found = torch.empty((2, len(log_w)), dtype=log_w.dtype, device=log_w.device)
-        for by_model, _, groups, members in self.groups:
-            own = _grouped(log_w, members, groups)
-            where = _index(members, found.device)
-            found[0, where] = by_model.value_of(own).mean(-1)
-            found[1, where] = weights.ess(own).mean((-1, -2))
-        return found[0], found[1]
+        found = torch.empty((2, len(log_w), log_w.shape[2]), dtype=log_w.dtype, device=log_w.device)
+        for group in self.groups:
+            _put_metrics(group, log_w, found)
+        bound, ess = found.mean(-1)
+        return bound, ess
+
+
+def _put_coefficients(group: Group, log_w: Tensor, images: int, parts: Tensor) -> None:
+    """Writes some members' a, b and c of the mean over so many images into `[3, E, T, b]`."""
+    by_model, by_proposal, groups, members = group
+    own, where = _grouped(log_w, members, groups), _index(members, log_w.device)
+    made = by_model(own)
+    other = made if by_proposal is by_model else by_proposal(own)
+    for part, array in zip(parts, (made.model, other.path, other.score), strict=True):
+        part[where] = array.flatten(-2).mT / images
+
+
+def _put_metrics(group: Group, log_w: Tensor, found: Tensor) -> None:
+    """Writes some members' bound and effective sample size of each image into `[2, E, b]`."""
+    by_model, _, groups, members = group
+    own, where = _grouped(log_w, members, groups), _index(members, log_w.device)
+    found[0, where] = by_model.value_of(own)
+    found[1, where] = weights.ess(own).mean(-1)
 
 
 def _index(members: tuple[int, ...], device: torch.device) -> slice | Tensor:

@@ -13,7 +13,7 @@ from toyiwae.networks.averages import ImageAverage
 from toyiwae.networks.captured import Captured, Shared
 from toyiwae.networks.counters import Counters
 from toyiwae.networks.data.batches import DeviceBatches
-from toyiwae.networks.optim import DeviceAdam, stage_factor
+from toyiwae.networks.optim import DeviceAdam
 from toyiwae.networks.resident import ResidentStep, waits
 from toyiwae.networks.runs.run import Run
 from toyiwae.networks.step import StepResult, step
@@ -53,7 +53,7 @@ class DeviceSteps:
         assert isinstance(self._noise, Counters)
         self._graph = graph_wanted(run, shared=take is not step)
         self._must, self._shared = run.settings.training.graph == "on", Shared()
-        self._staged = run.settings.training.schedule == "stages"
+        self._training = run.settings.training
         self._step = ResidentStep(model, run.members, batches, adam, self._noise, take)
         self.bound, self.first_bad = self._step.bound, self._step.first_bad
         self._calls: dict[int, Captured] = {}
@@ -78,7 +78,7 @@ class DeviceSteps:
         epoch, count = number // self._batches.per_epoch, self._batches.count(number)
         if epoch != self._epoch:
             self._batches.turn(epoch)
-            self._adam.factor.fill_(stage_factor(epoch) if self._staged else 1.0)
+            self._adam.factor.fill_(self._training.factor(epoch))
             self._epoch = epoch
         if not window.count:
             self._step.total.zero_()

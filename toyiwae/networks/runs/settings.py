@@ -19,6 +19,7 @@ from toyiwae import files
 from toyiwae.checks import nearest, shown
 from toyiwae.errors import InputError
 from toyiwae.networks.members import Member, particles_of
+from toyiwae.networks.optim import stage_factor
 from toyiwae.networks.runs.tables import MODELS, AnyModel, Count, DataSettings, Positive, Seed, Table
 
 RULES = ("estimator", "model", "proposal")
@@ -72,6 +73,10 @@ class TrainingSettings(Table):
     random: Literal["auto", "torch", "philox"] = "auto"
     graph: Literal["auto", "on", "off"] = "auto"
     split: Literal["members", "images"] = "members"
+
+    def factor(self, epoch: int) -> float:
+        """What multiplies the learning rates in an epoch counted from 0."""
+        return stage_factor(epoch) if self.schedule == "stages" else 1.0
 
 
 class OutputSettings(Table):

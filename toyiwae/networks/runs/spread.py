@@ -43,20 +43,9 @@ class Spread:
         share: of this one.
     """
 
-    def __init__(self, ranks: Ranks, settings: Settings, images: Images):
-        """Divides the run; every process must come here.
-
-        Raises:
-            InputError: processes with other settings or images than the first.
-        """
-        self.ranks, training = ranks, settings.training
-        plan = shares(ranks.size, len(settings.stack()), training.split)
-        self.share = plan[ranks.rank]
-        own = (settings.content_hash, images.content_hash) if ranks.size > 1 else None
-        with ranks.together():
-            if ranks.from_first(own) != own:
-                raise InputError("this process has other settings, code or images than process 0")
-        self._group = _group(ranks, plan, training.device)
+    def __init__(self, ranks: Ranks, share: Share, group: Any):
+        """As `divide` makes it; `group` are the processes that share its batches, None if there are no others."""
+        self.ranks, self.share, self._group = ranks, share, group
         self._left, self._since, self._steps = 0, time.monotonic(), 0
 
     def step(self, model: Any, members: Sequence[Member], x: Tensor, noise: Noise) -> StepResult:
@@ -116,6 +105,20 @@ class Spread:
         for name, value in found.model.parameters.items():
             value.copy_(parameters[name])
         return replace(run, members=found.members, model=found.model)
+
+
+def divide(ranks: Ranks, settings: Settings, images: Images) -> Spread:
+    """This process's share of a run; every process must come here.
+
+    Raises:
+        InputError: processes with other settings or images than the first.
+    """
+    plan = shares(ranks.size, len(settings.stack()), settings.training.split)
+    own = (settings.content_hash, images.content_hash) if ranks.size > 1 else None
+    with ranks.together():
+        if ranks.from_first(own) != own:
+            raise InputError("this process has other settings, code or images than process 0")
+    return Spread(ranks, plan[ranks.rank], _group(ranks, plan, settings.training.device))
 
 
 def take_device(ranks: Ranks, device: str) -> None:

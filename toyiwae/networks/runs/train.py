@@ -27,7 +27,7 @@ from toyiwae.networks.compiled import compiled
 from toyiwae.networks.counters import Counters
 from toyiwae.networks.data.batches import Batches, DeviceBatches
 from toyiwae.networks.data.images import Images
-from toyiwae.networks.optim import Adam, DeviceAdam, stage_factor
+from toyiwae.networks.optim import Adam, DeviceAdam
 from toyiwae.networks.resident import NEVER
 from toyiwae.networks.runs import checkpoints, memory, progress, ranks, signals
 from toyiwae.networks.runs.checkpoints import Checkpoint
@@ -36,7 +36,7 @@ from toyiwae.networks.runs.folder import RunFolder, opened
 from toyiwae.networks.runs.ranks import own_rows
 from toyiwae.networks.runs.run import Run, adopt, fresh, images_of, located, noise_of, read_metrics
 from toyiwae.networks.runs.settings import Settings, read
-from toyiwae.networks.runs.spread import Spread, take_device
+from toyiwae.networks.runs.spread import Spread, divide, take_device
 from toyiwae.networks.runs.tensorboard import Tell, tensorboard
 from toyiwae.networks.step import step
 
@@ -95,7 +95,7 @@ def train(
             if chosen.output.tensorboard:
                 import_extra("tensorboard", extra="tensorboard", purpose="output.tensorboard")
             take_device(others, chosen.training.device)
-        divided = Spread(others, chosen, data)
+        divided = divide(others, chosen, data)
         with others.together():
             writes = out is not None and others.first
             device = torch.device(noise_of(chosen, ()).device)
@@ -246,8 +246,7 @@ class _Training:
         x = self._batches.at(self.done)
         result = self._spread.step(self._model, self.run.members, x, self._noise.at(self.done))
         epoch = self.done // self._batches.per_epoch
-        staged = self.run.settings.training.schedule == "stages"
-        self._adam.step(result.gradients, stage_factor(epoch) if staged else 1.0)
+        self._adam.step(result.gradients, self.run.settings.training.factor(epoch))
         bad = torch.where(result.bound.isfinite(), NEVER, self.done + 1)
         self._first_bad = torch.minimum(self._first_bad, bad)  # looked at later, so that a GPU need not wait
         self._window = self._window.add_mean(torch.stack([result.bound, result.ess]), x.shape[1])
