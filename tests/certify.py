@@ -181,9 +181,6 @@ def _jobs(rng: np.random.Generator, problem: Problem, exponent: float) -> dict[s
     return jobs
 
 
-# comparison -----------------------------------------------------------------------------------------------------------
-
-
 def compare(one: Case, digits: int = DIGITS) -> list[Comparison]:
     """All values of a case, in double precision against `digits` digits."""
     return [value for part in parts(one, digits).values() for value in part()]

@@ -25,29 +25,10 @@ import torch.distributed as dist
 
 import toyiwae
 from tests import crashes
-from tests.short_runs import IMAGES, SHORT, broken_off
+from tests.short_runs import IMAGES, MODULE, SHORT, broken_off
 from toyiwae import ToyiwaeError
 from toyiwae.networks.runs import checkpoints, progress
 
-MODULE = """
-import torch
-from torch.distributions import Independent, Normal
-
-class Linear(torch.nn.Module):
-    def __init__(self, mean):
-        super().__init__()
-        self.encoder, self.decoder = torch.nn.Linear(len(mean), 4), torch.nn.Linear(2, len(mean))
-
-    def encode(self, x):
-        mean, log_std = self.encoder(x).chunk(2, -1)
-        return Independent(Normal(mean, log_std.exp()), 1)
-
-    def log_joint(self, x, z):
-        return Normal(self.decoder(z), 0.4).log_prob(x).sum(-1) + Normal(0.0, 1.0).log_prob(z).sum(-1)
-
-def make(mean):
-    return Linear(mean)
-"""
 DOUBLE = [*SHORT, "training.dtype=float64"]
 AT = 10
 """The step after which a run is disturbed: in an epoch, and past a checkpoint."""

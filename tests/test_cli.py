@@ -164,6 +164,7 @@ def test_a_users_own_estimator(answer, problem, tmp_path):
         ("problem", ["-K", "2,16", "-M", "1,3", "-e", "iwae", "--covariance"]),
         ("rows", ["-K", "2,16", "-M", "1,3", "-e", "iwae", "--covariance"]),
         ("problem", ["-K", "3", "-e", ",".join(toyiwae.estimators.names())]),
+        pytest.param("rows", ["-K", "3", "-e", ",".join(toyiwae.estimators.names())], marks=pytest.mark.slow),
     ],
 )
 def test_tables_fit_eighty_columns(run, request, monkeypatch, fixture, options):

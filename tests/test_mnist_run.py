@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 
 from analysis import __main__ as commands
 from analysis import output
-from analysis.mnist import command, deep, kept, linear, plans, published, results
+from analysis.mnist import command, deep, linear, plans, published, results
 from toyiwae import InputError
 from toyiwae.networks.data.images import images_named
 from toyiwae.networks.runs import checkpoints
@@ -98,21 +98,6 @@ def test_exact_gaps_are_kept_for_their_data_and_sizes_alone(tmp_path):
     assert gaps(plan, 1)[1]
     assert gaps(dataclasses.replace(plan, latents=1), 1)[1]
     assert not gaps(dataclasses.replace(plan, latents=1, test=7), 1)[1]
-
-
-def test_arrays_are_taken_for_their_key_alone_and_a_broken_file_is_computed_again(tmp_path):
-    path, calls = tmp_path / "below" / "one.npz", []
-
-    def take(of, value):
-        return kept.taken(path, of, lambda: calls.append(value) or {"x": [value]})["x"].tolist()
-
-    assert (take("a", 1), take("a", 2)) == ([1], [1])
-    assert (take("b", 3), take("b", 4)) == ([3], [3])
-    path.write_bytes(path.read_bytes()[:40])
-    assert take("b", 5) == [5]
-    assert calls == [1, 3, 5]
-    path.write_bytes(b"")
-    assert take("b", 6) == [6]
 
 
 def test_a_study_that_was_interrupted_ends_with_the_same_files(tmp_path, monkeypatch):

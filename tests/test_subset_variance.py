@@ -65,12 +65,15 @@ def test_no_partition_into_groups_varies_less_and_the_first_projection_is_what_i
     np.testing.assert_allclose(10**5 * (scaled[-2] - limit) / (60 * (scaled[2] - limit)), 1.0, atol=0.05)
 
 
-def test_a_tight_bound_on_the_error_holds_a_finer_rule(monkeypatch):
+@pytest.mark.parametrize(
+    ("rows", "particles", "size"), [(None, 5, 3), pytest.param(2, 7, 4, marks=pytest.mark.slow)]
+)
+def test_a_tight_bound_on_the_error_holds_a_finer_rule(rows, particles, size, monkeypatch):
     """The error that is stated, against a rule of another step."""
-    problem = random_problem(6, 2, 3)
-    coarse = moments(problem, 5, "u_statistic:3")
+    problem = random_problem(6, 2, 3, rows=rows)
+    coarse = moments(problem, particles, f"u_statistic:{size}")
     monkeypatch.setattr("toyiwae.oracle.finite_k.subsets.STEP", 0.17)
-    fine = moments(problem, 5, "u_statistic:3")
+    fine = moments(problem, particles, f"u_statistic:{size}")
     assert (np.abs(coarse.var - fine.var) <= coarse.var_error + fine.var_error).all()
     assert (coarse.var_error < 1e-9 * coarse.var).all()
 

@@ -9,7 +9,7 @@ import torch
 
 import toyiwae
 from tests import crashes
-from tests.short_runs import IMAGES
+from tests.short_runs import IMAGES, MODULE
 from toyiwae import InputError, stats
 from toyiwae.networks.runs.settings import read
 from toyiwae.oracle.closed_form.gaussian import condition
@@ -18,33 +18,6 @@ from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
 pytest.importorskip("safetensors")
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-
-MODULE = """
-import torch
-from torch.distributions import Independent, Normal
-
-class Linear(torch.nn.Module):
-    def __init__(self, mean):
-        super().__init__()
-        self.encoder, self.decoder = torch.nn.Linear(len(mean), 4), torch.nn.Linear(2, len(mean))
-        self.decoder.bias.data = mean
-
-    def encode(self, x):
-        mean, log_std = self.encoder(x).chunk(2, -1)
-        return Independent(Normal(mean, log_std.exp()), 1)
-
-    def log_joint(self, x, z):
-        return Normal(self.decoder(z), 0.4).log_prob(x).sum(-1) + Normal(0.0, 1.0).log_prob(z).sum(-1)
-
-def make(mean):
-    return Linear(mean)
-
-def nothing(mean):
-    return None
-
-def fails(mean):
-    raise ValueError("no weights")
-"""
 
 SETTINGS = """
 [data]
