@@ -91,6 +91,7 @@ def _violins(axes: Axes, samples: list[Any], counts: np.ndarray) -> None:
     """One violin per K."""
     style.violins(axes, samples, [style.BLUE] * len(samples))
     axes.set_xticks(range(len(counts)), [f"{k}" for k in counts])
+    axes.set_xlim(-0.6, len(counts) - 0.4)
 
 
 def _pictures(figure: SubFigure, examples: pd.DataFrame, title: str, color: str) -> None:
@@ -102,7 +103,7 @@ def _pictures(figure: SubFigure, examples: pd.DataFrame, title: str, color: str)
     for axes, image, gap in zip(panels, pixels, examples.gap, strict=True):
         axes.imshow(image.reshape(side, side), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
         axes.set(xticks=[], yticks=[])
-        axes.set_xlabel(f"{gap:.3f}" if gap < 1 else f"{gap:.2f}", fontsize="small", labelpad=2)
+        axes.set_xlabel(f"{gap:.2g}" if gap < 1 else f"{gap:.2f}", fontsize="small", labelpad=2)
         for spine in axes.spines.values():
             spine.set(visible=True, color=color, linewidth=0.8)
 
