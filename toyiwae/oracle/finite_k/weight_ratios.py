@@ -118,6 +118,7 @@ class Ratios:
         """
         power, law = self.engine.power(1), self.law
         known: dict[Any, Any] = {}
+        phases: dict[Any, np.ndarray] = {}  # of the grid in log t, which K = 2 does without
         found = []
         for i, k in enumerate(self.engine.particles):
             end = max(low, -law.max_power, (k - 1.0) * law.min_power)
@@ -127,13 +128,14 @@ class Ratios:
                 c, step = _contour(end, 0.0, ratio, lambda c, i=i: self._size(c, power.value[:, i]))
             if (c, step) not in known:
                 s = c + 1j * contour.ordinates(step, _TRUNCATION)
-                phases = np.exp(-np.multiply.outer(self._log_t, s))
-                known[c, step] = s, *_complex_moment(law, -s, factors), phases
-            s, moment, moment_error, phases = known[c, step]
+                known[c, step] = s, *_complex_moment(law, -s, factors)
+            s, moment, moment_error = known[c, step]
             if k == 2.0:
                 of_sum, slack = (part[..., 0] for part in _complex_moment(law, s, ()))
             else:
-                of_sum, slack = self._sum_moment(s, phases, power[:, i])
+                if (c, step) not in phases:
+                    phases[c, step] = np.exp(-np.multiply.outer(self._log_t, s))
+                of_sum, slack = self._sum_moment(s, phases[c, step], power[:, i])
             factor = _transform(ratio, s) * (step / np.pi)
             weight, bound = (
                 (factor * of_sum)[:, None],
