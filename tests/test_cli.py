@@ -163,7 +163,7 @@ def test_a_users_own_estimator(answer, problem, tmp_path):
         ("rows", ["-K", "1,16,1e6", "-M", "1,3", "-e", "iwae,iwae_stl", "-p", "all"]),
         ("problem", ["-K", "2,16", "-M", "1,3", "-e", "iwae", "--covariance"]),
         ("rows", ["-K", "2,16", "-M", "1,3", "-e", "iwae", "--covariance"]),
-        ("problem", ["-K", "3", "-e", ",".join(toyiwae.estimators.names())]),
+        ("problem", ["-K", "3", "-e", ",".join(toyiwae.estimators.names()), "-p", "prior_mean"]),
         pytest.param("rows", ["-K", "3", "-e", ",".join(toyiwae.estimators.names())], marks=pytest.mark.slow),
     ],
 )

@@ -120,13 +120,12 @@ def with_proposal(scale: float = 1.0, x: float | None = None) -> Problem:
 @pytest.mark.parametrize(
     "problem",
     [
-        with_proposal(1.0),
-        with_proposal(1e3),
-        with_proposal(1e6),
-        with_proposal(x=100.0),
-        with_proposal(x=2e3),
+        pytest.param(with_proposal(1.0), id="prior"),
+        pytest.param(with_proposal(1e3), id="prior × 10³", marks=pytest.mark.slow),
+        pytest.param(with_proposal(1e6), id="prior × 10⁶"),
+        pytest.param(with_proposal(x=100.0), id="x = 100"),
+        pytest.param(with_proposal(x=2e3), id="x = 2000"),
     ],
-    ids=["prior", "prior × 10³", "prior × 10⁶", "x = 100", "x = 2000"],
 )
 def test_extreme_proposals_have_answers(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     """On few points, where uniform grids took minutes and gigabytes."""

@@ -29,13 +29,12 @@ def quick_table(name):
     return study.compute(settings_of(study, quick=True))
 
 
-TRAINED = {"training", "encoder_snr", "likelihood", "transfer"}
-LONG = TRAINED | {"alpha", "budget", "digits", "discrete", "ess", "expansion", "gallery", "ratios", "snr"}
+SHORT = {"gap", "limit", "histograms", "slips"}
 
 
 def marked(name):
-    """A study that takes seconds even at its quick settings, such as those that train networks."""
-    return pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
+    """A study that takes seconds even at its quick settings is run by the long tests, and by every report."""
+    return pytest.param(name, marks=[] if name in SHORT else [pytest.mark.slow])
 
 
 @pytest.mark.parametrize("name", [marked(name) for name in STUDIES])

@@ -33,6 +33,9 @@ SMALL = {
 }  # fmt: skip
 """Study -> settings over its quick ones."""
 
+FAST = {"budget", "discrete", "ess"}
+"""Those that the fast tests run."""
+
 TWINS = {"twin_path": "dreg", "twin_score": "score_function"}
 """Whom each study that compares estimators must show: a path derivative and a score function, with true claims."""
 SHOWN = {"budget": ["twin_path"], "discrete": ["twin_score"], "ratios": ["twin_path", "twin_score"]}
@@ -63,7 +66,9 @@ def words(figure: Figure) -> str:
 
 
 @pytest.mark.usefixtures("dropped_in")
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in SMALL]
+)
 def test_a_whole_study_holds_its_claims_and_shows_whoever_is_registered(name):
     study = STUDIES[name]
     table = study.compute(settings_of(study, {name: SMALL[name]}, quick=True))

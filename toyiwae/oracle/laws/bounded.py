@@ -273,7 +273,7 @@ def _rounded(value: Any, error: Any, roundings: float = 1.0) -> Bounded:
     """A computed value: its rounding is added to the error, and what is not a number becomes an infinite bound."""
     if roundings:
         error = error + (roundings * EPS) * np.abs(value)
-    if np.isnan(np.sum(error)):
+    if math.isnan(np.add.reduce(error, axis=None)):  # half the time of np.sum, and most arrays are small
         error = np.where(np.isnan(error), np.inf, error)
     return Bounded(np.asarray(value), np.asarray(error))
 
