@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import types
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -13,9 +14,8 @@ import pytest
 from toyiwae import stats
 
 numba = pytest.importorskip("numba")
-simd = pytest.importorskip("toyiwae.montecarlo.kernels.lanes.simd")
-streams = pytest.importorskip("toyiwae.montecarlo.kernels.streams")
-judge_noise = pytest.importorskip("tests.judge_noise")
+simd, streams = (import_module(f"toyiwae.montecarlo.kernels.{name}") for name in ("lanes.simd", "streams"))
+judge_noise = import_module("tests.judge_noise")
 
 MASK = 0xFFFFFFFF
 
@@ -129,11 +129,11 @@ def test_the_exponential_is_right_to_fourteen_digits():
 
 CACHED = """
 import time, numba, toyiwae
-from toyiwae.montecarlo.kernels import moments
+from toyiwae.montecarlo.kernels import one_row
 from toyiwae.montecarlo import replicates
 from tests.problems import random_problem
 list(replicates(random_problem(1), "iwae", K=3, replicates=5, seed=1, engine="numba"))
-print(sum(moments.moments.stats.cache_hits.values()), sum(moments.moments.stats.cache_misses.values()))
+print(sum(one_row.sample.stats.cache_hits.values()), sum(one_row.sample.stats.cache_misses.values()))
 """
 
 
@@ -154,7 +154,7 @@ def test_kernels_are_compiled_once(tmp_path):
 
 
 def test_without_a_folder_to_write_there_is_no_cache(tmp_path, monkeypatch):
-    cache = pytest.importorskip("toyiwae.montecarlo.kernels.lanes.cache")
+    cache = import_module("toyiwae.montecarlo.kernels.lanes.cache")
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
@@ -172,7 +172,7 @@ def test_without_a_folder_to_write_there_is_no_cache(tmp_path, monkeypatch):
 
 
 def test_a_new_cache_removes_those_that_nobody_has_asked_for_in_a_month(tmp_path, monkeypatch):
-    cache = pytest.importorskip("toyiwae.montecarlo.kernels.lanes.cache")
+    cache = import_module("toyiwae.montecarlo.kernels.lanes.cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     kernels, now = tmp_path / "toyiwae" / "kernels", time.time()
     for name, days in (("gone", 31), ("recent", 29)):
