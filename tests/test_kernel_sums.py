@@ -1,12 +1,14 @@
 """Sums that kernels write in vectors, beside NumPy's: every width that is left over, both precisions."""
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 
 numba = pytest.importorskip("numba")
 held, matrices, moments, streams, sums, tiles = (
-    pytest.importorskip(f"toyiwae.montecarlo.kernels.{name}")
-    for name in ("held", "matrices", "moments", "streams", "sums", "tiles")
+    import_module(f"toyiwae.montecarlo.kernels.{name}")  # not skipped where it has gone elsewhere
+    for name in ("held", "lanes.matrices", "moments", "streams", "sums", "tiles")
 )
 DIMS = (1, 3, 4, 6, 21)
 COUNTS = (1, 7, 8, 61, 130)
@@ -26,21 +28,16 @@ def add_first(noise, first, count, c, out):
 
 
 @numba.njit
-def add_second(noise, first, count, c, products, lower, factor, out):
+def add_second(noise, first, count, c, products, lower, factor, out, fresh):
     tiles.add_second(noise, first, count, c, products, lower)
-    sums.add_symmetric(lower, factor, out)
+    sums.add_symmetric(lower, factor, out, fresh)
 
 
 @numba.njit
-def products(a, b, left, matrix, right, out):
-    matrices.put_outer(a[:, 0].copy(), b[0], a[:, 1].copy(), b[1], out)
+def products(a, b, left, stack, right, lower, out):
+    lines = a[:, 0].copy(), b[0], a[:, 1].copy(), b[1]
+    matrices.put_sum(lines, left, stack, right, lower, out)
     matrices.add_product(a, b, out)
-    matrices.add_between(left, matrix, right, out)
-
-
-@numba.njit
-def keep_lower(out):
-    matrices.keep_lower(out)
 
 
 def noise_of(dim, count, precision):
@@ -80,28 +77,28 @@ def test_sums_of_first_and_second_order(dim, count, precision):
         expected[here, 1:] += eta @ c[p, :count]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
     lower, out = np.zeros((four, four)), np.ones((four, four))
-    add_second(noise, AHEAD, count, c[1], moments.aligned(2, four, sums.STEP + 8), lower, -0.5, out)
+    add_second(noise, AHEAD, count, c[1], moments.aligned(2, four, sums.STEP + 8), lower, -0.5, out, False)
     np.testing.assert_allclose(out[:dim, :dim], 1.0 - 0.5 * (c[1, :count] * eta) @ eta.T, rtol=0, atol=1e-12)
     np.testing.assert_array_equal(out[dim:], 1.0)
+    put, room = np.full((four, four), np.nan), moments.aligned(2, four, sums.STEP + 8)
+    add_second(noise, AHEAD, count, c[1], room, np.zeros((four, four)), -0.5, put, True)
+    np.testing.assert_allclose(put, out - 1.0, rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("matrices_of_sum", [1, 3])
 @pytest.mark.parametrize("columns", [1, 4, 7, 16, 63])
-@pytest.mark.parametrize("rows", [1, 2, 5])
-def test_small_matrices(rows, columns):
+@pytest.mark.parametrize("rows", [1, 2, 5, 8])
+def test_small_matrices(rows, columns, matrices_of_sum):
     rng = np.random.default_rng(columns)
     a, b = rng.normal(size=(rows, 3)), rng.normal(size=(3, columns))
-    left, right, matrix = (
-        rng.normal(size=rows),
-        rng.normal(size=columns),
-        rng.normal(size=(rows + 1, columns + 2)),
-    )
-    out = np.full((rows, columns), np.nan)
-    products(a, b, left, matrix, right, out)
-    expected = a[:, :2] @ b[:2] + a @ b + left[:, None] * matrix[:rows, :columns] * right
-    np.testing.assert_allclose(out, expected, rtol=0, atol=1e-14)
-    whole = out.copy()
-    keep_lower(out)
-    np.testing.assert_array_equal(out, np.tril(whole))
+    left, right = rng.normal(size=(matrices_of_sum, rows)), rng.normal(size=columns)
+    stack = rng.normal(size=(matrices_of_sum, rows + 1, columns + 2))
+    summed = a[:, :2] @ b[:2] + (left[:, :, None] * stack[:, :rows, :columns]).sum(0) * right
+    for lower in (False, True):
+        out = np.full((rows, columns), np.nan)
+        products(a, b, left, stack, right, lower, out)
+        expected = (np.tril(summed) if lower else summed) + a @ b
+        np.testing.assert_allclose(out, expected, rtol=0, atol=1e-14)
 
 
 def test_which_multiple_a_coefficient_is():

@@ -103,7 +103,7 @@ def weigh(noise, offset, c, factors, room, place, first, second):
             pairs = second[place[0] + r, place[1] + n if second.shape[1] > 1 else 0]
             for p in range(len(pairs)):
                 if factors[1, p] != 0.0:
-                    add_symmetric(squares, factors[1, p], pairs[p])
+                    add_symmetric(squares, factors[1, p], pairs[p], False)
 
 
 @kernel

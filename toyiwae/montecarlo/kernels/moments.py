@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from toyiwae.montecarlo.kernels.lanes.matrices import put_zeros
-from toyiwae.montecarlo.kernels.lanes.simd import helper, kernel
+from toyiwae.montecarlo.kernels.lanes.simd import helper
 from toyiwae.montecarlo.kernels.streams import GRANULE, LANES, granule, start
 from toyiwae.montecarlo.kernels.sums import STEP, add_first, add_symmetric, add_two_firsts, log_weights
 from toyiwae.montecarlo.kernels.tiles import LOWEST, add_second, exponentiate, peak, powers
@@ -164,7 +164,7 @@ def _finish(terms, pooled, pooling, sizes, base, running, where, values, ess, fi
     """Gives a whole group's sums, or with `pooling` those of all groups, to the replicate (r, n)."""
     exponents, exponent_of, power_of, needs_second, _ = terms
     tops, totals, sums, squares = running
-    r, place, n = where
+    r, place, n, group = where
     groups, particles = sizes
     if not pooling:
         values[r, n] += (tops[0] + math.log(totals[0] / particles) + base) / groups
@@ -182,31 +182,33 @@ def _finish(terms, pooled, pooling, sizes, base, running, where, values, ess, fi
         if not pooling:
             factor /= groups
         given, own = first[place, n, p], sums[p]
-        for i in range(len(own)):
-            given[i] += factor * own[i]
+        fresh = pooling or group == 0
+        if fresh:
+            for i in range(len(own)):
+                given[i] = factor * own[i]
+        else:
+            for i in range(len(own)):
+                given[i] += factor * own[i]
         if second is not None:  # known when this is compiled
+            apart = second.shape[1] > 1
             if needs_second[p]:
-                add_symmetric(squares[p], factor, second[place, n if second.shape[1] > 1 else 0, p])
+                add_symmetric(
+                    squares[p], factor, second[place, n if apart else 0, p], fresh and (apart or n == 0)
+                )
 
 
-@kernel
-def moments(
-    key, block, each, rows, sizes, constants, terms, pooled, room, at, most, values, ess, first, second
-):
+@helper()
+def moments(cell, at, most, values, ess, first, second):
     """Replicates of one or more blocks of streams, for some rows; goes on where the last call stopped.
 
     Args:
-        key: of the cell.
-        block: the first.
-        each: replicates in a block; the last one may have fewer.
-        rows: the first row and how many; row n has the stream (block, n) in each block.
-        sizes: M and K.
-        constants: base `[N]`, slope `[N, D]` and curvature `[1 or N, D]` of the log-weights.
-        terms: exponents `[E]`, the first of them 1; of every pair (exponent, power) the index of the exponent, the
-            power or −1 for `log Ẑ`, and whether Σ c ηηᵀ is wanted, each `[P]`; and the row of coefficients where the
-            weights of each exponent stand `[E]`.
-        pooled: which pairs normalise over all groups `[P]`.
-        room: scratch, running sums, those of the groups before, and the stream's state, of a `Room`.
+        cell: what does not change: the cell's key; the first block; replicates in a block, of which the last may have
+            fewer; the first row and how many, of which row n has the stream (block, n) in each block; M and K; base
+            `[N]`, slope `[N, D]` and curvature `[1 or N, D]` of the log-weights; the terms: exponents `[E]`, the first
+            of them 1; of every pair (exponent, power) the index of the exponent, the power or −1 for `log Ẑ`, and
+            whether Σ c ηηᵀ is wanted, each `[P]`; and the row of coefficients where the weights of each exponent stand
+            `[E]`; which pairs normalise over all groups `[P]`; and of a `Room` scratch, running sums, those of the
+            groups before, and the stream's state.
         at: where it stopped, zeros at the start: the row, the first replicate of the block, particles left of its
             stream (0: it has not begun), replicate, group, and particle; and the caller's, the replicate at which
             `first` and `second` start.
@@ -220,6 +222,7 @@ def moments(
     Returns:
         Whether all is done; else it is to be called again with the same arguments.
     """
+    key, block, each, rows, sizes, constants, terms, pooled, room = cell
     groups, particles = sizes
     base, slope, curvature = constants
     scratch, running, pool, state = room
@@ -252,18 +255,13 @@ def moments(
                     log_weights(noise, column, 0.0, slope[row], bent, log_w)
                 while done < here:
                     count = min(here - done, particles - k)
-                    if m == 0 and k == 0:
-                        put_zeros(first[r - at[6], n])
-                        if second is not None:  # known when this is compiled
-                            if n == 0 or second.shape[1] > 1:
-                                put_zeros(second[r - at[6], n if second.shape[1] > 1 else 0])
                     _take_in(scratch, done, count, terms, running, second)
                     done += count
                     k += count
                     if k < particles:
                         continue
+                    place = (r, r - at[6], n, m)
                     k, m = np.int64(0), m + 1
-                    place = (r, r - at[6], n)
                     _finish(
                         terms, pooled, alone, sizes, base[row], running, place, values, ess, first, second
                     )

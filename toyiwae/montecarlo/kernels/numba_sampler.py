@@ -24,8 +24,8 @@ from toyiwae.montecarlo.callers import Caller
 from toyiwae.montecarlo.chunks import Chunk
 from toyiwae.montecarlo.formed import Called, Terms
 from toyiwae.montecarlo.kernels.blockwise import HELD_NUMBERS, Blockwise
-from toyiwae.montecarlo.kernels.moments import Room, fours, moments, tile_of
-from toyiwae.montecarlo.kernels.one_row import OneRow
+from toyiwae.montecarlo.kernels.moments import Room, fours, tile_of
+from toyiwae.montecarlo.kernels.one_row import OneRow, sample, take_in
 from toyiwae.montecarlo.kernels.streams import key_of
 from toyiwae.montecarlo.kernels.tasks import Stopped, in_order
 from toyiwae.montecarlo.sampler import Sampler, refuse_noise
@@ -45,8 +45,6 @@ _FREED = 2**21  # numbers
 _SHARING = 8  # rows from which blocks no longer get smaller
 _JOINED = 256  # replicates that are handed on together
 _MOST = 2.0**62
-
-_AT_HAND = 128  # replicates of one row whose sums of second order a core's cache holds
 
 MOST_NUMBERS = 2**26
 """Standard normals that one call of a kernel makes, roughly: Python hears of Ctrl-C between two."""
@@ -228,7 +226,7 @@ class Cell:
                     others += self._called.sums(first, self._cropped(second))
                     continue
                 begun = self._called_row.begin(count)
-                self._called_row.take_in(begun, 0, first, second)
+                take_in(first, second, self._called_row.maps, begun)
                 known[caller.estimator.name] = self._called_row.gradients(begun)[_ANY]
                 others.append(None)
         rest = iter(others)
@@ -240,34 +238,21 @@ class Cell:
     def _moments(self, task: Task) -> tuple[Any, ...]:
         """Values and sample sizes, and the sums of powers `[R, n, P, 1 + D]` and `[R, 1 or n, P, D4, D4]`.
 
-        Of one row these are None, and the gradients are there: formed whenever some replicates are done, while their
-        sums are in the cache.
+        Of one row these are None, and the gradients are there.
         """
         block, count, row, rows = task
         dim, each = self.sampler.dim, self.sizes[0] * self.sizes[1]
-        with_second, most, held = any(self.terms.second), MOST_NUMBERS // dim, count
-        if self._one_row is not None and with_second:
-            most = min(most, _AT_HAND * each)
-            held = min(count, _AT_HAND + tile_of(dim) // each + 2)
+        held = count if self._one_row is None else min(count, 2 * tile_of(dim) // each + 2)
         values, ess = np.zeros((2, count, rows))
         room, first, second = self._room(held, rows)
-        at, done = np.zeros(7, np.int64), False
-        begun = None if self._one_row is None else self._one_row.begin(count)
-        arguments = self.key, block, self.each, (row, rows), self.sizes, self._constants, *self._arrays
-        made = (room.scratch, room.running, room.pool, room.state), at, most, values, ess, first, second
-        while not done:
-            done = moments(*arguments, *made)
-            if not done:
-                self.stopped.refuse()
-            whole = (count if done else int(at[3])) - int(at[6])
-            if self._one_row is not None and begun is not None and whole:
-                self._one_row.take_in(
-                    begun, int(at[6]), first[:whole], None if second is None else second[:whole]
-                )
-                at[6] += whole
-                for sums in (first, second):
-                    if sums is not None and not done:
-                        sums[0] = sums[whole]
+        at, most = np.zeros(7, np.int64), MOST_NUMBERS // dim
+        maps = begun = None
+        if self._one_row is not None:
+            maps, begun = self._one_row.maps, self._one_row.begin(count)
+        shared = self.key, block, self.each, (row, rows), self.sizes, self._constants, *self._arrays
+        cell = *shared, (room.scratch, room.running, room.pool, room.state)
+        while not sample(cell, at, most, values, ess, first, second, maps, begun):
+            self.stopped.refuse()
         if self._one_row is None or begun is None:
             return values, ess, first, second, None
         return values, ess, None, None, self._one_row.gradients(begun)
@@ -282,7 +267,8 @@ class Cell:
             )
         four, apart = fours(self.sampler.dim), rows if self.own.own else 1
         first = np.empty((held, rows, number, 1 + self.sampler.dim))
-        second = np.empty((held, apart, number, four, four)) if with_second else None
+        make = np.empty if all(self.terms.second) else np.zeros  # those that are not wanted are read, times 0
+        second = make((held, apart, number, four, four)) if with_second else None
         return own.moments, first, second
 
     def _cropped(self, second: np.ndarray | None) -> np.ndarray | None:

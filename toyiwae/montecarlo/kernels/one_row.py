@@ -3,92 +3,144 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from toyiwae.montecarlo.formed import Called, Terms
-from toyiwae.montecarlo.kernels.lanes.matrices import (
-    add_between,
-    add_product,
-    keep_lower,
-    put_outer,
-    put_zeros,
-)
+from toyiwae.montecarlo.kernels.lanes.matrices import add_product, copy, put_sum, put_zeros
 from toyiwae.montecarlo.kernels.lanes.simd import helper, kernel
+from toyiwae.montecarlo.kernels.moments import moments
 from toyiwae.montecarlo.whitened import SECOND_ORDER, Whitened
 
 _TOGETHER = 16  # columns whose sums are formed together
 
 
-@kernel
-def map_first(first, matrix, out):
-    """`out = first @ matrix` of `[R, F]` and `[F, columns]`: the same numbers of a replicate, whatever R."""
-    out[:] = 0.0
-    add_product(first, matrix, out)
+class Product(NamedTuple):
+    """Gradients `left (Σ_p diag(scale_p) S_p − shift I) right + at ⊗ v + w ⊗ by` of E estimators by one parameter.
 
-
-@kernel
-def add_products(second, scale, shift, sides, lines, lower, diagonal, out):
-    """Of every replicate `left (Σ_p diag(scale_p) S_p − shift I) right + at ⊗ v + w ⊗ by`.
-
-    Args:
-        second: S, symmetric `[R, P, at least D, at least D]`.
-        scale: `[P, D]`.
-        shift: `[R]`.
-        sides: left `[A, D]` and right `[D, D]`.
-        lines: at `[A]`, v `[R, D]`, w `[R, A]`, by `[D]`.
+    Attributes:
+        scale: of every estimator `[E, P, D]`; times the diagonal of left where both sides are diagonal.
+        columns: where shift, v and w begin among what is linear in sums of first order `[E, 3]`.
+        left: `[A, D]`.
+        right: `[D, D]`.
+        others: the diagonal of right where both sides are diagonal, else ones `[D]`.
+        at: `[A]`.
+        by: `[D]`.
         lower: whether only the lower triangle is wanted, with zeros above.
         diagonal: whether left and right are square and diagonal.
-        out: takes them `[R, A, D]`.
     """
-    left, right = sides
-    scratch = np.empty(right.shape), np.empty(out.shape[1:]), np.ones(len(right))
-    if diagonal:
-        outer, others = np.diag(left).copy(), np.diag(right).copy()
-        _add_diagonal(second, scale * outer, shift, outer, others, lines, out)
-    else:
-        _add_general(second, scale, shift, sides, lines, scratch, out)
-    if lower:
-        _keep_lower(out)
+
+    scale: Any
+    columns: Any
+    left: Any
+    right: Any
+    others: Any
+    at: Any
+    by: Any
+    lower: bool
+    diagonal: bool
+
+
+@kernel
+def sample(cell, at, most, values, ess, first, second, maps, begun):
+    """`moments`, and the gradients of replicates while their sums are in the nearest cache.
+
+    Args:
+        cell: as `moments` has it, like all that is not told here.
+        at: likewise.
+        most: likewise.
+        values: likewise.
+        ess: likewise.
+        first: with `maps`, of as many replicates as two tiles of particles have, and two more.
+        second: likewise.
+        maps: of a `OneRow`; None where nothing but sums is wanted.
+        begun: what `OneRow.begin` gives; None likewise.
+
+    Returns:
+        As `moments`.
+    """
+    step, done = most, False
+    if maps is not None:  # known when this is compiled, as is whether there is a second
+        step = len(cell[-1][0][1])
+    while most > 0 and not done:
+        done = moments(cell, at, step, values, ess, first, second)
+        most -= step
+        if maps is not None:
+            whole = (len(values) if done else at[3]) - at[6]
+            _take_in(first, second, maps, begun, at[6], whole)
+            at[6] += whole
+            if whole > 0 and not done:
+                copy(first[whole], first[0])
+                if second is not None:
+                    copy(second[whole], second[0])
+    return done
 
 
 @helper()
-def _keep_lower(out):
-    """Of every replicate."""
-    for r in range(len(out)):
-        keep_lower(out[r])
+def _take_in(first, second, maps, begun, start, count):
+    """Forms the gradients of replicates from `start` on: the same numbers of each, whatever R.
+
+    Args:
+        first: Σ c and Σ c η of the powers `[R, 1, P, 1 + D]`.
+        second: Σ c ηηᵀ of the powers `[R, 1, P, at least D, at least D]`; None where it is not wanted.
+        maps: of a `OneRow`.
+        begun: where to.
+        start: the first replicate's place there.
+        count: how many replicates of `first` and `second`.
+    """
+    matrix, products = maps
+    moved, outs, room = begun
+    moved = moved[start : start + count]
+    put_zeros(moved)
+    add_product(first.reshape(len(first), -1), matrix, moved)
+    if second is not None:  # known when this is compiled
+        for q in range(len(products)):
+            own, out = products[q], outs[q]
+            for e in range(len(out)):
+                for r in range(count):
+                    if own.diagonal:
+                        _put_diagonal(second[r, 0], moved[r], own, e, out[e, start + r])
+                    else:
+                        _put_general(second[r, 0], moved[r], own, e, room, out[e, start + r])
+
+
+@kernel
+def take_in(first, second, maps, begun):
+    """`_take_in`, of all replicates."""
+    _take_in(first, second, maps, begun, 0, len(first))
 
 
 @helper()
-def _add_diagonal(second, scaled, shift, outer, others, lines, out):
-    """Where both sides are diagonal."""
-    at, v, w, by = lines
-    for r in range(len(out)):
-        own = out[r]
-        put_outer(at, v[r], w[r], by, own)
-        for p in range(len(scaled)):
-            add_between(scaled[p], second[r, p], others, own)
-        for i in range(len(outer)):
-            own[i, i] -= outer[i] * others[i] * shift[r]
+def _lines(moved, own, e):
+    """at, v, w and by."""
+    dim, v, w = len(own.by), own.columns[e, 1], own.columns[e, 2]
+    return own.at, moved[v : v + dim], moved[w : w + len(own.at)], own.by
 
 
 @helper()
-def _add_general(second, scale, shift, sides, lines, scratch, out):
-    """Of any sides."""
-    left, right = sides
-    at, v, w, by = lines
-    inner, half, ones = scratch
-    for r in range(len(out)):
-        put_outer(at, v[r], w[r], by, out[r])
-        put_zeros(inner)
-        put_zeros(half)
-        for p in range(len(scale)):
-            add_between(scale[p], second[r, p], ones, inner)
-        for i in range(len(inner)):
-            inner[i, i] -= shift[r]
-        add_product(left, inner, half)
-        add_product(half, right, out[r])
+def _put_diagonal(second, moved, own, e, out):
+    """Of one replicate and estimator, where both sides are diagonal."""
+    put_sum(_lines(moved, own, e), own.scale[e], second, own.others, own.lower, out)
+    shift = moved[own.columns[e, 0]]
+    for i in range(len(out)):
+        out[i, i] -= own.left[i, i] * own.others[i] * shift
+
+
+@helper()
+def _put_general(second, moved, own, e, room, out):
+    """Of one replicate and estimator, whatever the sides."""
+    inner, half, none, ones = room
+    half = half[: len(out)]
+    put_sum((none, none, none, none), own.scale[e], second, ones[0], False, inner)
+    shift = moved[own.columns[e, 0]]
+    for i in range(len(inner)):
+        inner[i, i] -= shift
+    put_zeros(half)
+    put_zeros(out)
+    add_product(own.left, inner, half)
+    add_product(half, own.right, out)
+    put_sum(_lines(moved, own, e), ones, out.reshape((1, *out.shape)), ones[0], own.lower, out)
 
 
 class OneRow:
@@ -111,57 +163,55 @@ class OneRow:
         """Puts all that is linear in sums of first order into one matrix `[P·(1 + D), columns]`."""
         self._parts = whitened.of_one_row()
         self._columns: list[np.ndarray] = []
+        self._estimators = tuple(estimators)
         dim, powers = self._parts.root.shape[0], len(terms.powers)
         units = np.eye(powers * (1 + dim)).reshape(-1, 1, powers, 1 + dim)
         self._first: dict[str, dict[str, tuple[slice, tuple[int, ...]]]] = {}
-        self._second: dict[str, dict[str, _Product]] = {}
-        for index, (estimator, sums) in enumerate(zip(estimators, terms.sums(units, None), strict=True)):
+        for estimator, sums in zip(estimators, terms.sums(units, None), strict=True):
             found = {
                 name: whitened.gradient(name, sums, slice(0, 1))
                 for name in parameters
                 if name not in SECOND_ORDER
             }
             self._first[estimator] = {name: (self._add(unit), unit.shape[1:]) for name, unit in found.items()}
-            factors = {name: terms.factors(index, name) for name in ("model", "path", "score")}
-            self._second[estimator] = {
-                name: _PRODUCTS[name](self, factors) for name in parameters if name in SECOND_ORDER
-            }
+        parts = [
+            {name: terms.factors(index, name) for name in ("model", "path", "score")}
+            for index in range(len(self._estimators))
+        ]
+        asked = [name for name in SECOND_ORDER if name in parameters]
+        products = {name: _PRODUCTS[name](self, parts) for name in asked}
         matrix = np.concatenate(self._columns, axis=1)
-        self._matrix = np.pad(matrix, ((0, 0), (0, -matrix.shape[1] % _TOGETHER)))
+        matrix = np.pad(matrix, ((0, 0), (0, -matrix.shape[1] % _TOGETHER)))
+        self._second = asked
+        self.maps = matrix, tuple(products.values()) if asked else None
 
     def begin(self, count: int) -> Begun:
         """Room for the gradients of some replicates, none of which is there yet."""
-        products = {
-            estimator: {name: np.empty((count, *product.shape)) for name, product in own.items()}
-            for estimator, own in self._second.items()
-        }
-        return Begun(np.empty((count, self._matrix.shape[1])), products)
-
-    def take_in(self, begun: Begun, start: int, first: np.ndarray, second: np.ndarray | None) -> None:
-        """Forms the gradients of replicates from `start` on.
-
-        Args:
-            begun: where to.
-            start: the first replicate's place there.
-            first: Σ c and Σ c η of the powers `[R, 1, P, 1 + D]`.
-            second: Σ c ηηᵀ of the powers `[R, 1, P, D4, D4]`, if any is needed.
-        """
-        here = slice(start, start + len(first))
-        moved = begun.moved[here]
-        map_first(first.reshape(len(first), -1), self._matrix, moved)
-        for estimator, products in self._second.items():
-            for name, product in products.items():
-                assert second is not None
-                product(second[:, 0], moved, begun.products[estimator][name][here])
+        matrix, products = self.maps
+        moved = np.empty((count, matrix.shape[1]))
+        if products is None:
+            return Begun(moved, None, None)
+        most, dim = max(len(own.at) for own in products), len(products[0].by)
+        return Begun(
+            moved,
+            tuple(np.empty((len(self._estimators), count, len(own.at), dim)) for own in products),
+            (
+                np.empty((dim, dim)),
+                np.empty((most, dim)),
+                np.zeros(max(dim, most)),
+                np.ones((1, max(dim, most))),
+            ),
+        )
 
     def gradients(self, begun: Begun) -> dict[str, dict[str, np.ndarray]]:
         """Of every estimator by every parameter, once all replicates are there."""
         return {
             estimator: {
-                name: begun.moved[:, where].reshape(-1, *shape) for name, (where, shape) in own.items()
+                name: begun.moved[:, where].reshape(-1, *shape)
+                for name, (where, shape) in self._first[estimator].items()
             }
-            | begun.products[estimator]
-            for estimator, own in self._first.items()
+            | {name: own[index] for name, own in zip(self._second, begun.products or (), strict=True)}
+            for index, estimator in enumerate(self._estimators)
         }
 
     def _add(self, columns: np.ndarray) -> slice:
@@ -175,65 +225,62 @@ class OneRow:
         unit = np.kron(factors[:, None], np.eye(1 + self._parts.root.shape[0]))
         return unit[:, :1], unit[:, 1:]
 
-    def _loading(self, factors: dict[str, np.ndarray]) -> _Product:
+    def _loading(self, parts: Sequence[dict[str, np.ndarray]]) -> Product:
         """`z N ⊗ μ + N ⊗ Tf − (R⁻¹W)(Tf ⊗ μ + T S Tᵀ)` with z, f and S those of the model's coefficient."""
-        own, (zeroth, first) = self._parts, self._sums(factors["model"])
+        own, columns = self._parts, []
         left = -own.noise_loading @ own.root
-        v, w = self._add(zeroth * own.mean + first @ own.root.T), self._add(first @ left.T)
-        scale = np.repeat(factors["model"][:, None], len(own.root), axis=1)
-        return _Product(
-            left, own.root, scale, self._add(0.0 * zeroth), own.noise, v, w, own.mean, lower=False
-        )
+        for factors in parts:
+            zeroth, first = self._sums(factors["model"])
+            moved = zeroth * own.mean + first @ own.root.T
+            columns.append([self._add(part).start for part in (0.0 * zeroth, moved, first @ left.T)])
+        scale = np.stack([np.repeat(factors["model"][:, None], len(own.root), axis=1) for factors in parts])
+        return _product(scale, columns, (left, own.root.T), (own.noise, own.mean), lower=False)
 
-    def _proposal_chol(self, factors: dict[str, np.ndarray]) -> _Product:
+    def _proposal_chol(self, parts: Sequence[dict[str, np.ndarray]]) -> Product:
         """`tril J (slope ⊗ f − β ∘ S + S' − z' I) Uᵀ` with f and S of the path, z' and S' of the score."""
-        own, (_, first), (zeroth, _) = self._parts, self._sums(factors["path"]), self._sums(factors["score"])
-        scale = factors["score"][:, None] - factors["path"][:, None] * own.beta
-        v, w = self._add(first @ own.rotation.T), self._add(0.0 * first)
-        at, by = own.jacobian @ own.slope, np.zeros(len(own.slope))
-        return _Product(own.jacobian, own.rotation, scale, self._add(zeroth), at, v, w, by, lower=True)
+        own, columns = self._parts, []
+        for factors in parts:
+            (zeroth, _), (_, first) = self._sums(factors["score"]), self._sums(factors["path"])
+            columns.append([self._add(part).start for part in (zeroth, first @ own.rotation.T, 0.0 * first)])
+        scale = np.stack(
+            [factors["score"][:, None] - factors["path"][:, None] * own.beta for factors in parts]
+        )
+        lines = own.jacobian @ own.slope, np.zeros(len(own.slope))
+        return _product(scale, columns, (own.jacobian, own.rotation.T), lines, lower=True)
 
 
 class Begun(NamedTuple):
-    """What is linear in sums of first order `[R, columns]`; estimator -> parameter of second order -> gradients."""
+    """Where gradients of R replicates go.
+
+    Attributes:
+        moved: what is linear in sums of first order `[R, columns]`.
+        products: gradients by each parameter of second order `[E, R, A, D]`.
+        room: scratch.
+    """
 
     moved: np.ndarray
-    products: dict[str, dict[str, np.ndarray]]
+    products: tuple[np.ndarray, ...] | None
+    room: tuple[np.ndarray, ...] | None
 
 
-class _Product:
-    """Arguments of `add_products`, of which some are columns."""
-
-    def __init__(
-        self,
-        left: np.ndarray,
-        right: np.ndarray,
-        scale: np.ndarray,
-        shift: slice,
-        at: np.ndarray,
-        v: slice,
-        w: slice,
-        by: np.ndarray,
-        *,
-        lower: bool,
-    ):
-        diagonal = left.shape == right.shape and all(
-            np.array_equal(a, np.diag(np.diag(a))) for a in (left, right)
-        )
-        self._fixed = np.ascontiguousarray(left), np.ascontiguousarray(right.T)
-        self._scale, self._shift, self._at, self._v, self._w, self._by = scale, shift, at, v, w, by
-        self._kind = lower, diagonal
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Of one replicate's gradient."""
-        return len(self._at), len(self._by)
-
-    def __call__(self, second: np.ndarray, moved: np.ndarray, out: np.ndarray) -> None:
-        """Writes the gradients `[R, A, D]`."""
-        shift = moved[:, self._shift][:, 0]
-        lines = self._at, moved[:, self._v], moved[:, self._w], self._by
-        add_products(second, self._scale, shift, self._fixed, lines, *self._kind, out)
+def _product(
+    scale: np.ndarray,
+    columns: Sequence[Sequence[int]],
+    sides: tuple[np.ndarray, np.ndarray],
+    lines: tuple[np.ndarray, np.ndarray],
+    *,
+    lower: bool,
+) -> Product:
+    """Of what it says there, with `lines` at and by."""
+    left, right = (np.ascontiguousarray(side) for side in sides)
+    diagonal = left.shape == right.shape and all(
+        np.array_equal(side, np.diag(np.diag(side))) for side in (left, right)
+    )
+    if diagonal:
+        scale = scale * np.diag(left)
+    others = np.diag(right).copy() if diagonal else np.ones(len(right))
+    at, by = (np.array(line) for line in lines)  # writable, as Numba tells types of read-only arrays apart
+    return Product(scale, np.array(columns), left, right, others, at, by, lower, diagonal)
 
 
 _PRODUCTS = {"loading": OneRow._loading, "proposal_chol": OneRow._proposal_chol}

@@ -6,6 +6,7 @@ Noise is read up to `WIDTH − 1` particles beyond the last, and must be finite 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from toyiwae.montecarlo.kernels.lanes.vectors import (
+    MANY,
     WIDTH,
     Padded,
     Sum,
@@ -102,22 +104,36 @@ def _add_tile(typing: Any, plain: Any, scaled: Any, i: Any, j: Any, count: Any, 
     def generate(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
         left, right, sums = (View(context, builder, signature.args[k], arguments[k]) for k in (1, 0, 5))
         _, _, i, j, length, _ = arguments
-        rows, columns = ([builder.add(at, index(k)) for k in range(_TILE)] for at in (i, j))
-        own = [[Sum(builder) for _ in columns] for _ in rows]
-        with steps(builder, index(0), length, WIDTH) as k:
-            factors = [right.vector(column, k) for column in columns]
-            for row, totals in zip(rows, own, strict=True):
-                y = left.vector(row, k)
-                for factor, total in zip(factors, totals, strict=True):
-                    total.add(y * factor)
-        for row, totals in zip(rows, own, strict=True):
-            sums.add(across([total.now for total in totals]), row, j)
+        side = _TILE if MANY else 2  # sums of a tile that registers hold at once
+        for rows, columns in itertools.product(*(_parts(builder, at, side) for at in (i, j))):
+            own = [[Sum(builder) for _ in columns] for _ in rows]
+            with steps(builder, index(0), length, WIDTH) as k:
+                factors = [right.vector(column, k) for column in columns]
+                for row, totals in zip(rows, own, strict=True):
+                    y = left.vector(row, k)
+                    for factor, total in zip(factors, totals, strict=True):
+                        total.add(y * factor)
+            numbers = [total.now for totals in own for total in totals]
+            found = [across(numbers[first : first + 4]) for first in range(0, len(numbers), 4)]
+            for k, row in enumerate(rows):
+                first = k * side
+                own_part = found[first // 4]
+                if side < 4:
+                    own_part = own_part.lanes(own_part, range(first % 4, first % 4 + side))
+                sums.add(own_part, row, columns[0])
         return context.get_dummy_value()
 
     return types.none(plain, scaled, types.intp, types.intp, types.intp, out), generate
 
 
-def _add_symmetric(typing: Any, lower: Any, factor: Any, out: Any) -> Any:
+def _parts(builder: Any, first: Any, side: int) -> list[list[Any]]:
+    """The coordinates of a tile, in groups."""
+    return [
+        [builder.add(first, index(k)) for k in range(start, start + side)] for start in range(0, _TILE, side)
+    ]
+
+
+def _add_symmetric(typing: Any, lower: Any, factor: Any, out: Any, fresh: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
         given, sums = (View(context, builder, signature.args[k], arguments[k]) for k in (0, 2))
         scale = spread(builder, arguments[1], _TILE)
@@ -128,13 +144,13 @@ def _add_symmetric(typing: Any, lower: Any, factor: Any, out: Any) -> Any:
             rows, columns = ([builder.add(at, index(k)) for k in range(_TILE)] for at in (i, j))
             tile = [given.vector(row, j, width=_TILE) * scale for row in rows]
             for row, own in zip(rows, tile, strict=True):
-                sums.add(own, row, j)
+                sums.add(own, row, j, unless=arguments[3])
             with builder.if_then(builder.icmp_signed("<", j, i)):
                 for column, own in zip(columns, transposed(tile), strict=True):
-                    sums.add(own, column, i)
+                    sums.add(own, column, i, unless=arguments[3])
         return context.get_dummy_value()
 
-    return types.none(lower, types.float64, out), generate
+    return types.none(lower, types.float64, out, types.boolean), generate
 
 
 log_weights: Any = intrinsic(_log_weights)
@@ -151,5 +167,5 @@ add_tile: Any = intrinsic(_add_tile)
 """`add_tile(plain, scaled, i, j, count, out)`: `out[i', j'] += Σ_k scaled[i', k] plain[j', k]` for four i' and j'."""
 
 add_symmetric: Any = intrinsic(_add_symmetric)
-"""`add_symmetric(lower, factor, out)`: `out += factor ·` the symmetric matrix whose tiles up to the diagonal are given;
-both are `[D4, D4]`, the tiles on the diagonal whole."""
+"""`add_symmetric(lower, factor, out, fresh)`: `out += factor ·` the symmetric matrix whose tiles up to the diagonal are
+given, or `=` that where `fresh`; both are `[D4, D4]`, the tiles on the diagonal whole."""

@@ -12,9 +12,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import cgutils, config, types
+from numba.core.codegen import get_host_cpu_features
 
 WIDTH = 8
+MANY = "+avx512f" in (getattr(config, "CPU_FEATURES", None) or get_host_cpu_features())
+"""Whether the processor has registers for 32 vectors; others have them for about 8."""
+
 _INDEX, _LANE, _DOUBLE = ir.IntType(64), ir.IntType(32), ir.DoubleType()
 VECTOR = ir.VectorType(_DOUBLE, WIDTH)
 _FLAGS = ("contract", "nsz", "nnan", "ninf")
@@ -155,11 +159,13 @@ class View:
         """Writes a vector of float64."""
         self._builder.store(vector.value, self._at(where, vector.value.type), align=8)
 
-    def add(self, vector: Vector, *where: Any) -> None:
-        """Adds a vector of float64."""
+    def add(self, vector: Vector, *where: Any, unless: Any = None) -> None:
+        """Adds a vector of float64, or puts it where `unless` is true when the compiled code runs."""
         pointer = self._at(where, vector.value.type)
-        found = Vector(self._builder, self._builder.load(pointer, align=8))
-        self._builder.store((found + vector).value, pointer, align=8)
+        sum_ = (Vector(self._builder, self._builder.load(pointer, align=8)) + vector).value
+        if unless is not None:
+            sum_ = self._builder.select(unless, vector.value, sum_)
+        self._builder.store(sum_, pointer, align=8)
 
 
 @contextlib.contextmanager
