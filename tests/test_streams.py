@@ -129,11 +129,11 @@ def test_the_exponential_is_right_to_fourteen_digits():
 
 CACHED = """
 import time, numba, toyiwae
-from toyiwae.montecarlo.kernels import one_row
+from toyiwae.montecarlo.kernels import moments
 from toyiwae.montecarlo import replicates
 from tests.problems import random_problem
 list(replicates(random_problem(1), "iwae", K=3, replicates=5, seed=1, engine="numba"))
-print(sum(one_row.sample.stats.cache_hits.values()), sum(one_row.sample.stats.cache_misses.values()))
+print(sum(moments.moments.stats.cache_hits.values()), sum(moments.moments.stats.cache_misses.values()))
 """
 
 

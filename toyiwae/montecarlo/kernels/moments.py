@@ -10,8 +10,9 @@ import math
 
 import numpy as np
 
-from toyiwae.montecarlo.kernels.lanes.matrices import put_zeros
-from toyiwae.montecarlo.kernels.lanes.simd import helper
+from toyiwae.montecarlo.kernels.lanes.matrices import copy, put_zeros
+from toyiwae.montecarlo.kernels.lanes.simd import bare_kernel, helper
+from toyiwae.montecarlo.kernels.one_row import map_sums
 from toyiwae.montecarlo.kernels.streams import GRANULE, LANES, granule, start
 from toyiwae.montecarlo.kernels.sums import STEP, add_first, add_symmetric, add_two_firsts, log_weights
 from toyiwae.montecarlo.kernels.tiles import LOWEST, add_second, exponentiate, peak, powers
@@ -197,9 +198,11 @@ def _finish(terms, pooled, pooling, sizes, base, running, where, values, ess, fi
                 )
 
 
-@helper()
-def moments(cell, at, most, values, ess, first, second):
+@bare_kernel
+def moments(cell, at, most, values, ess, first, second, maps, begun):
     """Replicates of one or more blocks of streams, for some rows; goes on where the last call stopped.
+
+    Of one row, their gradients are formed while their sums are in the nearest cache.
 
     Args:
         cell: what does not change: the cell's key; the first block; replicates in a block, of which the last may have
@@ -218,6 +221,9 @@ def moments(cell, at, most, values, ess, first, second):
         first: takes Σ c and Σ c η `[R, n, P, 1 + D]` of as many replicates as are held, for `c = w̃^r / M`, `1/(MK)` at
             power 0, `log Ẑ_m / M`, or pooled w̃^r.
         second: takes Σ c ηηᵀ, of all rows or of each: `[R, 1 or n, P, D4, D4]`; None where it is not wanted.
+        maps: of a `OneRow`, for whose sake `first` and `second` hold but a tile's replicates and two more; None where
+            all sums are wanted.
+        begun: what `OneRow.begin` gives; None likewise.
 
     Returns:
         Whether all is done; else it is to be called again with the same arguments.
@@ -239,13 +245,13 @@ def moments(cell, at, most, values, ess, first, second):
     for n in range(at[0], rows[1]):
         row = rows[0] + n
         bent = curvature[row if len(curvature) > 1 else 0]
-        for begun in range(at[1], values.shape[0], each):
+        for head in range(at[1], values.shape[0], each):
             if left == 0:
-                start(key, block + begun // each, row, state)
-                r, left = begun, min(each, values.shape[0] - begun) * groups * particles
+                start(key, block + head // each, row, state)
+                r, left = head, min(each, values.shape[0] - head) * groups * particles
             while left > 0:
                 if budget <= 0:
-                    at[0], at[1], at[2], at[3], at[4], at[5] = n, begun, left, r, m, k
+                    at[0], at[1], at[2], at[3], at[4], at[5] = n, head, left, r, m, k
                     return False
                 here, done = min(width, left), np.int64(0)
                 left -= here
@@ -276,5 +282,14 @@ def moments(cell, at, most, values, ess, first, second):
                         )
                         _clear(pool)
                     m, r = np.int64(0), r + 1
+                if maps is not None:  # known when this is compiled
+                    whole = r - at[6]
+                    if whole > 0:
+                        map_sums(first, second, maps, begun, at[6], whole)
+                        at[6] = r
+                        if m > 0:
+                            copy(first[whole], first[0])
+                            if second is not None:
+                                copy(second[whole], second[0])
         at[1] = 0
     return True

@@ -24,8 +24,8 @@ from toyiwae.montecarlo.callers import Caller
 from toyiwae.montecarlo.chunks import Chunk
 from toyiwae.montecarlo.formed import Called, Terms
 from toyiwae.montecarlo.kernels.blockwise import HELD_NUMBERS, Blockwise
-from toyiwae.montecarlo.kernels.moments import Room, fours, tile_of
-from toyiwae.montecarlo.kernels.one_row import OneRow, sample, take_in
+from toyiwae.montecarlo.kernels.moments import Room, fours, moments, tile_of
+from toyiwae.montecarlo.kernels.one_row import OneRow, take_in
 from toyiwae.montecarlo.kernels.streams import key_of
 from toyiwae.montecarlo.kernels.tasks import Stopped, in_order
 from toyiwae.montecarlo.sampler import Sampler, refuse_noise
@@ -242,7 +242,7 @@ class Cell:
         """
         block, count, row, rows = task
         dim, each = self.sampler.dim, self.sizes[0] * self.sizes[1]
-        held = count if self._one_row is None else min(count, 2 * tile_of(dim) // each + 2)
+        held = count if self._one_row is None else min(count, tile_of(dim) // each + 2)
         values, ess = np.zeros((2, count, rows))
         room, first, second = self._room(held, rows)
         at, most = np.zeros(7, np.int64), MOST_NUMBERS // dim
@@ -251,7 +251,7 @@ class Cell:
             maps, begun = self._one_row.maps, self._one_row.begin(count)
         shared = self.key, block, self.each, (row, rows), self.sizes, self._constants, *self._arrays
         cell = *shared, (room.scratch, room.running, room.pool, room.state)
-        while not sample(cell, at, most, values, ess, first, second, maps, begun):
+        while not moments(cell, at, most, values, ess, first, second, maps, begun):
             self.stopped.refuse()
         if self._one_row is None or begun is None:
             return values, ess, first, second, None

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from toyiwae.montecarlo.formed import Called, Terms
-from toyiwae.montecarlo.kernels.lanes.matrices import add_product, copy, put_sum, put_zeros
+from toyiwae.montecarlo.kernels.lanes.matrices import add_product, put_sum, put_zeros
 from toyiwae.montecarlo.kernels.lanes.simd import helper, kernel
-from toyiwae.montecarlo.kernels.moments import moments
 from toyiwae.montecarlo.whitened import SECOND_ORDER, Whitened
 
 _TOGETHER = 16  # columns whose sums are formed together
@@ -42,43 +41,8 @@ class Product(NamedTuple):
     diagonal: bool
 
 
-@kernel
-def sample(cell, at, most, values, ess, first, second, maps, begun):
-    """`moments`, and the gradients of replicates while their sums are in the nearest cache.
-
-    Args:
-        cell: as `moments` has it, like all that is not told here.
-        at: likewise.
-        most: likewise.
-        values: likewise.
-        ess: likewise.
-        first: with `maps`, of as many replicates as two tiles of particles have, and two more.
-        second: likewise.
-        maps: of a `OneRow`; None where nothing but sums is wanted.
-        begun: what `OneRow.begin` gives; None likewise.
-
-    Returns:
-        As `moments`.
-    """
-    step, done = most, False
-    if maps is not None:  # known when this is compiled, as is whether there is a second
-        step = len(cell[-1][0][1])
-    while most > 0 and not done:
-        done = moments(cell, at, step, values, ess, first, second)
-        most -= step
-        if maps is not None:
-            whole = (len(values) if done else at[3]) - at[6]
-            _take_in(first, second, maps, begun, at[6], whole)
-            at[6] += whole
-            if whole > 0 and not done:
-                copy(first[whole], first[0])
-                if second is not None:
-                    copy(second[whole], second[0])
-    return done
-
-
 @helper()
-def _take_in(first, second, maps, begun, start, count):
+def map_sums(first, second, maps, begun, start, count):
     """Forms the gradients of replicates from `start` on: the same numbers of each, whatever R.
 
     Args:
@@ -107,8 +71,8 @@ def _take_in(first, second, maps, begun, start, count):
 
 @kernel
 def take_in(first, second, maps, begun):
-    """`_take_in`, of all replicates."""
-    _take_in(first, second, maps, begun, 0, len(first))
+    """`map_sums`, of all replicates."""
+    map_sums(first, second, maps, begun, 0, len(first))
 
 
 @helper()

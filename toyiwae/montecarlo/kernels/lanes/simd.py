@@ -58,6 +58,18 @@ def kernel(function: Any) -> Any:
         return numba.njit(**options, cache=there_is)(function)
 
 
+def bare_kernel(function: Any) -> Any:
+    """`kernel` for a function that allocates nothing, without counts of references as `helper`."""
+    with kernel_cache(config) as there_is:
+        options: dict[str, Any] = {
+            "nogil": True,
+            "error_model": "numpy",
+            "no_cfunc_wrapper": True,
+            "_nrt": False,
+        }
+        return numba.njit(**options, cache=there_is)(function)
+
+
 def _reinterpreted(source: Any, target: Any) -> Any:
     """An intrinsic that takes the bits of one type for those of another."""
 
