@@ -29,6 +29,7 @@ from toyiwae.problems.parameter import Parameter
 CONVERGED = 1e-6
 """Slope of log(gap), in coordinates in units of standard deviations, below which an optimum counts as one."""
 
+_STOP = {"gtol": 0.1 * CONVERGED, "maxiter": 500}  # at less, round-off of the gap hides what a step gains
 _TOTAL = Form({}, {1: 1.0}, {1: -1.0})  # w̃ times the whole derivative of log w through the noise
 _ATTEMPTS = 5  # round-off can spoil the curvature that BFGS collects, and a search that begins anew goes on
 
@@ -238,7 +239,7 @@ class _LimitGap(_Gap):
 def _maximised(objective: _Gap, start: np.ndarray, k: float, at: _Coordinates) -> tuple[np.ndarray, Optimum]:
     point, slope = start, inf
     for _ in range(_ATTEMPTS):
-        result = minimize(objective, point, jac=True, method="BFGS", options={"gtol": 1e-8, "maxiter": 500})
+        result = minimize(objective, point, jac=True, method="BFGS", options=_STOP)
         point, slope = result.x, float(np.abs(result.jac).max())
         if slope <= CONVERGED:
             break
