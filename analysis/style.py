@@ -116,6 +116,18 @@ def panels(rows: int, columns: int, *, aspect: float = 0.72, **options: Any) -> 
     return figure, figure.subplots(rows, columns, **options)
 
 
+def mosaic(places: Sequence[Sequence[str]], *, aspect: float) -> tuple[Figure, Any]:
+    """A figure as wide as the text of the venue, with named axes that may span rows and columns.
+
+    Args:
+        places: the names, as `Figure.subplot_mosaic` takes them.
+        aspect: height of the figure over its width.
+    """
+    width = mpl.rcParams["figure.figsize"][0]
+    figure = Figure(figsize=(width, width * aspect), layout="constrained")
+    return figure, figure.subplot_mosaic([list(row) for row in places])
+
+
 def label_ends(panels: Sequence[Axes], **options: Any) -> None:
     """`plot.label_ends` for several axes of one figure, laid out once: constrained layout is most of its time."""
     figure = panels[0].get_figure(root=True)

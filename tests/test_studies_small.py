@@ -21,6 +21,7 @@ SMALL = {
         "rows": 1, "budget": 32, "betas": [0.0, 0.1, 0.5, 1.0], "sizes": [1, 2, 32], "sampled_k": 4,
         "replicates": 100,
     },
+    "collapse": {"dimensions": [1, 7], "curve_dimensions": [7], "largest_k": 10**6},
     "discrete": {
         "rows": 1, "enumerated_k": [2, 3, 64, 128], "sampled_k": [4], "replicates": 200, "betas": [-0.35, 0.2],
     },
@@ -28,6 +29,7 @@ SMALL = {
         "dimensions": [1, 5], "per_decade": 1, "fixed_k": [64, 1000], "betas": [-0.3, -0.75], "images": 6,
         "latents": 2, "image_k": [8, 64], "sampled_dimensions": [5], "sampled_k": [4], "replicates": 200,
     },
+    "expansion": {"largest_k": 10**4},
     "gallery": {"largest_k": 32, "per_decade": 2, "replicates": 500},
     "ratios": {"largest_k": 10**4, "per_decade": 1},
 }  # fmt: skip
@@ -38,7 +40,10 @@ FAST = {"budget", "discrete", "ess"}
 
 TWINS = {"twin_path": "dreg", "twin_score": "score_function"}
 """Whom each study that compares estimators must show: a path derivative and a score function, with true claims."""
-SHOWN = {"budget": ["twin_path"], "discrete": ["twin_score"], "ratios": ["twin_path", "twin_score"]}
+SHOWN = {
+    "budget": ["twin_path"], "collapse": ["twin_path"], "discrete": ["twin_score"],
+    "expansion": ["twin_path", "twin_score"], "ratios": ["twin_path", "twin_score"],
+}  # fmt: skip
 
 
 @pytest.fixture

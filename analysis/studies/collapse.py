@@ -17,13 +17,12 @@ from analysis.settings import Settings
 from analysis.studies import _collapse_claims as claims
 from analysis.studies._targets import problem_with
 from analysis.study import Study, Table, track
-from toyiwae import ClosedForms, Problem, plot, stats
+from toyiwae import ClosedForms, Problem, estimators, plot, stats
 from toyiwae.oracle.closed_form import gaussian
 
 SHIFTED, WIDER = "shifted", "shifted and wider"
 WIDTHS = {SHIFTED: 1.0, WIDER: 4 / 3}
 """Family -> variance of the proposal in units of the posterior's; 4/3 is that of the paper's problem."""
-GRADIENTS = (("iwae", "prior_mean"), ("iwae", "proposal_mean"), ("dreg", "proposal_mean"))
 
 CHECK_VARIANCE = 9.0
 """Of log w where first term and gap are compared: two claims state what comes of it, so it is no setting."""
@@ -55,6 +54,16 @@ def compute(settings: CollapseSettings) -> Table:
         "snr": pd.concat([_snr(d, settings) for d in settings.snr_dimensions], ignore_index=True),
         "samples": _samples(settings),
     }
+
+
+def gradients() -> list[tuple[str, str]]:
+    """Estimator and parameter of each gradient whose signal-to-noise ratio is compared.
+
+    The model's gradient is IWAE's; the proposal's is that of every registered estimator whose coefficients are
+    polynomials in the normalised weights, for which one-dimensional integrals are all it takes.
+    """
+    formed = [one for one in estimators.all() if one.form is not None and not one.form.has_log_terms]
+    return [("iwae", "prior_mean"), *((one.name, "proposal_mean") for one in formed)]
 
 
 def problem_of(dimension: int, shift: float, width: float) -> Problem:
@@ -149,11 +158,10 @@ def _snr(dimension: int, settings: CollapseSettings) -> pd.DataFrame:
     """‖mean‖ over the root of the covariance's trace."""
     problem = problem_of(dimension, settings.shift, WIDTHS[WIDER])
     truth = toyiwae.exact(
-        problem, K=settings.snr_k, estimators=[*{name for name, _ in GRADIENTS}],
-        parameters=[*{parameter for _, parameter in GRADIENTS}],
-    ).results[0]  # fmt: skip
+        problem, K=settings.snr_k, estimators=[*dict(gradients())], parameters=["prior_mean", "proposal_mean"]
+    ).results[0]
     rows = []
-    for name, parameter in GRADIENTS:
+    for name, parameter in gradients():
         moments = truth.gradients[name].parameters[parameter]
         snr = np.linalg.norm(moments.mean) / math.sqrt(np.sum(moments.var))
         rows.append((dimension, name, parameter, float(snr), truth.ess))
@@ -163,13 +171,13 @@ def _snr(dimension: int, settings: CollapseSettings) -> pd.DataFrame:
 def _samples(settings: CollapseSettings) -> pd.DataFrame:
     """Monte Carlo means and variances of the same gradients in one dimension, in standard errors from the exact."""
     problem = problem_of(settings.sampled_dimension, settings.shift, WIDTHS[WIDER])
-    asked = {"estimators": ("iwae", "dreg"), "parameters": ("prior_mean", "proposal_mean")}
+    asked = {"estimators": tuple(dict(gradients())), "parameters": ("prior_mean", "proposal_mean")}
     truth = toyiwae.exact(problem, K=settings.snr_k, **asked).results[0]
     drawn = sample(
         problem, K=settings.snr_k, replicates=settings.replicates, seed=settings.sample_seed, **asked
     )
     rows = []
-    for name, parameter in GRADIENTS:
+    for name, parameter in gradients():
         exact, found = truth.gradients[name].parameters[parameter], drawn.gradients[name][parameter]
         z = stats.z_score(found.mean, exact.mean, found.mean_se)
         rows += [(name, parameter, index, float(value), settings.replicates) for index, value in enumerate(z)]
@@ -186,6 +194,7 @@ def draw(table: Table) -> Figure:
     style.label_panel(middle, "b", "The turn")
     _signal(right, table["snr"])
     style.label_panel(right, "c", "SNR at fixed $K$")
+    style.label_ends([right])
     return figure
 
 
@@ -237,22 +246,15 @@ def _curves(axes: Axes, ratios: pd.DataFrame, boundary: pd.DataFrame) -> None:
 
 
 def _signal(axes: Axes, snr: pd.DataFrame) -> None:
-    """One line for each gradient."""
-    words = {"prior_mean": "model", "proposal_mean": "proposal"}
-    places = ((0, (0, -26)), (2, (6, -8)), (1, (8, 2)))  # of the labels: a point, and points away from it
-    for (name, parameter), (place, offset) in zip(GRADIENTS, places, strict=True):
-        part = snr[(snr.estimator == name) & (snr.parameter == parameter)]
+    """One line for each gradient, named at its end."""
+    for (name, parameter), part in snr.groupby(["estimator", "parameter"], sort=False):
         look = plot.look(name)
         if parameter == "prior_mean":
             look |= {"markerfacecolor": "white", "linestyle": plot.DOTTED}
-        axes.loglog(part.dimension, part.snr, markersize=3.2, **look)
-        at = part[["dimension", "snr"]].iloc[min(place, len(part) - 1)]
-        axes.annotate(
-            f"{plot.short(name)}, {words[parameter]}", at, offset,
-            textcoords="offset points", color=look["color"], fontsize="small",
-        )  # fmt: skip
+        label = f"{plot.short(name)}, model" if parameter == "prior_mean" else plot.short(name)
+        axes.loglog(part.dimension, part.snr, markersize=2.6, linewidth=0.9, label=label, **look)
     style.count_ticks(axes, snr.dimension)
-    axes.set(xlabel="dimension", ylabel="signal-to-noise ratio", ylim=(0.04, 25))
+    axes.set(xlabel="dimension", ylabel="signal-to-noise ratio")
 
 
 def caption(table: Table) -> str:
@@ -263,7 +265,8 @@ def caption(table: Table) -> str:
         "boundary $K=\\exp(2\\mathrm{Var}[\\log w])$. (b) The same against $\\log K$ in units of the divergence from "
         "$q$ of $p(z\\mid x)^2/q(z)$, normalised, for these (solid, circles) and for proposals that are wider too "
         "(dashed, triangles). (c) The exact signal-to-noise ratio of gradients of the latter, the norm of the mean "
-        "over the root of the covariance's trace."
+        "over the root of the covariance's trace: of the proposal's mean, and of the model's (dotted), for every "
+        "estimator whose coefficients are polynomials in the normalised weights."
     )
 
 
