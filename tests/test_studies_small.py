@@ -21,7 +21,7 @@ SMALL = {
         "rows": 1, "budget": 32, "betas": [0.0, 0.1, 0.5, 1.0], "sizes": [1, 2, 32], "sampled_k": 4,
         "replicates": 100,
     },
-    "collapse": {"dimensions": [1, 7], "curve_dimensions": [7], "largest_k": 10**6},
+    "collapse": {},
     "discrete": {
         "rows": 1, "enumerated_k": [2, 3, 64, 128], "sampled_k": [4], "replicates": 200, "betas": [-0.35, 0.2],
     },
