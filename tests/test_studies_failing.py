@@ -16,7 +16,10 @@ def test_a_term_that_is_another_fails_the_claims_of_the_expansion():
     assert holding("expansion", "remainders", beyond=1.02 * left.beyond)[2] is False
     assert holding("expansion", "ending", order=ending.order + 1)[4] is False
     steeper = ending.remainder / ending.K**0.1
-    assert holding("expansion", "ending", remainder=steeper)[5:] == [False, False]
+    assert holding("expansion", "ending", remainder=steeper)[5:7] == [False, False]
+    every = quick_table("expansion")["estimators"]
+    assert holding("expansion", "estimators", first=1.01 * every["first"])[7] is False
+    assert holding("expansion", "estimators", left=every.left + 1e-6)[8] is False
 
 
 def test_a_boundary_elsewhere_and_gradients_that_do_not_change_fail_the_claims_of_the_collapse():

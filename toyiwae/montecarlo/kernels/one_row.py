@@ -16,20 +16,17 @@ _TOGETHER = 16  # columns whose sums are formed together
 
 
 class Product(NamedTuple):
-    """Gradients `left (Σ_p diag(scale_p) S_p − shift I) right + at ⊗ v + w ⊗ by` of E estimators by one parameter.
+    """Gradients `left (Σ_p diag(scale_p) S_p − shift I) right + at ⊗ v + w ⊗ by` of E estimators by one parameter."""
 
-    Attributes:
-        scale: of every estimator `[E, P, D]`; times the diagonal of left where both sides are diagonal.
-        columns: where shift, v and w begin among what is linear in sums of first order `[E, 3]`.
-        left: `[A, D]`.
-        right: `[D, D]`.
-        others: the diagonal of right where both sides are diagonal, else ones `[D]`.
-        at: `[A]`.
-        by: `[D]`.
-        lower: whether only the lower triangle is wanted, with zeros above.
-        diagonal: whether left and right are square and diagonal.
-    """
-
+    # scale: of every estimator `[E, P, D]`; times the diagonal of left where both sides are diagonal.
+    # columns: where shift, v and w begin among what is linear in sums of first order `[E, 3]`.
+    # left: `[A, D]`.
+    # right: `[D, D]`.
+    # others: the diagonal of right where both sides are diagonal, else ones `[D]`.
+    # at: `[A]`.
+    # by: `[D]`.
+    # lower: whether only the lower triangle is wanted, with zeros above.
+    # diagonal: whether left and right are square and diagonal.
     scale: Any
     columns: Any
     left: Any
@@ -214,14 +211,11 @@ class OneRow:
 
 
 class Begun(NamedTuple):
-    """Where gradients of R replicates go.
+    """Where gradients of R replicates go."""
 
-    Attributes:
-        moved: what is linear in sums of first order `[R, columns]`.
-        products: gradients by each parameter of second order `[E, R, A, D]`.
-        room: scratch.
-    """
-
+    # moved: what is linear in sums of first order `[R, columns]`.
+    # products: gradients by each parameter of second order `[E, R, A, D]`.
+    # room: scratch.
     moved: np.ndarray
     products: tuple[np.ndarray, ...] | None
     room: tuple[np.ndarray, ...] | None
