@@ -7,10 +7,11 @@ import re
 import numpy as np
 import pytest
 
-from analysis.explorer import accuracy
+from analysis.explorer import accuracy, gradients
 from analysis.explorer.command import PAGE
-from analysis.explorer.settings import DEFAULT, PRESETS, VALUES, Setting, exact_numbers
+from analysis.explorer.settings import DEFAULT, DRAWN, PRESETS, VALUES, Setting, exact_numbers
 from tests import browser
+from toyiwae import plot
 
 pytestmark = [
     pytest.mark.slow,
@@ -23,10 +24,10 @@ SHOWN = "Object.fromEntries([...document.querySelectorAll('data')].map(d => [d.i
 STATE = """({
   texts: Object.fromEntries([...document.querySelectorAll('data, dd.aside, #summary, svg desc, output, #code')]
     .map(e => [e.id, e.textContent])),
-  paths: Object.fromEntries([...document.querySelectorAll('svg path')].map(e => [e.id, e.getAttribute('d')])),
-  places: Object.fromEntries([...document.querySelectorAll('svg circle, .label, .now')].map(e => [e.id,
-    ['cx', 'cy', 'x', 'y', 'x1'].map(name => Number(e.getAttribute(name)))])),
-  moved: Object.fromEntries([...document.querySelectorAll('svg g[transform]')].map(e => [e.id,
+  paths: Object.fromEntries([...document.querySelectorAll('svg path[id]')].map(e => [e.id, e.getAttribute('d')])),
+  places: Object.fromEntries([...document.querySelectorAll('.label, .now')].map(e => [e.id,
+    ['x', 'y', 'x1'].map(name => Number(e.getAttribute(name)))])),
+  moved: Object.fromEntries([...document.querySelectorAll('svg [id][transform]')].map(e => [e.id,
     [e.getAttribute('transform'), e.textContent]])),
   pressed: [...document.querySelectorAll('[aria-pressed=true]')].map(e => e.textContent),
 })"""
@@ -68,7 +69,7 @@ def settings():
     for position in itertools.product(*[(values[0], values[-1]) for values in VALUES.values()]):
         yield at(*position)
     random = np.random.default_rng(11)
-    for _ in range(60):
+    for _ in range(20):
         yield at(*(random.choice(values).item() for values in VALUES.values()))
 
 
@@ -170,11 +171,42 @@ def test_the_address_holds_the_setting_and_nonsense_in_it_does_no_harm(page, url
     assert page.problems() == []
 
 
+EVERYONE = ",".join(one.name for one in gradients.computed())
+
+
+def test_a_box_draws_an_estimators_curves_and_the_address_holds_the_choice(page, url):
+    """By the keyboard: what is drawn, spoken and in the code, and what the address brings back."""
+    page.open(url)
+    added, dropped = "iwae_stl", DRAWN[0]
+    chosen = [one.name for one in gradients.computed() if one.name in {added, *DRAWN[1:]}]
+    page.run(f"document.getElementById('draw-{added}').focus()")
+    for key, code in ((" ", 32), (" ", 32), (" ", 32)):
+        page.call("Input.dispatchKeyEvent", type="keyDown", key=key, text=key, windowsVirtualKeyCode=code)
+        page.call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
+    page.run(f"document.getElementById('draw-{dropped}').click()")
+    page.run(FRAMES)
+    page.run("new Promise(done => setTimeout(done, 600))")
+    shown = "[...document.querySelectorAll('#proposal-curves g:not([visibility]) .curve[d]')].map(e => e.id)"
+    assert set(page.run(shown)) == {f"{name}-proposal-curve" for name in chosen}
+    assert page.run("location.hash").endswith("&draw=" + ",".join(chosen))
+    assert plot.short(added) in page.run("document.getElementById('summary').textContent")
+    code = page.run("document.getElementById('code-names').textContent")
+    assert code == ", ".join(f'"{name}"' for name in chosen)
+    page.open(url + "#draw=vr_iwae,nobody,__proto__")
+    assert page.run("[...document.querySelectorAll('[data-draw]:checked')].map(e => e.dataset.draw)") == [
+        "vr_iwae"
+    ]
+    assert page.run("document.getElementById('vr_iwae-model-label').textContent") == "VR-IWAE"
+    page.open(f"{url}#draw={EVERYONE}")
+    assert len(page.run(shown)) == len(gradients.computed())
+    assert page.problems() == []
+
+
 def test_special_cases_are_said_in_words(page, url):
     for fragment, words, texts in (
-        ("#shift=0&width=1", "0/0", {"gap-value": "0", "ess-value": "64", "snr_dreg-value": "0/0"}),
-        ("#shift=0", "by symmetry", {"snr_proposal-value": "0", "snr_dreg-value": "0"}),
-        ("#K=1&width=1&shift=1", "no noise", {"snr_dreg-value": "∞", "gap-value": "0.5"}),
+        ("#shift=0&width=1", "0/0", {"gap-value": "0", "ess-value": "64", "dreg-proposal-value": "0/0"}),
+        ("#shift=0", "by symmetry", {"iwae-proposal-value": "0", "dreg-proposal-value": "0"}),
+        ("#K=1&width=1&shift=1", "no noise", {"dreg-proposal-value": "∞", "gap-value": "0.5"}),
         ("#width=0.7", "infinite variance", {"gap-aside": "no first-order law: Var[w] is infinite"}),
         ("#shift=5&D=50", "times too large", {}),
     ):
@@ -224,12 +256,13 @@ def test_dark_reduced_motion_and_print(page, url):
 def test_text_has_enough_contrast(page, url, scheme):
     page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
     try:
-        page.open(url)
+        page.open(f"{url}#draw={EVERYONE}")
         found = page.run(
-            "[...document.querySelectorAll('p, dt, dd, label, output, button, figcaption, svg text, .unit')].map(e => {"
+            "[...document.querySelectorAll('p, dt, dd, th, td, label, output, button, figcaption, svg text, .unit,"
+            " svg .curve')].map(e => {"
             "const s = getComputedStyle(e); let b = e, c = 'rgba(0, 0, 0, 0)';"
             "while (b && (c = getComputedStyle(b).backgroundColor) === 'rgba(0, 0, 0, 0)') b = b.parentElement;"
-            "return [e.ownerSVGElement ? s.fill : s.color, c]; })"
+            "return [e.matches('.curve') ? s.stroke : e.ownerSVGElement ? s.fill : s.color, c]; })"
         )
     finally:
         page.call("Emulation.setEmulatedMedia", features=[])

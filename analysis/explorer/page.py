@@ -14,19 +14,37 @@ from markupsafe import Markup
 import toyiwae
 from analysis import report
 from analysis.explorer import accuracy, density, words
-from analysis.explorer.drawing import CURVE, HEIGHT, PANELS, WIDTH, figure, geometry, number
+from analysis.explorer.colors import DARK, LIGHT, readable
+from analysis.explorer.drawing import (
+    CURVE,
+    HEIGHT,
+    STROKE,
+    WIDTH,
+    Curve,
+    figure,
+    geometry,
+    number,
+    panels,
+    strokes,
+    symbol,
+    word,
+)
+from analysis.explorer.gradients import PARTS, computed, omitted, quantities, quantity
 from analysis.explorer.settings import (
     DEFAULT,
     DIGITS,
+    DRAWN,
     PRESETS,
-    QUANTITIES,
     VALUES,
     Setting,
     exact_numbers,
     problem,
 )
+from toyiwae import plot
 
-NUMERICS = ("law.js", "contours.js", "finite_k.js", "density.js")
+NUMERICS = (
+    "law.js", "contours.js", "quadrature.js", "gradients.js", "finite_k.js", "first_order.js", "density.js",
+)  # fmt: skip
 """The script's parts that compute, in order; what is tested without a browser."""
 
 
@@ -36,9 +54,10 @@ def render() -> str:
     Raises:
         ToyiwaeError: if the oracle withholds a number of the default state.
     """
-    now, *rows = exact_numbers(DEFAULT, (DEFAULT.K, *CURVE))
-    curves = {name: [row[name] for row in rows] for name in now}
-    style, script = _source("page.css"), "".join(map(_source, (*NUMERICS, "page.js")))
+    now = exact_numbers(DEFAULT, (DEFAULT.K,))[0]
+    rows = exact_numbers(DEFAULT, CURVE, DRAWN)
+    curves = {name: [row[name] for row in rows] for name in rows[-1]}
+    style, script = _style(), "".join(map(_source, (*NUMERICS, "figures.js", "page.js")))
     return (
         report.environment()
         .get_template("explorer/page.html")
@@ -54,10 +73,14 @@ def render() -> str:
             presets=PRESETS,
             default=DEFAULT,
             readouts=_readouts(now),
+            estimators=_estimators(now),
+            omitted=_omitted(),
+            table=words.TABLE,
+            stroke=STROKE,
             summary=_summary(now),
             weights=_weights(now),
             figures=_figures(now, curves),
-            box={**geometry(), "width": WIDTH, "height": HEIGHT},
+            box={**geometry(()), "width": WIDTH, "height": HEIGHT},
             accuracy=_accuracy(),
             text=words.TEXT,
             formulas=words.FORMULAS,
@@ -74,6 +97,16 @@ def numerics() -> str:
 
 def _source(name: str) -> str:
     return (report.TEMPLATES / "explorer" / name).read_text(encoding="utf-8")
+
+
+def _style() -> str:
+    """The sheet, and each estimator's colour, made legible on each background."""
+    looks = {one.name: plot.look(one)["color"] for one in computed()}
+    light, dark = (
+        "".join(f".e-{name}{{--own:{readable(color, paper)}}}" for name, color in looks.items())
+        for paper in (LIGHT, DARK)
+    )
+    return f"{_source('page.css')}{light}\n@media screen and (prefers-color-scheme: dark) {{ {dark} }}\n"
 
 
 def _hash(text: str) -> str:
@@ -94,7 +127,10 @@ def _data() -> dict[str, Any]:
         "spoken": {name: spoken for name, (_, _, spoken, _, _) in words.SLIDERS.items()},
         "default": asdict(DEFAULT),
         "presets": {name: asdict(setting) for name, setting in PRESETS.items()},
-        "geometry": geometry(),
+        "geometry": geometry(panels()),
+        "quantities": quantities(computed()),
+        "estimators": {one.name: word(one.name) for one in computed()},
+        "drawn": DRAWN,
         "words": {**words.FILLED, "names": words.NAMES},
     }
 
@@ -132,22 +168,59 @@ def _readouts(now: dict[str, float]) -> list[dict[str, Any]]:
             "name": name,
             "label": label,
             "unit": unit,
-            "value": f"{now[name]:.9g}",
-            "text": number(now[name]),
-            "aside": asides.get(name, words.FILLED["groups"].format(M=DEFAULT.M)),
+            **_value(now[name]),
+            "aside": asides[name],
         }
         for name, (label, unit) in words.READOUTS.items()
     ]
 
 
+def _estimators(now: dict[str, float]) -> list[dict[str, Any]]:
+    """The rows of the table."""
+    return [
+        {
+            "name": one.name,
+            "label": ", ".join(filter(None, (word(one.name), plot.parameter(one)))),
+            "drawn": one.name in DRAWN,
+            "strokes": strokes(one.name),
+            "symbol": symbol(one.name),
+            "values": [
+                {"name": name, **_value(now.get(name))}
+                for name in (quantity(one.name, part) for part in PARTS)
+            ],
+        }
+        for one in computed()
+    ]
+
+
+def _value(value: float | None) -> dict[str, str]:
+    """A number for programs and for readers; None is of an estimator that needs more particles."""
+    if value is None:
+        return {"value": "", "text": words.FILLED["least"]}
+    return {"value": f"{value:.9g}", "text": number(value)}
+
+
+def _omitted() -> str:
+    """Which estimators the page does not compute, and why; nothing if there is none."""
+    listed = [
+        words.TABLE["one"].format(names=", ".join(word(one.name) for one in some), reason=reason)
+        for reason, some in omitted().items()
+    ]
+    return words.TABLE["omitted"].format(list="; ".join(listed)) if listed else ""
+
+
 def _summary(now: dict[str, float]) -> str:
-    return words.FILLED["summary"].format(
-        K=DEFAULT.K, **{name: number(value, 3) for name, value in now.items()}
-    )
+    text = {name: number(value, 3) for name, value in now.items()}
+    listed = [
+        words.FILLED["ratio"].format(name=word(name), **{part: text[quantity(name, part)] for part in PARTS})
+        for name in DRAWN
+    ]
+    first = words.FILLED["summary"].format(K=DEFAULT.K, gap=text["gap"], ess=text["ess"])
+    return f"{first} {words.FILLED['ratios'].format(list=', '.join(listed))}"
 
 
 def first_order(setting: Setting = DEFAULT) -> dict[str, tuple[float, float]]:
-    """Constant and power of K of each quantity's law for large K, by the oracle's expansions.
+    """Constant and power of K of each drawn quantity's law for large K, by the oracle's expansions.
 
     Raises:
         MissingMomentError: where the weights have too few moments for one.
@@ -155,10 +228,11 @@ def first_order(setting: Setting = DEFAULT) -> dict[str, tuple[float, float]]:
     made = problem(setting)
     half_variance = -float(toyiwae.series.bound(made, 1).value[1])
     found = {"gap": (half_variance, -1.0), "ess": (1.0 / (1.0 + 2.0 * half_variance), 1.0)}
-    for name, (estimator, parameter) in QUANTITIES.items():
-        form = toyiwae.estimators.get(estimator).form
-        law = toyiwae.series.snr_constant(made, form, parameter)
-        found[name] = (float(law.constant[0]) * setting.M**0.5, float(law.exponent[0]))
+    for name in DRAWN:
+        for part, (parameter, _) in PARTS.items():
+            law = toyiwae.series.snr_constant(made, toyiwae.estimators.get(name).form, parameter)
+            groups = float(setting.M) ** float(law.exponent[0] if law.pooled else 0.5)
+            found[quantity(name, part)] = (float(law.constant[0]) * groups, float(law.exponent[0]))
     return found
 
 
@@ -184,15 +258,19 @@ def _figures(now: dict[str, float], curves: dict[str, list[float]]) -> list[dict
         {
             **figure(panel, DEFAULT.K, now, curves, laws),
             "caption": words.CAPTIONS[panel.name],
-            "words": " ".join(_words(curve.quantity, now, curves[curve.quantity]) for curve in panel.curves),
+            "words": " ".join(
+                _words(curve, now, curves[curve.quantity])
+                for curve in panel.curves
+                if curve.quantity in curves
+            ),
         }
-        for panel in PANELS
+        for panel in panels()
     ]
 
 
-def _words(quantity: str, now: dict[str, float], values: Sequence[float]) -> str:
-    first, here, last = (number(value, 3) for value in (values[0], now[quantity], values[-1]))
-    name = words.NAMES[quantity]
+def _words(curve: Curve, now: dict[str, float], values: Sequence[float]) -> str:
+    first, here, last = (number(value, 3) for value in (values[0], now[curve.quantity], values[-1]))
+    name = words.NAMES.get(curve.quantity, curve.label)
     return words.FILLED["curve"].format(name=name, first=first, now=here, last=last, K=DEFAULT.K)
 
 
@@ -205,4 +283,7 @@ def _accuracy() -> str:
 
 def _code(setting: Setting) -> str:
     fields = {name: f'<span data-setting="{name}">{_text(setting, name)}</span>' for name in VALUES}
-    return str(Markup(words.CODE.format(**{name: Markup(field) for name, field in fields.items()})))
+    names = Markup('<span id="code-names">{}</span>').format(", ".join(f'"{name}"' for name in DRAWN))
+    return str(
+        Markup(words.CODE).format(**{name: Markup(field) for name, field in fields.items()}, names=names)
+    )

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 import toyiwae
+from analysis.explorer.gradients import PARTS, computed, quantity
+from toyiwae import estimators
 from toyiwae.errors import ToyiwaeError
 
 
@@ -89,34 +91,61 @@ def problem(setting: Setting) -> toyiwae.Problem:
     )
 
 
-QUANTITIES = {
-    "snr_model": ("iwae", "prior_mean"),
-    "snr_proposal": ("iwae", "proposal_mean"),
-    "snr_dreg": ("dreg", "proposal_mean"),
-}
-"""Signal-to-noise ratio -> estimator and parameter, of which the coordinate along the shift counts."""
+DRAWN = ("elbo", "iwae", "dreg")
+"""The estimators whose curves are drawn until a reader chooses: of K independent terms, and the paper's two."""
 
 
-def exact_numbers(setting: Setting, counts: Sequence[int]) -> list[dict[str, float]]:
+def exact_numbers(
+    setting: Setting, counts: Sequence[int], names: Sequence[str] | None = None
+) -> list[dict[str, float]]:
     """The oracle's numbers at a setting's problem and M, for some K.
 
+    Args:
+        setting: of the sliders; K is not looked at.
+        counts: the K.
+        names: of the estimators; all that the page computes, if None.
+
     Returns:
-        For each K the gap in nats, the expected effective sample size `ess`, and the ratios; NaN for 0/0.
+        For each K the gap in nats, the expected effective sample size `ess`, and the ratios of those estimators that
+        exist at this K; NaN for 0/0.
 
     Raises:
         ToyiwaeError: if the oracle withholds one.
     """
-    estimators = sorted({estimator for estimator, _ in QUANTITIES.values()})
-    truth = toyiwae.exact(problem(setting), K=list(counts), M=setting.M, estimators=estimators)
-    found = []
-    for cell in truth.results:
-        numbers: dict[str, Any] = {"gap": cell.gap, "ess": cell.ess}
-        for name, (estimator, parameter) in QUANTITIES.items():
-            moments = cell.gradients[estimator].parameters[parameter]
-            if moments.snr is None:
-                raise ToyiwaeError(f"{setting}, K = {cell.K}: {name} is withheld: {moments.reason}")
-            numbers[name] = moments.snr[0]
-        if cell.gap is None or cell.ess is None:
-            raise ToyiwaeError(f"{setting}, K = {cell.K}: a value is withheld: {cell.reason}")
-        found.append({name: float(value) for name, value in numbers.items()})
-    return found
+    chosen = computed() if names is None else [estimators.get(name) for name in names]
+    found: dict[int, dict[str, float]] = {K: {} for K in counts}
+    for least in sorted({1, *(one.min_particles for one in chosen)}):
+        asked = [one.name for one in chosen if one.min_particles == least]
+        particles = [K for K in counts if K >= least]
+        if not particles:
+            continue
+        parameters = None if asked else []
+        truth = toyiwae.exact(
+            problem(setting), K=particles, M=setting.M, estimators=asked or "iwae", parameters=parameters
+        )
+        for cell in truth.results:
+            found[cell.K] |= _numbers(setting, cell, asked)
+    return [found[K] for K in counts]
+
+
+def _numbers(setting: Setting, cell: Any, names: Sequence[str]) -> dict[str, float]:
+    values = {"gap": (cell.gap, cell.reason), "ess": (cell.ess, cell.reason)}
+    for name in names:
+        for part, (parameter, _) in PARTS.items():
+            moments = cell.gradients[name].parameters[parameter]
+            if _withheld(moments):  # alone it may need no more digits than there is time for
+                again = toyiwae.exact(
+                    problem(setting), K=cell.K, M=cell.M, estimators=name, parameters=[parameter]
+                )
+                moments = again.results[0].gradients[name].parameters[parameter]
+            value = None if _withheld(moments) else moments.snr[0]
+            values[quantity(name, part)] = (value, moments.reason)
+    for name, (value, why) in values.items():
+        if value is None:
+            raise ToyiwaeError(f"{setting}, K = {cell.K}: {name} is withheld: {why}")
+    return {name: float(value) for name, (value, _) in values.items() if value is not None}
+
+
+def _withheld(moments: Any) -> bool:
+    """Whether the oracle does not give the variance along the shift; a ratio 0/0 it does give, as NaN."""
+    return moments.snr is None or bool(np.isnan(moments.var[0]))

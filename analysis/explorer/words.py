@@ -27,18 +27,14 @@ SLIDERS = {
 READOUTS = {
     "gap": ("Gap $\\log p(x)-L_K$", "nats"),
     "ess": ("Effective sample size", "particles"),
-    "snr_model": ("SNR of the model’s gradient", ""),
-    "snr_proposal": ("SNR of the proposal’s gradient, IWAE", ""),
-    "snr_dreg": ("SNR of the proposal’s gradient, DReG", ""),
 }
 """Quantity -> its label and unit."""
 
 FILLED = {
-    "summary": (
-        "With K = {K} the bound lies {gap} nats below log p(x), and {ess} particles count. The signal-to-noise ratio "
-        "of the model’s gradient is {snr_model}; that of the proposal’s is {snr_proposal} with IWAE and {snr_dreg} "
-        "with DReG."
-    ),
+    "summary": "With K = {K} the bound lies {gap} nats below log p(x), and {ess} particles count.",
+    "ratios": "Signal-to-noise ratios of the gradients of model and proposal: {list}.",
+    "ratio": "{name} {model} and {proposal}",
+    "many": "The table has the signal-to-noise ratios of the estimators that are drawn.",
     "curve": "{name}: {first} at K = 1, {now} at K = {K}, {last} at K = 10⁶.",
     "weights": "In nats from log p(x): the ELBO, the mean of the log-weight, is at {elbo}, the bound at {bound}.",
     "equal": "all weights equal p(x)",
@@ -47,13 +43,15 @@ FILLED = {
     "first": "to first order in 1/K: {first}",
     "no_first": "no first-order law: Var[w] is infinite",
     "share": "expected, {share} % of K = {K}",
-    "groups": "with M = {M}",
+    "least": "–",
     "posterior": (
-        "The proposal is the posterior: all weights are equal. The DReG gradient is then 0 in every sample, so its "
-        "ratio is 0/0; IWAE’s gradient of the proposal is noise around 0."
+        "The proposal is the posterior: all weights are equal. A gradient without the score is then 0 in every sample, "
+        "so its ratio is 0/0; one with it is noise around 0."
     ),
-    "centred": "Without a shift the mean gradient of the proposal’s mean is 0 by symmetry, and so are its two ratios.",
-    "noiseless": "At K = 1 and equal widths the DReG gradient is the same in every sample: it has no noise.",
+    "centred": "Without a shift the mean gradient of the proposal’s mean is 0 by symmetry, and so are its ratios.",
+    "noiseless": (
+        "At K = 1 and equal widths a gradient without the score is the same in every sample: it has no noise."
+    ),
     "infinite": (
         "The proposal is so narrow (width² ≤ 1/2) that the weights have infinite variance. Gap, sample size and ratios "
         "are finite all the same, but the laws in 1/K do not hold."
@@ -68,11 +66,8 @@ FILLED = {
 NAMES = {
     "gap": "Exact gap in nats",
     "ess": "Expected effective sample size",
-    "snr_model": "Signal-to-noise ratio of the model’s gradient",
-    "snr_proposal": "of the proposal’s gradient with IWAE",
-    "snr_dreg": "of the proposal’s gradient with DReG",
 }
-"""What a screen reader hears a curve called."""
+"""What a screen reader hears a curve called that belongs to no estimator."""
 
 CAPTIONS = {
     "weights": (
@@ -84,12 +79,24 @@ CAPTIONS = {
         "Exact $\\mathrm{E}[(\\sum w)^2/\\sum w^2]$; dotted, all $K$ particles; dashed, $K/\\mathrm{E}[w^2]$, the "
         "first order."
     ),
-    "snr": (
-        "Along the shift, for the means of prior (model) and proposal (IWAE, DReG). Dashed, the laws "
-        "$\\sqrt{MK}$, $\\sqrt{M/K}$, $\\sqrt{MK}$, where the moments exist."
+    "model": (
+        "Of the gradient by the prior’s mean, along the shift. Dotted, the law for large $K$ where the moments exist: "
+        "$\\sqrt{MK}$ if the gradient has a limit."
+    ),
+    "proposal": (
+        "Of the gradient by the proposal’s mean, along the shift. Dotted, the law: $\\sqrt{M/K}$ for IWAE, "
+        "$\\sqrt{MK}$ for DReG."
     ),
 }
 """Panel -> its caption."""
+
+TABLE = {
+    "title": "Estimators",
+    "columns": ("drawn", "estimator", "model", "proposal"),
+    "caption": "Signal-to-noise ratios at this setting. A box draws an estimator’s curves.",
+    "omitted": "Not computed on this page, but by the library: {list}.",
+    "one": "{names} ({reason})",
+}
 
 TEXT = (
     "The model is that of the toy problem in “Tighter variational bounds are not necessarily better”: "
@@ -100,7 +107,9 @@ TEXT = (
     "$\\sqrt{4/3}\\approx 1.15$ wide, and the error that the paper’s perturbed encoder makes.",
     "The ratios are $|\\mathrm{E}\\Delta|/\\mathrm{std}\\,\\Delta$ of the gradients with respect to two means, in the "
     "direction of the shift: that of the prior, $\\mu$, and that of the proposal. For the first the observation is one "
-    "standard deviation of $p(x)$ away from $\\mu$, in that direction.",
+    "standard deviation of $p(x)$ away from $\\mu$, in that direction. The table holds every estimator of the "
+    "library whose coefficients are polynomials in the normalised weights, or in those of a power of the weights; "
+    "below it stand the others, with the reason.",
     "With the variance of the weights finite, the ratio of the proposal’s gradient falls like $1/\\sqrt{K}$ for IWAE "
     "and grows like $\\sqrt{K}$ for DReG (here also the fourth moment of $w$ must be finite). Groups $M$ help both.",
     "The script on this page does not sample. It has the Laplace transforms of the weight from its moments, which are "
@@ -117,7 +126,7 @@ FORMULAS = {
         "\\Gamma(s)\\,t^{-s}\\,\\mathrm{E}[w^{-s}]\\,ds"
     ),
     "The gap": "\\log p(x)-L_K=\\int_0^\\infty (\\Lambda(t/K)^K-e^{-t})\\,\\frac{dt}{t}",
-    "The mean of a gradient with coefficients of power $r$ (IWAE: 1, DReG: 2)": (
+    "The mean of a term of a gradient, of power $r$ (IWAE: 1, DReG: 2)": (
         "\\mathrm{E}\\left[\\frac{\\sum_k w_k^r g_k}{(\\sum_k w_k)^r}\\right]=\\frac{K}{\\Gamma(r)}\\int_0^\\infty "
         "t^{r-1}\\,\\mathrm{E}[w^r g\\,e^{-tw}]\\,\\Lambda(t)^{K-1}\\,dt"
     ),
@@ -125,9 +134,9 @@ FORMULAS = {
 
 ACCURACY = (
     "The script’s numbers were compared with those of the Python oracle, which carry proven or bounded errors, at "
-    "{settings} settings: the sliders’ ends, and where the law changes, in all combinations (with M = 1, which only "
-    "scales the ratios, by √M), and settings drawn at random. The largest relative difference of the {numbers} "
-    "numbers was at most {worst}. Without JavaScript the page shows the oracle’s own."
+    "{settings} settings: the sliders’ ends, and where the law changes, in all combinations with M = 1, and settings "
+    "drawn at random. The largest relative difference of the {numbers} numbers was at most {worst}. Without "
+    "JavaScript the page shows the oracle’s own."
 )
 
 CODE = """\
@@ -145,7 +154,8 @@ problem = toyiwae.Problem.from_dict({{
     "proposal": {{"mean": x / 2 + shift * np.sqrt(0.5) * axis, "cov": width**2 / 2 * np.eye(D)}},
     "data": {{"x": x}},
 }})
-cell = toyiwae.exact(problem, K=K, M=M, estimators=["iwae", "dreg"]).cell(K, M)
+names = [{names}]
+cell = toyiwae.exact(problem, K=K, M=M, estimators=names).cell(K, M)
 print(cell.gap, cell.ess)
 for name, gradient in cell.gradients.items():
     for parameter, moments in gradient.parameters.items():

@@ -9,6 +9,7 @@ from toyiwae.plot.looks import kind as kind
 from toyiwae.plot.looks import label as label
 from toyiwae.plot.looks import look as look
 from toyiwae.plot.looks import looks as looks
+from toyiwae.plot.looks import parameter as parameter
 from toyiwae.plot.looks import short as short
 from toyiwae.plot.saving import check_file as check_file
 from toyiwae.plot.saving import save as save

@@ -121,8 +121,8 @@ def label(name: str | Estimator, M: int = 1, K: int = 1) -> str:
     if found.family == "elbo":  # whose particles are all alike
         return found.summary.partition(":")[0]
     counts = f"{M}, {K}" if M > 1 else f"{K}"
-    parameter = _parameter(found)
-    return f"{_word(found, M)}({counts}, {parameter})" if parameter else f"{_word(found, M)}({counts})"
+    value = parameter(found)
+    return f"{_word(found, M)}({counts}, {value})" if value else f"{_word(found, M)}({counts})"
 
 
 def short(name: str | Estimator, M: int = 1) -> str:
@@ -135,6 +135,20 @@ def short(name: str | Estimator, M: int = 1) -> str:
         InputError: no such estimator.
     """
     return _word(estimators.get(name), M)
+
+
+def parameter(name: str | Estimator) -> str:
+    """What a legend writes of a family's parameter; "" in a family without one.
+
+    >>> parameter("ciwae"), parameter("vr_iwae:0.2"), parameter("iwae")
+    ('β = 0.5', 'α = 0.2', '')
+
+    Raises:
+        InputError: no such estimator.
+    """
+    found = estimators.get(name)
+    letter = GREEK.get(found.parameter_name or "", found.parameter_name)
+    return f"{letter} = {found.parameter:g}" if letter else ""
 
 
 def _word(found: Estimator, M: int) -> str:
@@ -160,12 +174,6 @@ def _first_words(found: Estimator) -> str:
 
 def _cut(word: str) -> str:
     return word if len(word) <= LONGEST else f"{word[: LONGEST - 1].rstrip()}…"
-
-
-def _parameter(found: Estimator) -> str:
-    """The parameter as a legend writes it, or nothing."""
-    letter = GREEK.get(found.parameter_name or "", found.parameter_name)
-    return f"{letter} = {found.parameter:g}" if letter else ""
 
 
 def _lighter(color: str, share: float) -> str:

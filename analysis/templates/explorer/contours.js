@@ -28,10 +28,13 @@ const expm1 = ([a, b]) => {
   return [grown * (1 + turned) + turned, (1 + grown) * Math.sin(b)];
 };
 
-/** The transforms of `members`, each { left, right, integrand(s, gamma) }: Γ(s) times it is analytic in that strip. */
+/**
+ * The transforms of `members`, each { left, right, integrand(at) }: Γ(s) times it is analytic in that strip. `at` is what
+ * members share at an s, made by `prepare`.
+ */
 class Family {
-  constructor(law, p, members) {
-    Object.assign(this, { law, p, members });
+  constructor(law, p, members, prepare = (s) => s) {
+    Object.assign(this, { law, p, members, prepare });
     this.contours = this.abscissae().map((c) => ({ c, sizes: this.sizes(c) }));
   }
 
@@ -47,14 +50,18 @@ class Family {
     const start = Math.min(0.4, 0.5 * right), found = [];
     for (let c = start; right - c > 0.1 * Math.min(right, 1) && c < FARTHEST; c += advance(c, right)) found.push(c);
     for (let c = start - advance(start, left); c - left > 0.04; c -= advance(c, left)) found.push(c);
+    for (const { left: low, right: high } of members) { // a strip that these hardly meet has some of its own
+      if (found.filter((c) => c > low && c < high).length > 2) continue;
+      found.push(...[0.1, 0.2, 0.35, 0.5, 0.7].map((share) => low + share * Math.min(high - low, 1)));
+    }
     // off the poles of Γ: where a zero of the moment cancels one, the value would be 0/0
     return found.map((c) => (Math.abs(c - Math.round(c)) < 0.02 ? c + 0.043 : c)).sort((a, b) => a - b);
   }
 
   /** Γ(s) times each member's integrand at s = c + iy. */
   values(c, y) {
-    const gamma = exp(logGamma(c, y)), s = [c, y];
-    return this.members.map((member) => times(gamma, member.integrand(s)));
+    const gamma = exp(logGamma(c, y)), at = this.prepare([c, y]);
+    return this.members.map((member) => times(gamma, member.integrand(at)));
   }
 
   /** log of the integrands' sizes on a contour at t = 1; Infinity outside a member's strip, or beyond floats. */

@@ -3,8 +3,8 @@
 // In noise ε ~ N(0, I) along and across the shift, with β = width² - 1,
 //   log w = D log(width) - shift²/2 - β|ε|²/2 - width·shift·ε₁,
 //   log M(s) = log E w^s = (D/2) [s log(1+β) - log(1+sβ)] + shift² s(s-1) / (2(1+sβ)).
-// A particle lies Y = shift + width·ε₁ from the posterior mean along the shift; the path derivative of log w there
-// is -X with X = shift + (width - 1/width)·ε₁. Under the density ∝ w^s q both stay Gaussian.
+// Under the density ∝ w^s q the noise stays Gaussian. A power of the weight in units of its mean, w^e / E w^e, is such a
+// weight itself, with e·β for β and e·width·shift for width·shift: `power` is its law.
 // Complex numbers are pairs re, im in plain variables: nothing is allocated in the loops.
 
 "use strict";
@@ -54,16 +54,19 @@ function log1pmxComplex(re, im) {
 
 /** The law at one setting of dimension, shift (in posterior standard deviations) and width (proposal over posterior). */
 class Law {
-  constructor(dimension, shift, width) {
-    this.dimension = dimension;
-    this.shift = shift;
-    this.width = width;
-    this.beta = (width - 1) * (width + 1);
+  constructor(dimension, shift, width, beta = (width - 1) * (width + 1)) {
+    Object.assign(this, { dimension, shift, width, beta });
     this.logSlope = log1pmx(this.beta);
     // moments of order s exist for 1 + sβ > 0
     this.maxPower = this.beta < 0 ? -1 / this.beta : Infinity;
     this.minPower = this.beta > 0 ? -1 / this.beta : -Infinity;
     this.spread = Math.sqrt(this.varLog());
+  }
+
+  /** The law of w^e / E w^e, in the same noise, for e from 0 to 1. */
+  power(e) {
+    const width = Math.sqrt(1 + e * this.beta);
+    return e === 1 ? this : new Law(this.dimension, (e * this.width * this.shift) / width, width, e * this.beta);
   }
 
   /** Var[log w]. */
