@@ -228,8 +228,8 @@ def test_the_script_agrees_with_the_oracle_at_some_points():
 @needs_node
 @pytest.mark.slow
 def test_the_script_agrees_with_the_oracle_at_the_edges_and_at_fresh_random_points():
-    edges = list(accuracy.points(seed=7, drawn=0))[::3]
-    found = accuracy.measure(page.numerics(), [*edges, *accuracy.points(seed=7, drawn=20, edges=False)])
+    edges = list(accuracy.points(seed=7, drawn=0))
+    found = accuracy.measure(page.numerics(), [*edges, *accuracy.points(seed=7, drawn=80, edges=False)])
     assert found["numbers"] > 4000
     assert max(entry["deviation"] for entry in found["worst"].values()) <= accuracy.read()["stated"], found
 

@@ -69,7 +69,7 @@ def settings():
     for position in itertools.product(*[(values[0], values[-1]) for values in VALUES.values()]):
         yield at(*position)
     random = np.random.default_rng(11)
-    for _ in range(20):
+    for _ in range(60):
         yield at(*(random.choice(values).item() for values in VALUES.values()))
 
 
