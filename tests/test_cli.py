@@ -164,7 +164,12 @@ def test_a_users_own_estimator(answer, problem, tmp_path):
         ("problem", ["-K", "2,16", "-M", "1,3", "-e", "iwae", "--covariance"]),
         ("rows", ["-K", "2,16", "-M", "1,3", "-e", "iwae", "--covariance"]),
         ("problem", ["-K", "3", "-e", ",".join(toyiwae.estimators.names()), "-p", "prior_mean"]),
-        pytest.param("rows", ["-K", "3", "-e", ",".join(toyiwae.estimators.names())], marks=pytest.mark.slow),
+        *(
+            pytest.param(
+                given, ["-K", "3", "-e", ",".join(toyiwae.estimators.names())], marks=pytest.mark.slow
+            )
+            for given in ("problem", "rows")
+        ),
     ],
 )
 def test_tables_fit_eighty_columns(run, request, monkeypatch, fixture, options):

@@ -20,6 +20,11 @@ pytestmark = [
 
 NAMES = list(VALUES)
 FRAMES = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+SETTLED = """new Promise(done => {
+  const waiting = () => [...document.querySelectorAll('data')].some(d => d.textContent === '…');
+  const look = () => (waiting() ? setTimeout(look, 20) : done());
+  look();
+})"""
 SHOWN = "Object.fromEntries([...document.querySelectorAll('data')].map(d => [d.id.slice(0, -6), d.value]))"
 STATE = """({
   texts: Object.fromEntries([...document.querySelectorAll('data, dd.aside, #summary, svg desc, output, #code')]
@@ -57,6 +62,7 @@ def move(page, setting):
         "slider.dispatchEvent(new Event('input', { bubbles: true })); }"
     )
     page.run(FRAMES)
+    page.run(SETTLED)
     return {name: float(text) for name, text in page.run(SHOWN).items()}
 
 

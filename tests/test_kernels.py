@@ -180,6 +180,9 @@ def test_numbers_do_not_depend_on_how_often_a_kernel_stops(problem, monkeypatch)
 @pytest.mark.parametrize("name", ["iwae", "vimco_arithmetic"])
 def test_one_replicate_that_takes_hours_hears_of_ctrl_c(name, threads):
     """In one pass and in two: the test ends long before its noise does."""
+    drawn(
+        ONE_ROW, name, 8, 1, 2, threads=threads
+    )  # compiled: in a callback of its compiler Python drops the signal
     heard = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()

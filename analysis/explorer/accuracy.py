@@ -21,7 +21,7 @@ from analysis.explorer.settings import VALUES, Setting, exact_numbers
 from toyiwae.errors import ToyiwaeError
 
 RECORD = Path(__file__).with_name("accuracy.json")
-SEED, DRAWN = 20260, 100
+SEED, DRAWN = 20260, 400
 EDGES = {"D": (1, 2, 50), "shift": (0.0, 0.05, 5.0), "width": (0.5, 0.7, 0.71, 0.99, 1.0, 1.01, 2.0)}
 """Where a slider's end is, or its law changes: equal widths, and the width below which Var[w] is infinite."""
 COUNTS = 6  # of particles, at each law

@@ -131,13 +131,12 @@ def panels() -> tuple[Panel, ...]:
 
 def label(name: str) -> str:
     """An estimator's name beside a curve."""
-    text = word(name)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1].rstrip()}…"
+    return word(name, LONGEST)
 
 
-def word(name: str) -> str:
-    """An estimator's name in a sentence."""
-    return plot.short(name).replace(r"\$", "$")
+def word(name: str, *longest: int) -> str:
+    """An estimator's name in a sentence, or cut after so many characters."""
+    return plot.short(name, 1, *longest).replace(r"\$", "$")
 
 
 def strokes(name: str) -> str:
@@ -201,7 +200,6 @@ def geometry(shown: Sequence[Panel]) -> dict[str, Any]:
     return {
         "left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM, "apart": APART,
         "largest": LARGEST_K, "curve": CURVE, "peak": PEAK, "slots": SLOTS,
-        "longest": LONGEST,
         "panels": [
             {
                 "name": p.name, "low": p.low, "high": p.high,

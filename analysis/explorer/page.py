@@ -23,6 +23,7 @@ from analysis.explorer.drawing import (
     Curve,
     figure,
     geometry,
+    label,
     number,
     panels,
     strokes,
@@ -130,6 +131,7 @@ def _data() -> dict[str, Any]:
         "geometry": geometry(panels()),
         "quantities": quantities(computed()),
         "estimators": {one.name: word(one.name) for one in computed()},
+        "labels": {one.name: label(one.name) for one in computed()},
         "drawn": DRAWN,
         "words": {**words.FILLED, "names": words.NAMES},
     }

@@ -44,6 +44,7 @@ FILLED = {
     "no_first": "no first-order law: Var[w] is infinite",
     "share": "expected, {share} % of K = {K}",
     "least": "–",
+    "wait": "…",
     "posterior": (
         "The proposal is the posterior: all weights are equal. A gradient without the score is then 0 in every sample, "
         "so its ratio is 0/0; one with it is noise around 0."

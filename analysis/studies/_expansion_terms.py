@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from itertools import count
 
@@ -13,12 +12,9 @@ from flint import arb, ctx
 import toyiwae
 from analysis.closed_limits import ROUNDING, ClosedLimits
 from analysis.studies._targets import problem_with
-from toyiwae import Problem, estimators, series
+from toyiwae import Problem, series
 from toyiwae.errors import InputError, MissingMomentError
 from toyiwae.oracle.enclosure import enclose
-
-DEPTH = 5
-"""The order up to which every estimator's expansion is looked at."""
 
 
 def remainders(
@@ -83,35 +79,6 @@ def ending(beta: float, grid: list[int], digits: int) -> pd.DataFrame:
             left = float(gap + expansion.at(k))
         rows.append((beta, order, k, left, float(limits.tail_remainder(float(k))[0])))
     return pd.DataFrame(rows, columns=["beta", "order", "K", "remainder", "law"])
-
-
-def of_every_estimator(problem: Problem, name: str, grid: Sequence[int]) -> pd.DataFrame:
-    """The mean gradient of each registered estimator that has an expansion, beside its terms, in the first coordinate.
-
-    `left`: the mean less its limit, whose relative error is `error`. `order` and `first`: of the first term that is not
-    0; `next`, `after` and `last` the coefficients behind it. All are 0 where the mean does not depend on K.
-    """
-    found = {}
-    for estimator in estimators.all():
-        if estimator.form is not None and estimator.min_particles <= min(grid):
-            with contextlib.suppress(
-                InputError, MissingMomentError
-            ):  # no expansion, by the form or by the law
-                found[estimator.name] = series.gradient_mean(problem, estimator.form, name, DEPTH)
-    rows = []
-    for cell in toyiwae.exact(problem, K=grid, estimators=[*found], parameters=[name]).results:
-        for estimator, expansion in found.items():
-            moments = cell.gradients[estimator].parameters[name]
-            orders = [expansion.term(n) if n >= expansion.first else None for n in range(DEPTH + 1)]
-            values = [0.0 if one is None else float(one.value[0]) for one in orders]
-            errors = [0.0 if one is None else float(one.error[0]) for one in orders]
-            some = [n for n in range(1, DEPTH - 2) if abs(values[n]) > errors[n] + ROUNDING * abs(values[0])]
-            order = some[0] if some else 0
-            left, error = float(moments.mean[0]) - values[0], float(moments.mean_error[0]) + errors[0]
-            coefficients = values[order : order + 4] if order else [0.0] * 4
-            rows.append((estimator, cell.K, left, error, order, *coefficients))
-    columns = ["estimator", "K", "left", "error", "order", "first", "next", "after", "last"]
-    return pd.DataFrame(rows, columns=columns)
 
 
 def last_order(problem: Problem) -> int:

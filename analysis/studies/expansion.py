@@ -15,10 +15,11 @@ from pydantic import Field
 import toyiwae
 from analysis import measures, report, style
 from analysis.settings import Settings
+from analysis.studies import _expansion_estimators as of_every_estimator
 from analysis.studies import _expansion_terms as terms
 from analysis.studies._targets import problem_with
 from analysis.study import Claim, Study, Table, track
-from toyiwae import Problem, plot, series
+from toyiwae import Problem, series
 from toyiwae.oracle.enclosure import enclose
 
 POSTERIOR = ([0.4, -0.3, 0.2], [[0.9, 0.3, -0.1], [0.3, 0.7, 0.2], [-0.1, 0.2, 0.6]])
@@ -61,7 +62,7 @@ def compute(settings: ExpansionSettings) -> Table:
         "terms": pd.concat([one for _, one in found], ignore_index=True),
         "second": pd.DataFrame(slopes, columns=["what", "term", "difference"]),
         "ending": pd.concat(ending, ignore_index=True),
-        "estimators": terms.of_every_estimator(problem, "proposal_mean", settings.estimators_k),
+        "estimators": of_every_estimator.compare(problem, "proposal_mean", settings.estimators_k),
     }
 
 
@@ -118,35 +119,9 @@ def draw(table: Table) -> Figure:
     right.set(xlabel="particles $K$", ylabel=r"slope of $R_n$, less its limit")
     right.legend(loc="upper right", handletextpad=0.1)
     style.label_panel(right, "c", "Where it ends")
-    _every(axes["every"], table["estimators"])
+    of_every_estimator.draw(axes["every"], table["estimators"])
     style.label_panel(axes["every"], "d", "Every estimator")
     return figure
-
-
-def _every(axes: Axes, found: pd.DataFrame) -> None:
-    """A row for each estimator whose mean depends on K: K^n times mean less limit for each K, and where it tends."""
-    found = found[found.order > 0]
-    names, counts = list(found.estimator.unique()), sorted(found.K.unique())
-    for row, name in enumerate(names):
-        part = found[found.estimator == name].sort_values("K")
-        axes.plot(
-            [part["first"].iloc[0]] * 2,
-            [row - 0.35, row + 0.35],
-            color=plot.look(name)["color"],
-            linewidth=1.8,
-        )
-        for index, (k, scaled) in enumerate(
-            zip(part.K, part.left * part.K.astype(float) ** part.order, strict=True)
-        ):
-            label = f"$K={k}$" if row == 0 else None
-            color = style.ordinal(len(counts) - 1 - index, len(counts))
-            axes.plot(scaled, row, MARKERS[index % len(MARKERS)], color=color, markersize=3, label=label)
-    axes.set_yticks(range(len(names)), [plot.short(name) for name in names])
-    axes.tick_params(axis="y", length=0)
-    axes.axvline(0, **style.GUIDE)
-    axes.margins(x=0.12)
-    axes.set(xlabel=r"$K^n(\mathrm{E}[\Delta_K(\phi)]-c_0)$", ylim=(len(names) - 0.4, -0.6))
-    axes.legend(loc="lower center", bbox_to_anchor=(0.3, -0.22), ncols=3, handletextpad=0, columnspacing=0.6)
 
 
 def _fan(axes: Axes, remainders: pd.DataFrame, label: str) -> None:
@@ -197,37 +172,7 @@ def verdicts(table: Table) -> list[Claim]:
         ),
         _second_claim(table["second"]),
         *_ending_claims(table["ending"]),
-        *_every_claims(table["estimators"]),
-    ]
-
-
-def _every_claims(found: pd.DataFrame) -> list[Claim]:
-    """What the expansion says of each estimator's mean, at the largest K."""
-    k = int(found.K.max())
-    at = found[found.K == k]
-    moving, still = at[at.order > 0], at[at.order == 0]
-    terms_ = moving["first"] + moving.next / k
-    third = (moving.left - terms_ / float(k) ** moving.order) * float(k) ** (moving.order + 2) / moving.after
-    lost = moving.error * float(k) ** (moving.order + 2) / moving.after.abs()
-    return [
-        Claim.near(
-            "So it is for every estimator: after its limit and two terms the mean gradient falls like the next.",
-            r"\frac{K^{n+2}}{c_{n+2}}\left(\mathrm{E}[\Delta_K(\phi)]-c_0-\frac{c_n}{K^n}-\frac{c_{n+1}}{K^{n+1}}\right)"
-            r"\to 1",
-            measures.farthest(third, 1.0),
-            expected=1.0,
-            within=float((2 * (moving["last"] / moving.after / k).abs() + lost).max()),
-            note=f"The value farthest from 1 of {len(moving)} estimators at $K$ = {k}; the tolerance is twice the term "
-            "after it. The means are the integrals at finite $K$ in float64, with the error that they state.",
-            condition=r"$\mathrm{E}[w^{n+2}]<\infty$",
-        ),
-        Claim(
-            "An estimator without terms has a mean that does not depend on $K$.",
-            r"\mathrm{E}[\Delta_K(\phi)]=c_0",
-            float((still.left.abs() - still.error).max()) if len(still) else 0.0,
-            high=1e-12,
-            note=f"The largest difference beyond the stated errors of {len(still)} estimators at $K$ = {k}.",
-        ),
+        *of_every_estimator.claims(table["estimators"]),
     ]
 
 

@@ -125,8 +125,8 @@ def label(name: str | Estimator, M: int = 1, K: int = 1) -> str:
     return f"{_word(found, M)}({counts}, {value})" if value else f"{_word(found, M)}({counts})"
 
 
-def short(name: str | Estimator, M: int = 1) -> str:
-    r"""The label without particles and parameters; a dollar sign in it is `\$`, as matplotlib wants it.
+def short(name: str | Estimator, M: int = 1, longest: int = LONGEST) -> str:
+    r"""The label without particles and parameters, at most so long; a dollar sign in it is `\$` for matplotlib.
 
     >>> short("iwae", 8), short("elbo"), short("vimco_geometric")
     ('MIWAE', 'ELBO', 'VIMCO geometric')
@@ -134,7 +134,7 @@ def short(name: str | Estimator, M: int = 1) -> str:
     Raises:
         InputError: no such estimator.
     """
-    return _word(estimators.get(name), M)
+    return _cut(_word(estimators.get(name), M), longest)
 
 
 def parameter(name: str | Estimator) -> str:
@@ -172,8 +172,8 @@ def _first_words(found: Estimator) -> str:
     return _cut(word)
 
 
-def _cut(word: str) -> str:
-    return word if len(word) <= LONGEST else f"{word[: LONGEST - 1].rstrip()}…"
+def _cut(word: str, longest: int = LONGEST) -> str:
+    return word if len(word) <= longest else f"{word[: longest - 1].rstrip()}…"
 
 
 def _lighter(color: str, share: float) -> str:

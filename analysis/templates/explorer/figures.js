@@ -30,12 +30,11 @@ const fill = (text, parts) => text.replace(/\{(\w+)\}/g, (_, name) => parts[name
 
 const across = (K) => BOX.left + ((BOX.right - BOX.left) * Math.log10(K)) / BOX.largest;
 const drawn = (value) => value > 0 && value < Infinity;
-const cut = (text) => (text.length > BOX.longest ? text.slice(0, BOX.longest - 1).trimEnd() + "…" : text);
 
 /** The drawn curves of a panel, quantity -> label: its own, and those of the chosen estimators. */
 function curvesOf(panel) {
-  const own = Object.entries(panel.labels), ratios = own.length ? [] : Object.entries(ESTIMATORS);
-  return [...own, ...ratios.filter(([name]) => chosen.has(name)).map(([name, word]) => [`${name}-${panel.name}`, cut(word)])];
+  const own = Object.entries(panel.labels), ratios = own.length ? [] : Object.entries(DATA.labels);
+  return [...own, ...ratios.filter(([name]) => chosen.has(name)).map(([name, label]) => [`${name}-${panel.name}`, label])];
 }
 
 /** Adds what draws an estimator's curve, with the look of its line in the table. */

@@ -19,12 +19,18 @@ const LARGEST = 1e9;
 /** All finite-K numbers of one law; `largest` is the largest K that will be asked for, `forms` the gradients. */
 class FiniteK {
   constructor(law, largest, forms) {
-    Object.assign(this, { law, largest, gradients: new Map(), known: new Map() });
-    for (const exponent of new Set([1, ...forms.map((form) => form.exponent)])) {
-      const used = forms.filter((form) => form.exponent === exponent).map(({ terms }) => terms.map(([power]) => power));
-      this.gradients.set(exponent, new Gradients(law, exponent, used, largest));
-    }
+    Object.assign(this, { law, largest, forms, gradients: new Map(), known: new Map() });
     this.prepareSizes();
+  }
+
+  /** The moments of an exponent's gradients; their transforms are made when they are first asked for. */
+  gradientsOf(exponent) {
+    if (!this.gradients.has(exponent)) {
+      const forms = this.forms.filter((form) => form.exponent === exponent);
+      const used = forms.map(({ terms }) => terms.map(([power]) => power));
+      this.gradients.set(exponent, new Gradients(this.law, exponent, used, this.largest));
+    }
+    return this.gradients.get(exponent);
   }
 
   prepareSizes() {
@@ -52,7 +58,7 @@ class FiniteK {
 
   /** The gap at K. [nats] */
   gap(K) {
-    return K === 1 ? -this.law.meanLog() : this.gradients.get(1).gap(K);
+    return K === 1 ? -this.law.meanLog() : this.gradientsOf(1).gap(K);
   }
 
   /** E[S² / Σ w²]. */
@@ -99,7 +105,7 @@ class FiniteK {
 
   several(form, K) {
     const { mean: limit, factors } = this.split(form), key = `${form.exponent},${K}`;
-    if (!this.known.has(key)) this.known.set(key, this.gradients.get(form.exponent).at(K));
+    if (!this.known.has(key)) this.known.set(key, this.gradientsOf(form.exponent).at(K));
     const { mean, cov } = this.known.get(key);
     let variance = 0;
     factors.forEach((a, i) => factors.forEach((b, j) => { variance += a * b * cov[i][j]; }));
@@ -108,7 +114,7 @@ class FiniteK {
 
   /** A gradient's constant, and its factors of the variables of `Gradients`. */
   split({ exponent, terms }) {
-    const gradients = this.gradients.get(exponent), { parts } = gradients, factors = parts.map(() => 0);
+    const gradients = this.gradientsOf(exponent), { parts } = gradients, factors = parts.map(() => 0);
     let mean = 0;
     for (const [r, derivatives] of terms) {
       const center = gradients.center(r), [, slope] = this.linear(derivatives);

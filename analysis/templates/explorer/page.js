@@ -33,7 +33,7 @@ function hash() {
 
 // updates -----------------------------------------------------------------------------------------------------------
 
-let known = { key: "" }, speaking = 0;
+let known = { key: "" }, settling = 0;
 
 /** The transforms of a law: they serve every K and M. */
 function lawOf({ D, shift, width }) {
@@ -63,9 +63,25 @@ function lawsAt({ law, finite }, M) {
   };
 }
 
-function update(speakAfter = 400) {
+/** The quantities of those exponents of which some estimator is drawn: at another they would need transforms of their own. */
+function atHand() {
+  const all = Object.entries(DATA.quantities);
+  const drawnExponents = new Set(all.filter(([, { estimator }]) => chosen.has(estimator)).map(([, { exponent }]) => exponent));
+  return Object.fromEntries(all.filter(([, { exponent }]) => exponent === 1 || drawnExponents.has(exponent)));
+}
+
+/** Puts numbers where they are read; … where they are still to come. */
+function write(now, quantities) {
+  for (const readout of document.querySelectorAll("data")) {
+    const name = readout.id.slice(0, -"-value".length), value = now[name];
+    readout.value = String(value ?? "");
+    readout.textContent = name in DATA.quantities && !(name in quantities) ? WORDS.wait : number(value);
+  }
+}
+
+function update(settleAfter = 400) {
   const state = lawOf(setting), { law, finite } = state, { K, M } = setting;
-  const now = finite.numbers(DATA.quantities, K, M);
+  const quantities = atHand(), now = finite.numbers(quantities, K, M);
   for (const name of NAMES) {
     const slider = byId(name), text = DATA.texts[name] ? setting[name].toFixed(DATA.texts[name]) : String(setting[name]);
     slider.value = VALUES[name].indexOf(setting[name]);
@@ -73,11 +89,7 @@ function update(speakAfter = 400) {
     byId(`${name}-value`).textContent = text;
     for (const place of document.querySelectorAll(`[data-setting="${name}"]`)) place.textContent = text;
   }
-  for (const readout of document.querySelectorAll("data")) {
-    const value = now[readout.id.slice(0, -"-value".length)];
-    readout.value = String(value ?? "");
-    readout.textContent = number(value);
-  }
+  write(now, quantities);
   for (const [name, text] of Object.entries(asides(law, now))) byId(`${name}-aside`).textContent = text;
   for (const box of document.querySelectorAll("[data-draw]")) box.checked = chosen.has(box.dataset.draw);
   byId("code-names").textContent = Object.keys(ESTIMATORS).filter((name) => chosen.has(name)).map((name) => `"${name}"`).join(", ");
@@ -87,10 +99,13 @@ function update(speakAfter = 400) {
   }
   drawWeights(law, now);
   draw(now, curvesAt(state, M), lawsAt(state, M));
-  clearTimeout(speaking); // a screen reader hears the end of a drag, not each step of it
-  const speak = () => { byId("summary").textContent = summary(law, now); };
-  if (speakAfter) speaking = setTimeout(speak, speakAfter);
-  else speak();
+  clearTimeout(settling); // at the end of a drag, not at each step of it
+  const settle = () => {
+    write(finite.numbers(DATA.quantities, K, M), DATA.quantities);
+    byId("summary").textContent = summary(law, now);
+  };
+  if (settleAfter) settling = setTimeout(settle, settleAfter);
+  else settle();
 }
 
 let frame = 0;

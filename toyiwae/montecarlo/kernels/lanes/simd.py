@@ -53,21 +53,18 @@ def helper(flags: set[str] = EXACT) -> Any:
 
 def kernel(function: Any) -> Any:
     """Compiles a function that Python calls, without its global lock and with a cache on disk."""
-    with kernel_cache(config) as there_is:
-        options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
-        return numba.njit(**options, cache=there_is)(function)
+    return _cached(function, {})
 
 
 def bare_kernel(function: Any) -> Any:
     """`kernel` for a function that allocates nothing, without counts of references as `helper`."""
+    return _cached(function, {"_nrt": False})
+
+
+def _cached(function: Any, options: dict[str, Any]) -> Any:
     with kernel_cache(config) as there_is:
-        options: dict[str, Any] = {
-            "nogil": True,
-            "error_model": "numpy",
-            "no_cfunc_wrapper": True,
-            "_nrt": False,
-        }
-        return numba.njit(**options, cache=there_is)(function)
+        shared: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+        return numba.njit(**shared, **options, cache=there_is)(function)
 
 
 def _reinterpreted(source: Any, target: Any) -> Any:
