@@ -133,9 +133,11 @@ class Bernoulli:
         """
         hidden, weight, bias = last
         log_p = (hidden.unflatten(1, out.shape[1:3]) * product(x, weight.mT)[:, None]).sum(-1)
-        log_p = log_p + (x * bias[:, None]).sum(-1)[:, None] - out.clamp_min(0.0).sum(-1)
+        room = out.clamp_min(0.0)
+        log_p = log_p + (x * bias[:, None]).sum(-1)[:, None] - room.sum(-1)
         mean = out.sigmoid_()
-        return log_p + _sum_log((mean - 0.5).abs_().add_(0.5)), torch.sub(x[:, None], mean, out=mean)
+        log_p += _sum_log(torch.sub(mean, 0.5, out=room).abs_().add_(0.5))
+        return log_p, torch.sub(x[:, None], mean, out=mean)
 
     def gradients(self, parameters: Parameters, slope: Tensor, scale: Tensor) -> Gradients:
         """Gradients of `Σ a log p(x|z)` by parameters outside the decoder's layers: none."""

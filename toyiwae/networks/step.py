@@ -18,6 +18,7 @@ import torch
 from toyiwae import estimators, weights
 from toyiwae.errors import InputError
 from toyiwae.estimators import Estimator
+from toyiwae.memory import keep_freed
 from toyiwae.networks import kernels
 from toyiwae.networks.compiled import CompiledModel
 from toyiwae.networks.latent import LatentModel
@@ -101,6 +102,8 @@ def _pass(
     model: StackedModel, plan: Plan, x: Tensor, noise: Noise, chunk: int | None, own: slice
 ) -> StepResult:
     """All members at once: some images after others, or twice some particles of all of them after others."""
+    if x.device.type == "cpu":
+        keep_freed()
     images, x = x.shape[1], x[:, own]
     encoded = model.encode(x)
     gradients, upstream = {}, torch.zeros_like(encoded.stats)

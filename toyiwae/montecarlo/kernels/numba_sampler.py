@@ -20,6 +20,7 @@ import numba
 import numpy as np
 
 from toyiwae.estimators import Estimator
+from toyiwae.memory import keep_freed
 from toyiwae.montecarlo.callers import Caller
 from toyiwae.montecarlo.chunks import Chunk
 from toyiwae.montecarlo.formed import Called, Terms
@@ -41,7 +42,6 @@ AT_ONCE, MOST_REPLICATES = 2**17, 2**14
 
 _OUTPUTS = 2**18  # numbers of gradients that a task gives, at most where a block gives fewer
 _ANY = ""  # stands for the name of an estimator that is called
-_FREED = 2**21  # numbers
 _SHARING = 8  # rows from which blocks no longer get smaller
 _JOINED = 256  # replicates that are handed on together
 _MOST = 2.0**62
@@ -81,9 +81,7 @@ class NumbaSampler(Sampler):
         """Whitens the problem, and tries the estimators."""
         super().__init__(problem, estimators, parameters)
         self.precision, self.threads = np.dtype(precision), threads
-        np.empty(
-            _FREED
-        )  # glibc keeps what is freed from now on: new pages cost more than what is written to them
+        keep_freed()
         lock = None if together or threads == 1 else threading.Lock()
         self.callers = {estimator.name: Caller(estimator, lock) for estimator in estimators}
 
