@@ -15,6 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_array
 
 from toyiwae.errors import InputError
@@ -58,13 +59,13 @@ def log_mean_exp(log_w: Array, axis: int = -1) -> Array:
 def normalise(log_w: Array, axis: int | tuple[int, ...] = -1) -> Array:
     """The normalised weights `w̃_k = w_k / Σ_j w_j` along one or more axes; `(-2, -1)` pools the groups."""
     log_w = promoted(log_w)
-    xp = array_namespace(log_w)
-    scaled = _below(log_w, xp.max(log_w, axis=axis, keepdims=True))
-    if is_numpy_array(scaled):  # nobody else's: two arrays fewer
-        scaled = xp.exp(scaled, out=scaled)
-        scaled /= xp.sum(scaled, axis=axis, keepdims=True)
+    if is_numpy_array(log_w):  # the engine's blocks: one array, and no namespace to be found for it
+        scaled = _below(log_w, log_w.max(axis=axis, keepdims=True))
+        np.exp(scaled, out=scaled)
+        scaled /= scaled.sum(axis=axis, keepdims=True)
         return scaled
-    scaled = xp.exp(scaled)
+    xp = array_namespace(log_w)
+    scaled = xp.exp(_below(log_w, xp.max(log_w, axis=axis, keepdims=True)))
     return scaled / xp.sum(scaled, axis=axis, keepdims=True)
 
 
@@ -283,8 +284,8 @@ def _pareto_shape(excess: Array) -> Array:
 
 def _below(log_w: Array, peak: Array) -> Array:
     """`log_w − peak`, 0 where they are equal, also where both are infinite."""
-    xp = array_namespace(log_w)
-    if is_numpy_array(log_w) and xp.isfinite(peak).all():  # all else below takes five more passes
+    if is_numpy_array(log_w) and np.isfinite(peak).all():  # all else below takes five more passes
         return log_w - peak
+    xp = array_namespace(log_w)
     equal = log_w == peak
     return xp.where(equal, xp.zeros_like(log_w), log_w - xp.where(equal, xp.zeros_like(peak), peak))

@@ -169,16 +169,20 @@ class Blockwise:
         sums: tuple[np.ndarray, np.ndarray | None],
     ) -> None:
         """Adds one estimator's sums; its coefficients are often one another's multiple by −1, 0 or 1."""
-        alike: list[tuple[np.ndarray, np.ndarray]] = []
+        alike: list[tuple[object, np.ndarray, np.ndarray]] = []
         for p, (name, pairs) in enumerate(self._needed.items()):
-            part = np.ascontiguousarray(getattr(coefficients, name), dtype=np.float64)
+            given = getattr(coefficients, name)
+            part = np.ascontiguousarray(given, dtype=np.float64)
             part = part.reshape(*part.shape[:2], -1)
-            found = ((f, own) for other, own in alike if (f := times(part, other)))
-            factor, factors = next(found, (1.0, None))
-            if factors is None:
+            for other, values, factors in alike:
+                factor = 1.0 if given is other else times(part, values)
+                if factor:
+                    factors[:, p] = factor, factor * pairs
+                    break
+            else:
                 factors = np.zeros((2, len(self._needed)))
-                alike.append((part, factors))
-            factors[:, p] = factor, factor * pairs
-        for part, factors in alike:
+                factors[:, p] = 1.0, pairs
+                alike.append((given, part, factors))
+        for _, part, factors in alike:
             if part.flat[0] or part.any():
                 weigh(noise, offset, part, factors, self._room(), start, *sums)

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from toyiwae.montecarlo.kernels.lanes.matrices import copy, put_zeros
-from toyiwae.montecarlo.kernels.lanes.simd import bare_kernel, helper
+from toyiwae.montecarlo.kernels.lanes.simd import bare_kernel, helper, larger
 from toyiwae.montecarlo.kernels.one_row import map_sums
 from toyiwae.montecarlo.kernels.streams import GRANULE, LANES, granule, start
 from toyiwae.montecarlo.kernels.sums import STEP, add_first, add_symmetric, add_two_firsts, log_weights
@@ -99,7 +99,8 @@ def _mix(factor, own, other_factor, other, p):
 def _clear(running):
     """Nothing taken in yet."""
     tops, totals, sums, squares = running
-    tops[:] = LOWEST
+    for e in range(len(tops)):
+        tops[e] = LOWEST
     put_zeros(totals)
     put_zeros(sums)
     put_zeros(squares)
@@ -151,7 +152,7 @@ def _merge(terms, running, pool):
     """Adds a group's sums to those of the replicate's groups before."""
     exponents, exponent_of, power_of, _, _ = terms
     for e in range(len(exponents)):
-        top = max(running[0][e], pool[0][e])
+        top = larger(running[0][e], pool[0][e])
         before, now = math.exp(pool[0][e] - top), math.exp(running[0][e] - top)
         pool[1][e] = pool[1][e] * before + running[1][e] * now
         for p in range(len(exponent_of)):
@@ -248,19 +249,21 @@ def moments(cell, at, most, values, ess, first, second, maps, begun):
         for head in range(at[1], values.shape[0], each):
             if left == 0:
                 start(key, block + head // each, row, state)
-                r, left = head, min(each, values.shape[0] - head) * groups * particles
+                r, there = head, values.shape[0] - head
+                left = (each if each < there else there) * groups * particles
             while left > 0:
                 if budget <= 0:
                     at[0], at[1], at[2], at[3], at[4], at[5] = n, head, left, r, m, k
                     return False
-                here, done = min(width, left), np.int64(0)
+                here, done = width if width < left else left, np.int64(0)
                 left -= here
                 budget -= here
                 for column in range(0, here, GRANULE):
                     granule(state, noise, column)
                     log_weights(noise, column, 0.0, slope[row], bent, log_w)
                 while done < here:
-                    count = min(here - done, particles - k)
+                    rest, count = here - done, particles - k  # Numba's `min` takes long to compile
+                    count = rest if rest < count else count
                     _take_in(scratch, done, count, terms, running, second)
                     done += count
                     k += count

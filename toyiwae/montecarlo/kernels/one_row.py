@@ -54,7 +54,7 @@ def map_sums(first, second, maps, begun, start, count):
     moved, outs, room = begun
     moved = moved[start : start + count]
     put_zeros(moved)
-    add_product(first.reshape(len(first), -1), matrix, moved)
+    add_product(first, matrix, moved)
     if second is not None:  # known when this is compiled
         for q in range(len(products)):
             own, out = products[q], outs[q]

@@ -48,7 +48,7 @@ def _add_product(typing: Any, a: Any, b: Any, out: Any) -> Any:
 
         def rows(which: list[Any], columns: list[Any], width: int) -> None:
             sums = [[Sum(builder, given.vector(i, column, width=width)) for column in columns] for i in which]
-            with steps(builder, index(0), left.shape[1], 1) as k:
+            with steps(builder, index(0), right.shape[0], 1) as k:
                 own = [right.vector(k, column, width=width) for column in columns]
                 for i, totals in zip(which, sums, strict=True):
                     factor = spread(builder, left.number(i, k), width)
@@ -129,7 +129,8 @@ def _copy(typing: Any, given: Any, out: Any) -> Any:
 
 
 add_product: Any = intrinsic(_add_product)
-"""`add_product(a, b, out)`: `out += a @ b`, each number in the order of b's rows."""
+"""`add_product(a, b, out)`: `out += a @ b`, each number in the order of b's rows; the axes of a but the first count as
+one, and have no gaps."""
 
 put_sum: Any = intrinsic(_put_sum)
 """`put_sum((a, b, c, d), left, stack, right, lower, out)`: `out = a ⊗ b + c ⊗ d + Σ_p diag(left_p) stack_p diag(right)`
