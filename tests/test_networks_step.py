@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests import naive_networks
 from toyiwae import estimators
 from toyiwae.errors import InputError
-from toyiwae.networks import models
+from toyiwae.networks import models, products
 from toyiwae.networks.members import Member, has_path
 from toyiwae.networks.noise import Noise
 from toyiwae.networks.optim import Adam
@@ -235,3 +236,36 @@ def test_compiled_steps_give_the_same_gradients():
     differences = printed(COMPILED)
     assert len(differences) == 4
     assert max(differences) < 1e-4
+
+
+class Precisions(TorchDispatchMode):
+    """What CUDA's products may lose, seen at every product within it."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Notes it at a product."""
+        if func._schema.name in {"aten::bmm", "aten::baddbmm", "aten::mm", "aten::mv"}:
+            self.found.append(torch.backends.cuda.matmul.fp32_precision)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="this torch has another way to set it"
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_product_follows_the_users_choice_for_the_gpu(kind, monkeypatch):
+    """Products of a step keep float32's digits though the user lets torch's own use TF32; told it is on a GPU."""
+    monkeypatch.setattr(products, "tf32", lambda wanted, _, real=products.tf32: real(wanted, True))
+    stack = rules_for(kind)
+    model, noise = made(kind, stack)[0], Noise(tuple(m.seed for m in stack), 3, dtype=torch.float64)
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        with Precisions() as seen:
+            step(model, stack, images(len(stack)), noise)
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = "none"
+    assert len(seen.found) >= 7
+    assert set(seen.found) == {"ieee"}

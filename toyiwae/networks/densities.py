@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from toyiwae.networks import kernels
-from toyiwae.networks.products import product
+from toyiwae.networks.products import product, unrounded
 
 Tensor = torch.Tensor
 Parameters = Mapping[str, Tensor]
@@ -193,7 +193,8 @@ class Gaussian:
             slope: `(x − m)/var` `[E, T, B, D_x]`.
             scale: a `[E, T, B]`.
         """
-        squares = torch.bmm(scale.flatten(1)[:, None], slope.flatten(1, 2).square())[:, 0]
+        with unrounded(slope):
+            squares = torch.bmm(scale.flatten(1)[:, None], slope.flatten(1, 2).square())[:, 0]
         by_var = 0.5 * (squares - scale.sum((1, 2))[:, None] / self.var(parameters))
         if not self.per_pixel:
             by_var = by_var.sum(-1, keepdim=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from toyiwae.networks.products import affine, once, product
+from toyiwae.networks.products import affine, once, product, unrounded
 
 Tensor = torch.Tensor
 Parameters = Mapping[str, Tensor]
@@ -109,7 +109,8 @@ class Network:
         if scale is None:
             bias = upstream.sum(1)
         else:
-            bias = torch.bmm(scale[:, None], upstream)[:, 0]
+            with unrounded(upstream):
+                bias = torch.bmm(scale[:, None], upstream)[:, 0]
             if x.shape[-1] <= upstream.shape[-1]:
                 x = x * scale[..., None]
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, Literal, get_args
 
@@ -179,6 +180,11 @@ _opaque = torch.library.custom_op("toyiwae::affine", _affine_onednn, mutates_arg
 @_opaque.register_fake
 def _shape(x: Tensor, weight: Tensor, bias: Tensor | None, tanh: bool, rounds: bool) -> Tensor:
     return x.new_empty(len(x), weight.shape[-1])
+
+
+def unrounded(x: Tensor) -> AbstractContextManager[None]:
+    """Within it torch's own products on the device of x keep float32's digits, whatever the user has chosen."""
+    return tf32(False, x.is_cuda and not torch.compiler.is_compiling())
 
 
 def once(factor: Tensor, products: str) -> Tensor:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from toyiwae.networks.products import unrounded
+
 Tensor = torch.Tensor
 
 _LOG_TWO_PI = math.log(2.0 * math.pi)
@@ -86,7 +88,9 @@ class Cholesky:
         mean, chol = Cholesky.factor(stats[:, None], dim)
         log_q = -0.5 * noise.square().sum(-1) - 0.5 * dim * _LOG_TWO_PI
         log_q = log_q - stats[:, None, :, dim : 2 * dim].sum(-1)
-        return Sample(mean + (chol @ noise[..., None])[..., 0], log_q, (noise, chol))
+        with unrounded(noise):
+            moved = (chol @ noise[..., None])[..., 0]
+        return Sample(mean + moved, log_q, (noise, chol))
 
     @staticmethod
     def backward(sample: Sample, slope: Tensor, path: Tensor, score: Tensor) -> Tensor:
@@ -94,7 +98,8 @@ class Cholesky:
         noise, chol = sample.saved
         pull = torch.linalg.solve_triangular(chol.mT, noise.movedim(1, -1)[:, None], upper=True)
         u = path[..., None] * slope + (path + score)[..., None] * pull[:, 0].movedim(-1, 1)
-        by_chol = torch.einsum("etbi,etbj->ebij", u, noise)
+        with unrounded(noise):
+            by_chol = torch.einsum("etbi,etbj->ebij", u, noise)
         diagonal = (by_chol * chol[:, 0]).diagonal(dim1=-2, dim2=-1) - score.sum(1)[..., None]
         return torch.cat([u.sum(1), diagonal, by_chol[..., *_below(noise.shape[-1], noise.device)]], -1)
 
