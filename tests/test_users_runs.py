@@ -11,6 +11,8 @@ import toyiwae
 from tests import crashes
 from tests.short_runs import IMAGES, MODULE
 from toyiwae import InputError, stats
+from toyiwae.networks.evaluation import diagnostics
+from toyiwae.networks.noise import Noise
 from toyiwae.networks.runs.settings import read
 from toyiwae.oracle.closed_form.gaussian import condition
 from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
@@ -39,6 +41,8 @@ checkpoint_every = 4
 keep = 0
 metrics_every = 3
 """
+
+NO_ENCODER = MODULE.replace("self.encoder(x)", "self.encoder(x).detach()")
 
 
 @pytest.fixture
@@ -86,8 +90,51 @@ def test_its_evaluation_agrees_with_the_exact_likelihood(home):
     assert bounds.bound[0, 2].mean() == pytest.approx(log_p, abs=6 * max(se[2], 1e-3))
     assert found.unit_variances[0] == pytest.approx(stat[:, :2].var(0), rel=1e-9)
     assert found.to_dict()["members"][0]["units"] == 2
-    with pytest.raises(InputError, match="need a model of toyiwae"):
-        toyiwae.evaluate(run, snr_replicates=5)
+    with pytest.raises(InputError, match="annealing_steps is 5: expected 0 for a module of yours"):
+        toyiwae.evaluate(run, annealing_steps=5)
+
+
+@pytest.mark.slow
+def test_gradients_of_its_encoder_have_exact_moments(home):
+    """Those by the bias of the encoder's means are means over images of those by each one's own proposal."""
+    run = toyiwae.train(home / "settings.toml", images=IMAGES)
+    x, member = torch.as_tensor(run.images.train[:5], dtype=torch.float64) / 255, run.members[0]
+    with torch.random.fork_rng():
+        found = diagnostics.gradient_moments(
+            run.model, run.members, x[None], Noise((5,), dtype=x.dtype), 4000
+        )
+    assert sorted(found) == ["encoder.bias", "encoder.weight"]
+    p = {name: value[0].numpy() for name, value in run.model.parameters.items()}
+    stat = x.numpy() @ p["encoder.weight"].T + p["encoder.bias"]
+    problem = Problem(
+        Model(np.zeros(2), 1.0, p["decoder.weight"], p["decoder.bias"], 0.4**2),
+        Proposal(mean=stat[:, :2], var=np.exp(2 * stat[:, 2:])),
+        Data(x.numpy()),
+    )
+    answers = [
+        toyiwae.exact(problem.row(n), K=member.K, estimators=[member.proposal], parameters=["proposal_mean"])
+        for n in range(len(x))
+    ]
+    rows = [one.results[0].gradients[member.proposal].parameters["proposal_mean"] for one in answers]
+    mean, var = (np.array([getattr(row, name) for row in rows]).sum(0) for name in ("mean", "var"))
+    bias = found["encoder.bias"]
+    exact = mean / len(x), var / len(x) ** 2
+    sampled, errors = (
+        np.array([getattr(bias, name + kind)[0, :2] for name in ("mean", "var")]) for kind in ("", "_se")
+    )
+    assert np.abs((sampled - exact) / errors).max() < stats.family_threshold(4, 1e-6)
+    assert errors[1].max() < 0.2 * exact[1].min()
+
+
+def test_its_evaluation_has_signal_to_noise_ratios_of_the_encoder_alone(home):
+    found = toyiwae.evaluate(toyiwae.train(home / "settings.toml", images=IMAGES), snr_replicates=6)
+    assert found.snr is not None
+    sizes = found.snr.shape[1], found.to_dict()["members"][0]["encoder_snr"]["weights"]
+    assert sizes == (4 * (IMAGES.train.shape[1] + 1),) * 2
+    (home / "linear.py").write_text(NO_ENCODER, encoding="utf-8")
+    (home / "settings.toml").write_text(SETTINGS.replace("dreg", "vimco_arithmetic"), encoding="utf-8")
+    with pytest.raises(InputError, match="encode uses no parameter that is trained"):
+        toyiwae.evaluate(toyiwae.train(home / "settings.toml", images=IMAGES), snr_replicates=6)
 
 
 def test_other_code_is_another_run(home):

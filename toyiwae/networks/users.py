@@ -108,6 +108,24 @@ class ModuleModel:
             found.append((self._call(own, "log_joint", image, z) - q.log_prob(z))[:, 0].to(torch.float64))
         return torch.cat(found)
 
+    def encoder_parameters(self, x: Tensor) -> list[str]:
+        """Names of the parameters on which `log q(z|x)` depends, z held.
+
+        Args:
+            x: images `[B, …]`.
+
+        Raises:
+            InputError: none of those that are trained.
+        """
+        phi = {name: value[0].clone().requires_grad_() for name, value in self.parameters.items()}
+        with torch.enable_grad(), torch.random.fork_rng():
+            q = self._encoded(phi, x)
+            log_q = q.log_prob(q.sample()).sum()
+        if not log_q.requires_grad:
+            raise InputError("encode uses no parameter that is trained: there are no gradients of an encoder")
+        slopes = torch.autograd.grad(log_q, list(phi.values()), allow_unused=True)
+        return [name for name, slope in zip(phi, slopes, strict=True) if slope is not None]
+
     @torch.no_grad()
     def proposal_means(self, x: Tensor) -> Tensor:
         """`E_q[z]` of images `[B, …]`, flat `[B, D]`."""

@@ -67,12 +67,19 @@ def gradient_moments(
         noise: one seed for each member.
         replicates: R, independent draws of the particles.
 
+    Raises:
+        InputError: a user's module whose encoder has no parameters.
+
     Returns:
-        Parameter -> moments of shape `[E, ...]`. Their `snr` of a weight whose gradient has mean 0 is not 0 but of the
+        Parameter -> moments of shape `[E, ...]`, of a parameter of a user's module that both its methods use those of
+        the whole gradient. Their `snr` of a weight whose gradient has mean 0 is not 0 but of the
         order of √(2/(πR)).
     """
     moments: dict[str, stats.Moments] = {}
-    own = [name for name in model.parameters if model.part(name) == "proposal"]
+    if isinstance(model, ModuleModel):
+        own = model.encoder_parameters(x[0])
+    else:
+        own = [name for name in model.parameters if model.part(name) == "proposal"]
     for first in range(0, replicates, _TOGETHER):
         found: dict[str, list[Tensor]] = {}
         for replicate in range(first, min(first + _TOGETHER, replicates)):

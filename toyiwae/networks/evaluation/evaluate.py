@@ -131,11 +131,12 @@ class _Plan:
         """Refuses what a model cannot.
 
         Raises:
-            InputError: annealing or gradients of a user's module, annealing of binary latents.
+            InputError: annealing of a user's module or of binary latents.
         """
-        if isinstance(model, ModuleModel) and (self.annealing_steps or self.snr_replicates):
+        if isinstance(model, ModuleModel) and self.annealing_steps:
             raise InputError(
-                "annealing_steps and snr_replicates need a model of toyiwae: expected 0 of both for a module of yours"
+                f"annealing_steps is {self.annealing_steps}: expected 0 for a module of yours, whose latents need not"
+                " be normal a priori"
             )
         if self.annealing_steps:
             refuse_binary(model, "annealing")
