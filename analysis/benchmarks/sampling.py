@@ -233,7 +233,9 @@ def _keep(table: dict[str, Any]) -> None:
     axes.loglog(PARTICLES, limits, "k--", label="generator alone")
     for place, (name, rates) in enumerate(sorted(lines.items(), key=lambda line: -line[1][-1])):
         ours = name in OURS
-        axes.loglog(PARTICLES, rates, "-" if ours else ":", marker=_MARKERS[place], markersize=5, label=name)
+        color = f"C{place}" if place < 10 else "0.35"  # matplotlib's colours begin again after ten
+        style: dict[str, Any] = {"marker": _MARKERS[place], "markersize": 5, "color": color}
+        axes.loglog(PARTICLES, rates, "-" if ours else ":", label=name, **style)
     axes.set_xticks(PARTICLES, [f"{k:,}" for k in PARTICLES])
     axes.minorticks_off()
     axes.set(xlabel="particles K", ylabel="standard normals per second of one core")
