@@ -200,7 +200,7 @@ def _finish(terms, pooled, pooling, sizes, base, running, where, values, ess, fi
 
 
 @bare_kernel
-def moments(cell, at, most, values, ess, first, second, maps, begun):
+def moments(cell, at, most, values, ess, first, second, pool, maps, begun):
     """Replicates of one or more blocks of streams, for some rows; goes on where the last call stopped.
 
     Of one row, their gradients are formed while their sums are in the nearest cache.
@@ -211,8 +211,8 @@ def moments(cell, at, most, values, ess, first, second, maps, begun):
             `[N]`, slope `[N, D]` and curvature `[1 or N, D]` of the log-weights; the terms: exponents `[E]`, the first
             of them 1; of every pair (exponent, power) the index of the exponent, the power or −1 for `log Ẑ`, and
             whether Σ c ηηᵀ is wanted, each `[P]`; and the row of coefficients where the weights of each exponent stand
-            `[E]`; which pairs normalise over all groups `[P]`; and of a `Room` scratch, running sums, those of the
-            groups before, and the stream's state.
+            `[E]`; which pairs normalise over all groups `[P]`; and of a `Room` scratch, running sums, and the stream's
+            state.
         at: where it stopped, zeros at the start: the row, the first replicate of the block, particles left of its
             stream (0: it has not begun), replicate, group, and particle; and the caller's, the replicate at which
             `first` and `second` start.
@@ -222,6 +222,7 @@ def moments(cell, at, most, values, ess, first, second, maps, begun):
         first: takes Σ c and Σ c η `[R, n, P, 1 + D]` of as many replicates as are held, for `c = w̃^r / M`, `1/(MK)` at
             power 0, `log Ẑ_m / M`, or pooled w̃^r.
         second: takes Σ c ηηᵀ, of all rows or of each: `[R, 1 or n, P, D4, D4]`; None where it is not wanted.
+        pool: of a `Room`; None where no pair normalises over all groups, which takes less to compile.
         maps: of a `OneRow`, for whose sake `first` and `second` hold but a tile's replicates and two more; None where
             all sums are wanted.
         begun: what `OneRow.begin` gives; None likewise.
@@ -232,17 +233,15 @@ def moments(cell, at, most, values, ess, first, second, maps, begun):
     key, block, each, rows, sizes, constants, terms, pooled, room = cell
     groups, particles = sizes
     base, slope, curvature = constants
-    scratch, running, pool, state = room
+    scratch, running, state = room
     noise, log_w = scratch[0], scratch[1]
     width, budget = len(log_w), most
     alone, together = np.bool_(False), np.bool_(True)
-    any_pooled = alone
-    for p in range(len(pooled)):
-        any_pooled |= pooled[p]
     left, r, m, k = at[2], at[3], at[4], at[5]
     if at[0] == 0 and at[1] == 0 and left == 0:
         _clear(running)
-        _clear(pool)
+        if pool is not None:  # known when this is compiled
+            _clear(pool)
     for n in range(at[0], rows[1]):
         row = rows[0] + n
         bent = curvature[row if len(curvature) > 1 else 0]
@@ -274,12 +273,12 @@ def moments(cell, at, most, values, ess, first, second, maps, begun):
                     _finish(
                         terms, pooled, alone, sizes, base[row], running, place, values, ess, first, second
                     )
-                    if any_pooled:
+                    if pool is not None:
                         _merge(terms, running, pool)
                     _clear(running)
                     if m < groups:
                         continue
-                    if any_pooled:
+                    if pool is not None:
                         _finish(
                             terms, pooled, together, sizes, base[row], pool, place, values, ess, first, second
                         )

@@ -248,8 +248,9 @@ class Cell:
         if self._one_row is not None:
             maps, begun = self._one_row.maps, self._one_row.begin(count)
         shared = self.key, block, self.each, (row, rows), self.sizes, self._constants, *self._arrays
-        cell = *shared, (room.scratch, room.running, room.pool, room.state)
-        while not moments(cell, at, most, values, ess, first, second, maps, begun):
+        cell = *shared, (room.scratch, room.running, room.state)
+        pool = room.pool if self.terms.pooled().any() else None
+        while not moments(cell, at, most, values, ess, first, second, pool, maps, begun):
             self.stopped.refuse()
         if self._one_row is None or begun is None:
             return values, ess, first, second, None
