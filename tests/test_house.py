@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "toyiwae"
 
 FLOORS = {
-    0: "arguments checks errors extras files forms locks memory records stats weights",
+    0: "arguments checks errors extras files forms locks memory records signals stats weights",
     1: "estimators problems",
     2: "oracle",
     3: "montecarlo surrogate truth plot",

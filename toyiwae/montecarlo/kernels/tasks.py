@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from toyiwae.signals import heard
+
 Task = TypeVar("Task")
 Found = TypeVar("Found")
 
@@ -42,7 +44,10 @@ def in_order(
     Each thread takes the next task as soon as it is free, so that one whose core is taken away holds up no other.
     """
     if threads == 1:
-        yield from map(run, tasks)
+        for task in tasks:
+            with heard():  # the first of them compiles
+                found = run(task)
+            yield found
         return
     waiting: deque[Future[Found]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="toyiwae")

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from toyiwae import signals
 from toyiwae.arguments import whole_number
 from toyiwae.checks import shown
 from toyiwae.errors import DivergenceError, InputError, ToldElsewhereError
@@ -29,7 +30,7 @@ from toyiwae.networks.data.batches import Batches, DeviceBatches
 from toyiwae.networks.data.images import Images
 from toyiwae.networks.optim import Adam, DeviceAdam
 from toyiwae.networks.resident import NEVER
-from toyiwae.networks.runs import checkpoints, memory, progress, ranks, signals
+from toyiwae.networks.runs import checkpoints, memory, progress, ranks
 from toyiwae.networks.runs.checkpoints import Checkpoint
 from toyiwae.networks.runs.device_steps import DeviceSteps, graph_wanted
 from toyiwae.networks.runs.folder import RunFolder, opened

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM wait for the end of a step, so that a checkpoint can be written before they act."""
+"""Ctrl-C and SIGTERM: that they wait for the end of a step, and that Ctrl-C is never lost."""
 
 from __future__ import annotations
 
@@ -36,3 +36,29 @@ def waiting() -> Iterator[Callable[[], int | None]]:
         restore()
     if came:
         signal.raise_signal(came[0])
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[None]:
+    """Within the block Ctrl-C acts as ever, and once more at its end where what it raised was dropped.
+
+    Python drops what is raised in a function that C code calls, as Numba's compiler does for seconds. Only the main
+    thread gets signals, and a handler that raises nothing is left alone.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is not signal.default_int_handler:
+        yield
+        return
+    came: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        came.append(number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
