@@ -11,6 +11,7 @@ from analysis.benchmarks import precision
 from tests.short_runs import short
 from toyiwae.errors import InputError
 from toyiwae.networks import kernels, models
+from toyiwae.networks import products as module
 from toyiwae.networks.densities import Bernoulli
 from toyiwae.networks.members import Member
 from toyiwae.networks.noise import Noise
@@ -22,16 +23,32 @@ UNIT = {"float32": 2.0**-24, "tf32": 2.0**-11, "bfloat16": 2.0**-8}
 DIM_X, LATENTS, IMAGES, T = 60, 8, 10, 12
 
 
+RAW = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+
+
+@pytest.fixture(params=["oneDNN", "torch"])
+def routine(request, monkeypatch):
+    """Whose products a CPU takes: this one's choice and the other."""
+    if request.param == "oneDNN" and RAW is None:
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(module, "_ONEDNN", RAW if request.param == "oneDNN" else None)
+    rounds = module._onednn_rounds  # which a test may replace
+    rounds.cache_clear()
+    yield request.param
+    rounds.cache_clear()
+
+
 def numbers(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.usefixtures("routine")
 @pytest.mark.parametrize("products", PRODUCTS)
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("tanh", [False, True])
 @pytest.mark.parametrize("large", [2, 2**16])
 def test_errors_of_products_are_those_of_their_factors(products, members, tanh, large, monkeypatch):
-    """One member in float32, and large ones, take another routine than several small ones do."""
+    """With oneDNN one member in float32, and large ones, take another routine than several small ones do."""
     monkeypatch.setattr("toyiwae.networks.products.LARGE", large)
     x, weight, bias = numbers(members, 40, 30), numbers(members, 30, 20, seed=1), numbers(members, 20, seed=2)
     exact = torch.baddbmm(bias[:, None].double(), x.double(), weight.double())
@@ -44,13 +61,38 @@ def test_errors_of_products_are_those_of_their_factors(products, members, tanh, 
         assert float(plain.abs().max()) > UNIT[products] / 4  # factors were rounded
 
 
+def test_the_routine_is_the_one_that_is_chosen(routine, monkeypatch):
+    called = []
+    monkeypatch.setattr(
+        module, "_affine_onednn", lambda *a, own=module._affine_onednn: called.append(a) or own(*a)
+    )
+    affine(numbers(1, 40, 30), numbers(1, 30, 20, seed=1), None, tanh=True)
+    assert len(called) == (routine == "oneDNN")
+
+
+@pytest.mark.skipif(RAW is None, reason="this torch has no oneDNN")
+def test_a_compiled_product_by_onednn_is_one(monkeypatch):
+    monkeypatch.setattr(module, "_ONEDNN", RAW)
+    some = numbers(1, 40, 30), numbers(1, 30, 20, seed=1), numbers(1, 20, seed=2)
+    seen = []
+
+    def look(graph, _):
+        seen.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    compiled = torch.compile(lambda x, weight, bias: affine(x, weight, bias, tanh=True), backend=look)
+    torch.testing.assert_close(compiled(*some), affine(*some, tanh=True), rtol=0, atol=1e-6)
+    assert any("toyiwae.affine" in target for target in seen)
+
+
+@pytest.mark.usefixtures("routine")
 @pytest.mark.parametrize("shape", [(40, 30, 20), (640, 200, 784)])
 def test_a_cpu_that_multiplies_bfloat16_rounds_as_we_do(shape, monkeypatch):
     """What the hardware gives differs from products of rounded factors by the order of sums in float32 alone."""
     n, k, m = shape
     x, weight = numbers(1, n, k), numbers(1, k, m, seed=1)
     found = product(x, weight, "bfloat16")
-    monkeypatch.setattr("toyiwae.networks.products._onednn_rounds", lambda: False)
+    monkeypatch.setattr(module, "_onednn_rounds", lambda: False)
     size = torch.bmm(x.abs(), weight.abs())
     assert bool(((product(x, weight, "bfloat16") - found).abs() <= 2.1 * k * UNIT["float32"] * size).all())
     assert torch.get_float32_matmul_precision() == "highest"
@@ -86,7 +128,7 @@ def _restored():
 @pytest.mark.skipif(
     not hasattr(BACKENDS.cuda.matmul, "fp32_precision"), reason="this torch has one way to set it"
 )
-@pytest.mark.usefixtures("_restored")
+@pytest.mark.usefixtures("_restored", "routine")
 @pytest.mark.parametrize("rounds", [False, True])
 @pytest.mark.parametrize(
     "choose",
@@ -108,7 +150,7 @@ def test_the_users_settings_are_left_as_they_were(choose, rounds, monkeypatch):
         with tf32(wanted, True):
             assert BACKENDS.cuda.matmul.fp32_precision == ("tf32" if wanted else "ieee")
         assert settings() == before
-    monkeypatch.setattr("toyiwae.networks.products._onednn_rounds", lambda: rounds)
+    monkeypatch.setattr(module, "_onednn_rounds", lambda: rounds)
     x, weight = numbers(1, 40, 30), numbers(1, 30, 20, seed=1)
     bound = 2.1 * UNIT["bfloat16"] * torch.bmm(x.abs(), weight.abs())
     assert bool(((product(x, weight, "bfloat16") - torch.bmm(x, weight)).abs() <= 2 * bound).all())

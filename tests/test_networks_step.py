@@ -238,6 +238,9 @@ def test_compiled_steps_give_the_same_gradients():
     assert max(differences) < 1e-4
 
 
+PRODUCTS = {"bmm", "baddbmm", "mm", "addmm", "mv", "addmv", "linalg_solve_triangular"}
+
+
 class Precisions(TorchDispatchMode):
     """What CUDA's products may lose, seen at every product within it."""
 
@@ -247,7 +250,7 @@ class Precisions(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         """Notes it at a product."""
-        if func._schema.name in {"aten::bmm", "aten::baddbmm", "aten::mm", "aten::mv"}:
+        if func._schema.name.removeprefix("aten::") in PRODUCTS:
             self.found.append(torch.backends.cuda.matmul.fp32_precision)
         return func(*args, **(kwargs or {}))
 

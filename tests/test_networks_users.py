@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.distributions import AffineTransform, Bernoulli, Independent, Normal, TransformedDistribution
 
 from tests import naive_networks
 from tests.test_networks_step import relative
@@ -130,3 +131,52 @@ def test_what_cannot_work_is_refused():
         InputError, match=r"encode returned a Normal of batch shape \(3, 4\): expected a Distribution"
     ):
         step(ModuleModel(Wrong()), [Member("iwae", "iwae", 1, 4, 0)], x, noise)
+
+
+class Encoders(torch.nn.Module):
+    """Encoders of several kinds, with parameters of the model's, frozen ones and a buffer beside them."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        self.encoder, self.decoder = torch.nn.Linear(3, 2), torch.nn.Linear(2, 3)
+        self.shared, self.unused = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+        self.frozen = torch.nn.Parameter(torch.ones(2), requires_grad=False)
+        self.register_buffer("offset", torch.ones(2))
+        self.apart = torch.ones(2, requires_grad=True)
+
+    def encode(self, x):
+        mean = self.encoder(x) + self.frozen + self.offset
+        if self.kind == "shared":
+            return Independent(Normal(mean, self.shared.exp()), 1)
+        if self.kind == "bernoulli":
+            return Independent(Bernoulli(logits=mean), 1)
+        if self.kind == "flow":
+            base = Independent(Normal(torch.zeros_like(mean), 1.0), 1)
+            return TransformedDistribution(
+                base, AffineTransform(mean, self.shared, event_dim=1, cache_size=1)
+            )
+        return Independent(Normal(self.apart.expand(len(x), 2), 1.0), 1)
+
+    def log_joint(self, x, z):
+        return Normal(self.decoder(z * self.shared), 1.0).log_prob(x).sum(-1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("shared", ["encoder.bias", "encoder.weight", "shared"]),
+        ("bernoulli", ["encoder.bias", "encoder.weight"]),
+        ("flow", ["encoder.bias", "encoder.weight", "shared"]),
+        ("none", None),
+    ],
+)
+def test_an_encoders_parameters_are_those_its_density_depends_on(kind, names):
+    """Also where a distribution keeps the density of what it has drawn; nothing is drawn from the user's generator."""
+    model, noise, state = ModuleModel(Encoders(kind)), Noise((3,), 1), torch.get_rng_state()
+    if names is None:
+        with pytest.raises(InputError, match="encode uses no parameter that is trained"):
+            model.encoder_parameters(torch.ones(4, 3), noise)
+    else:
+        assert sorted(model.encoder_parameters(torch.ones(4, 3), noise)) == names
+    assert torch.equal(torch.get_rng_state(), state)

@@ -7,9 +7,9 @@ import numpy as np
 
 @cache
 def keep_freed() -> None:
-    """Has the C library keep what is freed, up to 32 MB: new pages cost more than what is written to them.
+    """Has the C library keep what this process frees: new pages cost more than what is written to them.
 
-    glibc hands every piece of more than 128 kB back to the system, until the first such piece is freed; then it keeps
-    all that are no larger.
+    glibc hands every piece of more than 128 kB back to the system, until such a piece is freed: from then on it keeps
+    pieces that are no larger, here 16 MB, and hands back what is free at its end beyond twice as much.
     """
     np.empty(2**21)

@@ -1,7 +1,7 @@
 """Training steps per CPU-second of the papers' model, 784-200-200-50 with its mirror, in float32 on one thread.
 
 Every rate is taken in turns with the others', since a busy machine's speed changes from minute to minute. The limit is
-what the step's floating-point operations would take at the rate of its largest product, by oneDNN.
+what the step's floating-point operations would take at the rate of its largest product.
 """
 
 from __future__ import annotations

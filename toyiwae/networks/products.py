@@ -21,15 +21,15 @@ PRODUCTS = get_args(Products)
 """Precisions of the factors of products; sums, and everything else, keep the dtype of the parameters."""
 
 LARGE = 2**16
-"""Numbers of a member's product from which on a CPU members are multiplied one by one."""
+"""Numbers of a member's product from which on oneDNN takes several members one by one."""
 
 _ONEDNN = (
     getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     if torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() != "AVX2"
     else None
 )
-"""oneDNN's product: with vectors of 512 bits up to twice as fast as torch's own on processors of AMD; with 256 bits no
-faster, and slower where the left factor is transposed, as in every weight's gradient."""
+"""oneDNN's product, where it serves: on processors of AMD with vectors of 512 bits it is up to twice as fast as torch's
+own. On x86 with 256 bits it is no faster, and slower where the left factor is transposed, as in a weight's gradient."""
 
 _SUMS_IN_FLOAT32 = "dtype" in torch.ops.aten.bmm.overloads()
 """Whether `torch.bmm` takes `out_dtype`: since 2.8."""
@@ -105,7 +105,8 @@ def _fuses(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether oneDNN takes these: one member, or large ones one by one, in float32 on a CPU, nothing to differentiate.
 
-    torch hands products in float32 to MKL, which on processors of other makers never uses vectors of 512 bits.
+    torch hands products in float32 to MKL, which on an AMD processor with vectors of 512 bits reached half of what
+    oneDNN did.
     """
     if _ONEDNN is None or (len(x) > 1 and x.shape[1] * weight.shape[-1] < LARGE):
         return False
@@ -183,7 +184,10 @@ def _shape(x: Tensor, weight: Tensor, bias: Tensor | None, tanh: bool, rounds: b
 
 
 def unrounded(x: Tensor) -> AbstractContextManager[None]:
-    """Within it torch's own products on the device of x keep float32's digits, whatever the user has chosen."""
+    """Within it torch's own products on the device of x keep float32's digits, whatever the user has chosen.
+
+    In what `torch.compile` makes all products have the model's precision: it holds no choice of its own.
+    """
     return tf32(False, x.is_cuda and not torch.compiler.is_compiling())
 
 

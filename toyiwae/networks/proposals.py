@@ -96,7 +96,8 @@ class Cholesky:
     def backward(sample: Sample, slope: Tensor, path: Tensor, score: Tensor) -> Tensor:
         """As `MeanField.backward`, with `L⁻ᵀ ε` for `ε/std` and the gradient `tril(Σ u εᵀ)` by L."""
         noise, chol = sample.saved
-        pull = torch.linalg.solve_triangular(chol.mT, noise.movedim(1, -1)[:, None], upper=True)
+        with unrounded(noise):
+            pull = torch.linalg.solve_triangular(chol.mT, noise.movedim(1, -1)[:, None], upper=True)
         u = path[..., None] * slope + (path + score)[..., None] * pull[:, 0].movedim(-1, 1)
         with unrounded(noise):
             by_chol = torch.einsum("etbi,etbj->ebij", u, noise)

@@ -108,23 +108,31 @@ class ModuleModel:
             found.append((self._call(own, "log_joint", image, z) - q.log_prob(z))[:, 0].to(torch.float64))
         return torch.cat(found)
 
-    def encoder_parameters(self, x: Tensor) -> list[str]:
+    def encoder_parameters(self, x: Tensor, noise: Noise) -> list[str]:
         """Names of the parameters on which `log q(z|x)` depends, z held.
 
         Args:
             x: images `[B, …]`.
+            noise: of the particles at which it is looked at.
 
         Raises:
             InputError: none of those that are trained.
         """
         phi = {name: value[0].clone().requires_grad_() for name, value in self.parameters.items()}
-        with torch.enable_grad(), torch.random.fork_rng():
+        with torch.enable_grad():
             q = self._encoded(phi, x)
-            log_q = q.log_prob(q.sample()).sum()
+            z = _drawn(
+                q, noise, 0, 1
+            ).detach()  # another tensor than the one for which q may keep its density
+            log_q = q.log_prob(z).sum()
         if not log_q.requires_grad:
-            raise InputError("encode uses no parameter that is trained: there are no gradients of an encoder")
-        slopes = torch.autograd.grad(log_q, list(phi.values()), allow_unused=True)
-        return [name for name, slope in zip(phi, slopes, strict=True) if slope is not None]
+            slopes = [None] * len(phi)
+        else:
+            slopes = torch.autograd.grad(log_q, list(phi.values()), allow_unused=True)
+        names = [name for name, slope in zip(phi, slopes, strict=True) if slope is not None]
+        if not names:
+            raise InputError("encode uses no parameter that is trained: expected snr_replicates to be 0")
+        return names
 
     @torch.no_grad()
     def proposal_means(self, x: Tensor) -> Tensor:

@@ -47,11 +47,20 @@ class Room:
         scratch: a tile's noise `[D, tile + 16]`, whose rows start in different sets of the cache; its log-weights; its
             coefficients: of every power, and the weights of exponents without a power 1; products of noise.
         running: sums of the group: largest log-weights, sums of weights, of powers, and of powers times products.
-        pool: the same of the replicate's groups before.
+        pool: the same of the replicate's groups before; None where none is normalised over all of them.
         state: of the stream.
     """
 
-    def __init__(self, dim: int, exponents: int, power_of: np.ndarray, precision: np.dtype, *, second: bool):
+    def __init__(
+        self,
+        dim: int,
+        exponents: int,
+        power_of: np.ndarray,
+        precision: np.dtype,
+        *,
+        second: bool,
+        pooled: bool,
+    ):
         """Takes the memory."""
         width, four, powers = tile_of(dim), fours(dim) if second else 0, len(power_of)
         coefficients = aligned(powers + exponents, width + 8)
@@ -62,7 +71,7 @@ class Room:
             coefficients,
             aligned(2, four, STEP + 8),
         )
-        self.running, self.pool = (
+        self.running, pool = (
             (
                 np.empty(exponents),
                 np.empty(exponents + 1),
@@ -71,6 +80,7 @@ class Room:
             )
             for _ in range(2)
         )
+        self.pool = pool if pooled else None
         self.state = aligned(4, LANES, precision=np.uint32)
 
 
@@ -249,7 +259,9 @@ def moments(cell, at, most, values, ess, first, second, pool, maps, begun):
             if left == 0:
                 start(key, block + head // each, row, state)
                 r, there = head, values.shape[0] - head
-                left = (each if each < there else there) * groups * particles
+                left = (
+                    (each if each < there else there) * groups * particles
+                )  # Numba's `min` takes long to compile
             while left > 0:
                 if budget <= 0:
                     at[0], at[1], at[2], at[3], at[4], at[5] = n, head, left, r, m, k
@@ -261,8 +273,8 @@ def moments(cell, at, most, values, ess, first, second, pool, maps, begun):
                     granule(state, noise, column)
                     log_weights(noise, column, 0.0, slope[row], bent, log_w)
                 while done < here:
-                    rest, count = here - done, particles - k  # Numba's `min` takes long to compile
-                    count = rest if rest < count else count
+                    tile, group = here - done, particles - k
+                    count = tile if tile < group else group
                     _take_in(scratch, done, count, terms, running, second)
                     done += count
                     k += count

@@ -249,8 +249,7 @@ class Cell:
             maps, begun = self._one_row.maps, self._one_row.begin(count)
         shared = self.key, block, self.each, (row, rows), self.sizes, self._constants, *self._arrays
         cell = *shared, (room.scratch, room.running, room.state)
-        pool = room.pool if self.terms.pooled().any() else None
-        while not moments(cell, at, most, values, ess, first, second, pool, maps, begun):
+        while not moments(cell, at, most, values, ess, first, second, room.pool, maps, begun):
             self.stopped.refuse()
         if self._one_row is None or begun is None:
             return values, ess, first, second, None
@@ -260,9 +259,14 @@ class Cell:
         """What the kernel writes to on its way, and the sums of some replicates: the thread's own where it can be."""
         own, number, with_second = self._own_room, len(self.terms.powers), any(self.terms.second)
         if not hasattr(own, "moments"):
-            exponents, _, powers, *_ = self._arrays[0]
+            (exponents, _, powers, *_), pooled = self._arrays
             own.moments = Room(
-                self.sampler.dim, len(exponents), powers, self.sampler.precision, second=with_second
+                self.sampler.dim,
+                len(exponents),
+                powers,
+                self.sampler.precision,
+                second=with_second,
+                pooled=bool(pooled.any()),
             )
         four, apart = fours(self.sampler.dim), rows if self.own.own else 1
         first = np.empty((held, rows, number, 1 + self.sampler.dim))

@@ -67,17 +67,17 @@ def gradient_moments(
         noise: one seed for each member.
         replicates: R, independent draws of the particles.
 
-    Raises:
-        InputError: a user's module whose encoder has no parameters.
-
     Returns:
-        Parameter -> moments of shape `[E, ...]`, of a parameter of a user's module that both its methods use those of
-        the whole gradient. Their `snr` of a weight whose gradient has mean 0 is not 0 but of the
+        Parameter -> moments of shape `[E, ...]`; a parameter that both methods of a user's module use has those of its
+        whole gradient. Their `snr` of a weight whose gradient has mean 0 is not 0 but of the
         order of √(2/(πR)).
+
+    Raises:
+        InputError: a user's module whose encoder has no parameters that are trained.
     """
     moments: dict[str, stats.Moments] = {}
     if isinstance(model, ModuleModel):
-        own = model.encoder_parameters(x[0])
+        own = model.encoder_parameters(x[0], noise)
     else:
         own = [name for name in model.parameters if model.part(name) == "proposal"]
     for first in range(0, replicates, _TOGETHER):

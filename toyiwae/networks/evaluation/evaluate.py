@@ -75,7 +75,8 @@ def evaluate(
         and its pixels Gaussian.
 
     Raises:
-        InputError: no such run, counts out of range, annealing with binary latents, or what a user's module cannot.
+        InputError: no such run, counts out of range, annealing with binary latents or of a user's module, gradients of
+            an encoder without parameters that are trained.
         ToldElsewhereError: another process had an error.
         ToyiwaeError: another process is gone.
     """
@@ -156,6 +157,9 @@ def _measured(
 ) -> tuple[int, ImageBounds | None, dict[str, Any]]:
     """Of the members of a run: bounds of this process's images, and all else if they are its own alone or first."""
     model, noise, x = run.model, _noise(run, plan.seed), _seen(run, test, plan.seed)
+    batch = _seen(run, run.images.train[: run.settings.training.batch], plan.seed)
+    if plan.snr_replicates and isinstance(model, ModuleModel):
+        model.encoder_parameters(batch[0], noise)  # refuses before hours of bounds
     note(f"bounds of {len(test)} images at K = {', '.join(map(str, plan.counts))}")
     some, bounds = share.images(len(test)), None
     if some.start < some.stop:
@@ -170,7 +174,6 @@ def _measured(
         found["annealed"] = annealing.forward(model, some, noise, steps, chains)
         found["sandwich"] = annealing.sandwich(model, noise, simulated, steps, chains)
     if plan.snr_replicates:
-        batch = _seen(run, run.images.train[: run.settings.training.batch], plan.seed)
         note(f"{plan.snr_replicates} gradients of a batch of {batch.shape[1]} images")
         moments = diagnostics.gradient_moments(model, run.members, batch, noise, plan.snr_replicates)
         found["snr"] = diagnostics.encoder_snr(moments)
