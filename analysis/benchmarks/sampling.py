@@ -186,7 +186,7 @@ def _slope(problem: Problem) -> float:
     """Of log seconds over log K·R, each R fixed so that K = 64 takes 1/64 of the numbers of K = 10⁶."""
     sizes = [(64, 4096), (512, 4096), (4096, 2048), (32_768, 512), (10**6, 32)]
     seconds: dict[int, list[float]] = {k: [] for k, _ in sizes}
-    for _ in range(5):
+    for _ in range(15):
         for particles, count in sizes:
             call = _ours(problem, particles, normals=particles * count * problem.dim_z)[1]
             seconds[particles].append(call())
