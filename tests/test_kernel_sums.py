@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 numba = pytest.importorskip("numba")
-held, matrices, moments, streams, sums, tiles = (
+held, matrices, rooms, streams, sums, tiles = (
     import_module(f"toyiwae.montecarlo.kernels.{name}")  # not skipped where it has gone elsewhere
-    for name in ("held", "lanes.matrices", "moments", "streams", "sums", "tiles")
+    for name in ("held", "lanes.matrices", "room", "streams", "sums", "tiles")
 )
 DIMS = (1, 3, 4, 6, 21)
 COUNTS = (1, 7, 8, 61, 130)
@@ -67,7 +67,7 @@ def test_log_weights(dim, precision):
 def test_sums_of_first_and_second_order(dim, count, precision):
     """Of three coefficients, one alone and two together, added to what is there; nothing else is written."""
     noise, eta = noise_of(dim, count, precision)
-    rng, four = np.random.default_rng(count), moments.fours(dim)
+    rng, four = np.random.default_rng(count), rooms.fours(dim)
     c, before = np.full((3, count + 8), np.nan), rng.normal(size=(4, 1 + dim))
     c[:, :count] = rng.normal(size=(3, count))
     found = before.copy()
@@ -77,10 +77,10 @@ def test_sums_of_first_and_second_order(dim, count, precision):
         expected[here, 1:] += eta @ c[p, :count]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
     lower, out = np.zeros((four, four)), np.ones((four, four))
-    add_second(noise, AHEAD, count, c[1], moments.aligned(2, four, sums.STEP + 8), lower, -0.5, out, False)
+    add_second(noise, AHEAD, count, c[1], rooms.aligned(2, four, sums.STEP + 8), lower, -0.5, out, False)
     np.testing.assert_allclose(out[:dim, :dim], 1.0 - 0.5 * (c[1, :count] * eta) @ eta.T, rtol=0, atol=1e-12)
     np.testing.assert_array_equal(out[dim:], 1.0)
-    put, room = np.full((four, four), np.nan), moments.aligned(2, four, sums.STEP + 8)
+    put, room = np.full((four, four), np.nan), rooms.aligned(2, four, sums.STEP + 8)
     add_second(noise, AHEAD, count, c[1], room, np.zeros((four, four)), -0.5, put, True)
     np.testing.assert_allclose(put, out - 1.0, rtol=0, atol=1e-15)
 

@@ -11,7 +11,7 @@ from toyiwae.forms import Coefficients
 from toyiwae.montecarlo.callers import Caller
 from toyiwae.montecarlo.kernels.held import begin, go_on, hold, times, weigh
 from toyiwae.montecarlo.kernels.lanes.vectors import WIDTH
-from toyiwae.montecarlo.kernels.moments import aligned, fours
+from toyiwae.montecarlo.kernels.room import aligned, fours
 from toyiwae.montecarlo.kernels.streams import padded
 from toyiwae.montecarlo.kernels.sums import STEP
 from toyiwae.montecarlo.kernels.tasks import Stopped

@@ -25,8 +25,9 @@ from toyiwae.montecarlo.callers import Caller
 from toyiwae.montecarlo.chunks import Chunk
 from toyiwae.montecarlo.formed import Called, Terms
 from toyiwae.montecarlo.kernels.blockwise import HELD_NUMBERS, Blockwise
-from toyiwae.montecarlo.kernels.moments import Room, fours, moments, tile_of
+from toyiwae.montecarlo.kernels.moments import moments
 from toyiwae.montecarlo.kernels.one_row import OneRow, take_in
+from toyiwae.montecarlo.kernels.room import Room, fours, tile_of
 from toyiwae.montecarlo.kernels.streams import key_of
 from toyiwae.montecarlo.kernels.tasks import Stopped, in_order
 from toyiwae.montecarlo.sampler import Sampler, refuse_noise
