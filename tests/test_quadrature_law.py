@@ -12,7 +12,9 @@ from tests.problems import as_functions, log_normal, random_problem
 from tests.test_truth import KINDS
 from toyiwae import InputError, estimators
 from toyiwae.estimators import Estimator
+from toyiwae.oracle.closed_form.gaussian import condition
 from toyiwae.problems.density import QuadratureProblem
+from toyiwae.problems.linear_gaussian import Data, Model, Problem, Proposal
 
 MEANS, SCALES, SHARES = np.array([-1.1, 0.9]), np.array([0.55, 0.8]), np.array([0.35, 0.65])
 
@@ -130,3 +132,21 @@ def test_bad_input_is_refused() -> None:
         toyiwae.exact(flat, K=2)
     with pytest.raises(InputError, match="covariance"):
         toyiwae.exact(QuadratureProblem(**ok), K=2, covariance=True)
+
+
+@pytest.mark.parametrize("size", [1e-2, 1e-3, 1e-4])
+def test_the_gap_of_one_particle_is_known_where_the_proposal_is_nearly_the_posterior(size):
+    """Beside the closed form, within what both state: -E[log w] misses its own statement at 1e-3."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        model = Model([3.0 * rng.normal()], [[1.3]], [[0.8]], [0.3], [[0.6]])
+        x = np.array([2.0 * rng.normal()])
+        posterior = condition(model, x[None])
+        mean, var = float(np.ravel(posterior.mean)[0]), float(np.ravel(posterior.cov)[0])
+        problem = Problem(model, Proposal([[var * (1.0 + size)]], mean=[mean + size * var**0.5]), Data(x))
+        found, closed = (
+            toyiwae.exact(one, K=[1], parameters=[]).cell(1) for one in (as_functions(problem), problem)
+        )
+        error = found.gap_error + closed.gap_error
+        assert abs(found.gap - closed.gap) <= error
+        assert error < 1e-8 * closed.gap
