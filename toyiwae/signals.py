@@ -43,7 +43,7 @@ def heard() -> Iterator[None]:
     """Within the block Ctrl-C acts as ever, and once more at its end where what it raised was dropped.
 
     Python drops what is raised in a function that C code calls, as Numba's compiler does for seconds. Only the main
-    thread gets signals, and a handler that raises nothing is left alone.
+    thread gets signals, and a handler of the user's is left alone.
     """
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before is not signal.default_int_handler:

@@ -59,9 +59,7 @@ def log_mean_exp(log_w: Array, axis: int = -1) -> Array:
 def normalise(log_w: Array, axis: int | tuple[int, ...] = -1) -> Array:
     """The normalised weights `w̃_k = w_k / Σ_j w_j` along one or more axes; `(-2, -1)` pools the groups."""
     log_w = promoted(log_w)
-    if is_numpy_array(
-        log_w
-    ):  # the engine's blocks: to find their namespace takes about as long as a pass over them
+    if is_numpy_array(log_w):  # an engine's block, whose namespace takes as long to find as a pass over it
         scaled = _below(log_w, log_w.max(axis=axis, keepdims=True))
         np.exp(scaled, out=scaled)
         scaled /= scaled.sum(axis=axis, keepdims=True)

@@ -121,15 +121,12 @@ class ModuleModel:
         phi = {name: value[0].clone().requires_grad_() for name, value in self.parameters.items()}
         with torch.enable_grad():
             q = self._encoded(phi, x)
-            z = _drawn(
-                q, noise, 0, 1
-            ).detach()  # another tensor than the one for which q may keep its density
+            z = _drawn(q, noise, 0, 1).detach()  # another tensor than that whose density q may keep
             log_q = q.log_prob(z).sum()
-        if not log_q.requires_grad:
-            slopes = [None] * len(phi)
-        else:
+        names: list[str] = []
+        if log_q.requires_grad:
             slopes = torch.autograd.grad(log_q, list(phi.values()), allow_unused=True)
-        names = [name for name, slope in zip(phi, slopes, strict=True) if slope is not None]
+            names = [name for name, slope in zip(phi, slopes, strict=True) if slope is not None]
         if not names:
             raise InputError("encode uses no parameter that is trained: expected snr_replicates to be 0")
         return names

@@ -20,13 +20,12 @@ from scipy.special import expit
 
 from toyiwae.errors import InputError
 from toyiwae.forms import Form, form_of_mean
-from toyiwae.oracle.finite_k.bounds import common_grid
+from toyiwae.oracle.finite_k.bounds import common_grid, first_gap
 from toyiwae.oracle.finite_k.every_k import insert_single, joined, log_moments, moments_for_all
 from toyiwae.oracle.finite_k.gradients import GradientMoments, mean_of
 from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm, LogMoments, mean_of_one, refusal
-from toyiwae.oracle.laws.bounded import EPS, Bounded, concatenate, stack
+from toyiwae.oracle.laws.bounded import Bounded, concatenate, stack
 from toyiwae.oracle.laws.discrete import DiscreteLaw, Table
-from toyiwae.oracle.laws.spectrum import log1pmx
 from toyiwae.problems.binary import DiscreteProblem
 from toyiwae.problems.parameter import Parameter
 from toyiwae.truth.averages import Average, Averaged, Bounds
@@ -54,23 +53,10 @@ class RowTruth:
         """Gap to log E[w^e] and expected sample size: [1, nK]."""
         one = Bounded(np.ones((1, 1)), np.zeros((1, 1)))
         engine = self.engine
-        gap = insert_single(self.particles, engine and engine.gap(), self._first_gap())
+        gap = insert_single(self.particles, engine and engine.gap(), first_gap(self.law))
         ess = insert_single(self.particles, engine and engine.ess(), one)
         off, many = abs(self.exponent) * float(self.row.log_w_error.max()), np.array(self.particles) > 1
         return gap.widened(off * self._sensitivity()), ess.widened(4.0 * off * ess.value * many)
-
-    def _first_gap(self) -> Bounded:
-        """The gap of one particle as E[w - 1 - log w] with E[w] = 1: [1, 1].
-
-        No term is negative, and what rounding leaves of E[w] - 1 enters to second order alone: -E[log w], which it
-        enters as it is, knows a gap of 1e-6 to 1e-9 only.
-        """
-        log_prob, log_w = self.law.log_prob, self.law.log_w
-        prob = np.exp(log_prob)
-        near = -prob * log1pmx(np.expm1(np.clip(log_w, -1.0, 1.0)))
-        terms = np.where(np.abs(log_w) < 1.0, near, np.exp(log_prob + log_w) - prob * (1.0 + log_w))
-        error = EPS * ((16.0 + np.abs(log_prob)) * np.abs(terms)).sum()
-        return Bounded(np.array([[terms.sum()]]), np.array([[error]]))
 
     def _sensitivity(self) -> np.ndarray:
         """By how much the gap moves, to first order, where log-weights move by at most 1: [1, nK].

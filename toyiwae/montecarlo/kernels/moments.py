@@ -193,9 +193,7 @@ def moments(cell, at, most, values, ess, first, second, pool, maps, begun):
             if left == 0:
                 start(key, block + head // each, row, state)
                 r, there = head, values.shape[0] - head
-                left = (
-                    (each if each < there else there) * groups * particles
-                )  # Numba's `min` takes long to compile
+                left = (each if each < there else there) * groups * particles  # `min` takes long to compile
             while left > 0:
                 if budget <= 0:
                     at[0], at[1], at[2], at[3], at[4], at[5] = n, head, left, r, m, k
@@ -207,8 +205,8 @@ def moments(cell, at, most, values, ess, first, second, pool, maps, begun):
                     granule(state, noise, column)
                     log_weights(noise, column, 0.0, slope[row], bent, log_w)
                 while done < here:
-                    tile, group = here - done, particles - k
-                    count = tile if tile < group else group
+                    of_tile, of_group = here - done, particles - k
+                    count = of_tile if of_tile < of_group else of_group
                     _take_in(scratch, done, count, terms, running, second)
                     done += count
                     k += count

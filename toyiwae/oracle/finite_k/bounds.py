@@ -283,6 +283,15 @@ def var_log(law: Any) -> Bounded:
     return (beta * beta * 0.5 + h * h).sum(axis=-1)
 
 
-def first_gap(law: GaussianLaw) -> Bounded:
-    """KL(q‖p) of each observation: -E[log w] = Σ [h²/(2(1+β)) - ½(log(1+β) - β)]: [N, 1]. Formula: kl."""
-    return -mean_log(law)[:, None]
+def first_gap(law: Any) -> Bounded:
+    """KL(q‖p) of each observation: -E[log w] = Σ [h²/(2(1+β)) - ½(log(1+β) - β)]: [N, 1]. Formula: kl.
+
+    Of finitely many states it is E[w - 1 - log w]: no term is negative, and what rounding leaves of E[w] - 1, which
+    -E[log w] takes in as it is, enters to second order alone.
+    """
+    if not isinstance(law, DiscreteLaw):
+        return -mean_log(law)[:, None]
+    prob, near = Bounded.exact(law.log_prob).exp(), np.abs(law.log_w) < 1.0
+    small = -prob * Bounded.rounded(log1pmx(np.expm1(np.where(near, law.log_w, 0.0))), 8.0)
+    large = Bounded.rounded(law.log_prob + law.log_w).exp() - prob * (1.0 + law.log_w)
+    return where(near, small, large).sum().reshape(1, 1)
