@@ -66,8 +66,8 @@ def tables(E=1, K=64, batch=20, **model):
     [
         (tables(hidden=[3000, 3000]), (20, 784), False),
         (tables(E=10, hidden=[1000, 1000]), (20, 784), True),
-        (tables(batch=6000, K=1), (6000, 784), False),
-        (tables(E=10, batch=1000, K=1), (1000, 784), False),
+        (tables(batch=12_000, K=1), (12_000, 784), False),
+        (tables(E=10, batch=2000, K=1), (2000, 784), False),
         (tables(batch=4, K=30_000), (4, 784), False),
         (tables(batch=2, K=2_000_000, hidden=[20], latents=5), (2, 16), False),
     ],

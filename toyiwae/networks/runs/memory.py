@@ -27,8 +27,8 @@ from toyiwae.networks.two_layers import TwoLayerModel
 PARTICLE = 14
 """Numbers of a particle that live through a step: log-weight, coefficients, and what these are computed from."""
 
-PIXEL = 4
-"""Numbers of a pixel of a batch: ink, uniform, comparison, observation."""
+PIXEL = 2
+"""Numbers of a pixel of a batch that live at once: ink, and the uniform one or the observation."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Sizes:
             images = portions.images_together(model, chunk, at_once, own, number, self.device)
         row = model.row_numbers + _square(model)
         noise = at_once * chunk * self.batch * model.dim_z
-        encoder = at_once * own * 2 * sum(_outer(model).encoder.sizes)
+        encoder = at_once * own * 2 * sum(_outer(model).encoder.sizes[1:])
         batches = self.members * self.batch * PIXEL * model.dim_x
         count, stored = self.images
         state = self.members * (6 if self.parts == 1 else 8)
