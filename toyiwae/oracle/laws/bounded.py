@@ -141,16 +141,27 @@ class Bounded:
     def exp(self) -> Bounded:
         """e^x."""
         with np.errstate(over="ignore", invalid="ignore"):
-            return _rounded(np.exp(self.value), self._rise(), 2.0)
+            value = np.exp(self.value)
+            return _rounded(value, self._rise(value), 2.0)
 
     def expm1(self) -> Bounded:
         """e^x - 1."""
         with np.errstate(over="ignore", invalid="ignore"):
-            return _rounded(np.expm1(self.value), self._rise(), 2.0)
+            value = np.expm1(self.value)
+            return _rounded(value, self._rise(value + 1.0), 2.0)
 
-    def _rise(self) -> np.ndarray:
-        """e^{x+δ} - e^x, without overflow where e^{x+δ} has none."""
-        return np.asarray(np.exp(self.value + self.error) * -np.expm1(-self.error))
+    def _rise(self, exp: Any) -> np.ndarray:
+        """At least e^{x+δ} - e^x, and by no more than 2 % of it; without overflow where e^{x+δ} has none.
+
+        For δ ≤ 1 it is e^x (δ + δ²/2 + δ³/4): an exponential is dear, and this takes none.
+
+        Args:
+            exp: e^x.
+        """
+        error = self.error
+        if np.all(error <= 1.0):
+            return np.asarray(exp * (error * (1.0 + error * (0.5 + 0.25 * error))))
+        return np.asarray(np.exp(self.value + error) * -np.expm1(-error))
 
     def log(self) -> Bounded:
         """Log x; the bound is infinite where x may be 0."""
