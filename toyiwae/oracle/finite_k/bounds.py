@@ -12,7 +12,7 @@ each a sum over one grid in log t that serves every K.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from typing import Any
 
@@ -20,12 +20,15 @@ import numpy as np
 from scipy.special import gammaln, loggamma
 
 from toyiwae.errors import PrecisionError
-from toyiwae.oracle.laws.bounded import Bounded, better, matmul, where
+from toyiwae.oracle.laws.bounded import Bounded, better, concatenate, matmul, where
 from toyiwae.oracle.laws.discrete import DiscreteLaw
 from toyiwae.oracle.laws.gaussian import GaussianLaw
 from toyiwae.oracle.laws.grid import UNIFORM_TO, Grid, Smoothness, Transform
 from toyiwae.oracle.laws.protocol import Function, Law
 from toyiwae.oracle.laws.spectrum import log1pmx
+
+_CACHED = 2**15
+"""Numbers of an array that stays in a processor's cache with the others of a formula."""
 
 TAIL = 44.0
 """Natural logarithm of the relative size at which a grid ends."""
@@ -181,22 +184,38 @@ class FiniteK:
 
     def power(self, drop: int) -> Bounded:
         """Λ^(K-drop) for each K, 1 where none are left: [N, nK, T]."""
-        return _powers(self.log_base[0], self._highest, self.particles - drop)
+        return self._each(lambda k: self._power(k - drop))
+
+    def _power(self, exponents: np.ndarray) -> Bounded:
+        """Λ^n for each n, 1 for those of 0 and below: [N, nK, T]."""
+        return _powers(self.log_base[0], self._highest, exponents)
+
+    def _each(self, function: Callable[[np.ndarray], Bounded]) -> Bounded:
+        """A function of numbers of particles `[nK, 1]`, of which it is given so many as stay in a processor's cache."""
+        at_once = max(1, _CACHED // (len(self.law) * len(self.grid.log_t)))
+        k = self.particles[:, None]
+        return concatenate([function(k[i : i + at_once]) for i in range(0, len(k), at_once)], axis=1)
 
     @cached_property
     def weights(self) -> tuple[Bounded, Bounded]:
         """K h Λ^(K-1) and K(K-1) h Λ^(K-2), h the distances of the grid: [N, nK, T]."""
-        k, step = self.particles[:, None], self.grid.weight
-        return self.power(1) * (k * step), self.power(2) * (k * (k - 1) * step)
+        step = self.grid.weight
+        return (
+            self._each(lambda k: self._power(k - 1) * (k * step)),
+            self._each(lambda k: self._power(k - 2) * (k * (k - 1) * step)),
+        )
 
     @cached_property
     def difference(self) -> Bounded:
         """Λ^K - e^{-Kt}, by Jensen's inequality not negative: [N, nK, T]."""
-        k = self.particles[:, None]
-        grown, decay = self.log_base[1][:, None] * k, (self.t * -k).exp()
-        close = grown.value < 1.0
-        value = where(close, where(close, grown, 0.0).expm1() * decay, self.power(0) - decay)
-        return value.clip(0.0, np.exp(k * self._highest[:, None]))
+
+        def difference(k: np.ndarray) -> Bounded:
+            grown, decay = self.log_base[1][:, None] * k, (self.t * -k).exp()
+            close = grown.value < 1.0
+            value = where(close, where(close, grown, 0.0).expm1() * decay, self._power(k) - decay)
+            return value.clip(0.0, np.exp(k * self._highest[:, None]))
+
+        return self._each(difference)
 
     # bound and expected sample size ----------------------------------------------------------------------------------
 
@@ -209,7 +228,7 @@ class FiniteK:
 
         Formula: ess.
         """
-        law, k = self.law, self.particles[:, None]
+        law = self.law
         slope = min(1.0, 0.5 * law.max_power)
         high = law.upper_log_t(TAIL / (self.particles.min() - 1), p=2.0)
         low = -2.0 * np.log(self.particles.max()) - TAIL / slope
@@ -219,9 +238,14 @@ class FiniteK:
         log_value = where(base.split, rest.log1p(), rest.log()).clip(_NEVER, 0.0)
         highest = _highest(log_value, grid)
         a, b = (x.value[:, None, :, 0] for x in (two, one))
-        first = _powers(log_value, highest, self.particles - 1) * a * k
-        second = _powers(log_value, highest, self.particles - 2) * (b * b) * (k * (k - 1))
-        return _total(first + second, grid, 1, slope)
+        b = b * b
+
+        def size(k: np.ndarray) -> Bounded:
+            first = _powers(log_value, highest, k - 1) * a * k
+            second = _powers(log_value, highest, k - 2) * b * (k * (k - 1))
+            return _total(first + second, grid, 1, slope)
+
+        return self._each(size)
 
 
 def _key(power: float, factors: Sequence[Function]) -> tuple[float, frozenset]:
@@ -239,14 +263,16 @@ def _highest(log_value: Bounded, grid: Grid) -> np.ndarray:
 
 
 def _powers(log_value: Bounded, highest: np.ndarray, exponents: np.ndarray) -> Bounded:
-    """Λ^n for each exponent n, 1 for those of 0 and below: [N, nK, T]."""
-    n = np.maximum(exponents, 0.0)[:, None]
-    power = (log_value[:, None] * n).exp().clip(0.0, np.exp(n * highest[:, None]))
-    return where(n > 0.0, power, 1.0)
+    """Λ^n for each exponent n [nK, 1], 1 for those of 0 and below: [N, nK, T]."""
+    n = np.maximum(exponents, 0.0)
+    power = (log_value[:, None] * n).exp()
+    if n.max() * log_value.error.max() > 0.5:  # else known to less than itself, the most that its range could tell
+        power = power.clip(0.0, np.exp(n * highest[:, None]))
+    return power if n.all() else where(n > 0.0, power, 1.0)
 
 
 def _total(integrand: Bounded, grid: Grid, order: int, slope: float = 1.0) -> Bounded:
-    """∫ dlog t of an integrand [N, nK, T] that begins with t^order or t^slope, the ends and the rule in its error."""
+    """∫ dlog t of an integrand [..., T] that begins with t^order or t^slope, the ends and the rule in its error."""
     size = np.abs(integrand.value)
     ends = size[..., 0] + grid.coarsest * size[..., -1]
     total = matmul(integrand, grid.weight, rule_error(order, grid.step))

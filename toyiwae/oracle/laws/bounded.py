@@ -184,8 +184,10 @@ class Bounded:
 
     def clip(self, low: Any = -np.inf, high: Any = np.inf) -> Bounded:
         """The same number, known to lie in [low, high]."""
-        value = np.clip(self.value, low, high)
-        return _rounded(value, np.fmin(self.error, np.maximum(value - low, high - value)), 0.0)
+        value, error = np.clip(self.value, low, high), self.error
+        if np.all(np.isfinite(low)) and np.all(np.isfinite(high)):
+            error = np.minimum(error, np.maximum(value - low, high - value))
+        return _rounded(value, error, 0.0)
 
     # shapes ----------------------------------------------------------------------------------------------------------
 
