@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
+from functools import cached_property
 from numbers import Integral, Rational, Real
 from types import MappingProxyType
 from typing import Any
@@ -111,6 +112,10 @@ class Form:
 
     def __hash__(self) -> int:
         """Hash consistent with equality."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
         return hash(tuple(self._plain().items()))
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -63,10 +63,10 @@ def mean(bound: Bound, name: str, gradients: Mapping[Job, Averaged], particles: 
     whole = known.limit * Bounded.rounded(float(bound.total))
     parts = [known.shift[i] * Bounded.rounded(c) for i, (_, c) in zip(columns, bound.terms, strict=True)]
     size = sum((abs(part.value) for part in parts), abs(whole.value))
-    return Combined(sum(parts, whole), deviation(gradients, job)[columns[-1]], size)
+    return Combined(sum(parts, whole), deviation(gradients, job, columns[-1]), size)
 
 
-def deviation(gradients: Mapping[Job, Averaged], job: Job) -> np.ndarray:
+def deviation(gradients: Mapping[Job, Averaged], job: Job, at: int | slice = slice(None)) -> np.ndarray:
     """The natural scale of a mean `[nK, *shape]`: the larger deviation of its gradient and of the IWAE gradient."""
-    variances = [gradients[one].var.value for one in (job, (reference(1.0), job[1]))]
+    variances = [gradients[one].var.value[at] for one in (job, (reference(1.0), job[1]))]
     return np.sqrt(np.maximum(np.maximum(*variances), 0.0))

@@ -9,6 +9,7 @@ import numpy as np
 from flint import arb
 
 from toyiwae.estimators import Estimator
+from toyiwae.forms import Bound
 from toyiwae.oracle.laws.bounded import Bounded, where
 from toyiwae.truth import derived
 from toyiwae.truth.accuracy import masked, zero_scale
@@ -84,7 +85,7 @@ def truth(
     for name, part in request.part.items():
         known = (numbers, request, estimator, name)
         if estimator.form is not None:
-            parameters[name] = _moments(*known, k, m, finer)
+            parameters[name] = _moments(*known, pair[part], k, m, finer)
         else:
             target = pair[part]
             parameters[name] = _by_target(*known, target and numbers.means[target, name], k, m, finer)
@@ -112,6 +113,7 @@ def _moments(
     request: Request,
     estimator: Estimator,
     name: str,
+    target: Bound | None,
     k: int,
     m: int,
     finer: Multiprecision | None,
@@ -121,11 +123,11 @@ def _moments(
     assert form is not None
     job, (total, repeats) = (form, name), pooling(form, part, k, m)
     known, index = numbers.gradients[job], request.particles.index(total)
-    scale, why = deviation(numbers.gradients, job)[index], numbers.why.get(job, _NOT_HELPED)
+    scale, why = deviation(numbers.gradients, job, index), numbers.why.get(job, _NOT_HELPED)
     mean, reason = masked(f"the mean of {estimator.name} at K = {k}", known.mean[index], scale, why)
     limit = numbers.gradients[reference(1.0), name]
     bias = Bounded.zeros(mean.shape)
-    if targets(estimator, k, m)[part] is None:
+    if target is None:
         bias = _difference(known, index, limit.limit, limit.shift[request.particles.index(k)])
     distance = _difference(known, index, limit.limit, Bounded.zeros(mean.shape))
     what, best = f"the variance of {estimator.name}", None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -36,6 +36,7 @@ def pooling(form: Form, part: str, k: int, m: int) -> tuple[int, int]:
     return (k * m, 1) if pooled else (k, m)
 
 
+@cache
 def reference(exponent: float) -> Form:
     """The reparameterised gradient of `(1/e) log (1/K) Σ w^e`: its mean is that of the bound itself."""
     return Form({1: 1.0}, {1: 1.0}, {1: -1.0}, exponent=exponent)

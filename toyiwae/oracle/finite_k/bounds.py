@@ -266,7 +266,9 @@ def _powers(log_value: Bounded, highest: np.ndarray, exponents: np.ndarray) -> B
     """Λ^n for each exponent n [nK, 1], 1 for those of 0 and below: [N, nK, T]."""
     n = np.maximum(exponents, 0.0)
     power = (log_value[:, None] * n).exp()
-    if n.max() * log_value.error.max() > 0.5:  # else known to less than itself, the most that its range could tell
+    if (
+        n.max() * log_value.error.max() > 0.5
+    ):  # else known to less than itself, the most that its range could tell
         power = power.clip(0.0, np.exp(n * highest[:, None]))
     return power if n.all() else where(n > 0.0, power, 1.0)
 

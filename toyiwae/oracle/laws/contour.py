@@ -117,10 +117,9 @@ class Contours:
             allowed = np.maximum(_TOLERATED, loss[start].min() + 0.5)
             usable = np.flatnonzero(loss[start] <= allowed)
             end = next((b for b in breaks if b > start), len(log_t))
-            limits = np.array([min(end, self._last(loss[:, j], start, allowed)) for j in usable])
-            steps = np.array(
-                [self._step(int(j), log_t[[start, stop - 1]]) for j, stop in zip(usable, limits, strict=True)]
-            )
+            beyond = loss[start:end, usable] > allowed
+            limits = start + np.where(beyond.any(axis=0), beyond.argmax(axis=0), end - start)
+            steps = self._steps(usable, (np.full(len(limits), log_t[start]), log_t[limits - 1]))
             # nodes per point of the grid count; a little longer segment is worth a little
             pick = int(np.argmax(np.log(steps) + 0.3 * np.log(limits - start)))
             segments.append((int(usable[pick]), quantise(float(steps[pick])), start, int(limits[pick])))
@@ -138,21 +137,23 @@ class Contours:
             np.maximum(found, size - least, out=found)
         return found - log_t[:, None] * self.abscissa
 
-    @staticmethod
-    def _last(loss: np.ndarray, start: int, allowed: float) -> int:
-        beyond = np.flatnonzero(loss[start:] > allowed)
-        return start + int(beyond[0]) if len(beyond) else len(loss)
+    def _steps(self, chosen: np.ndarray, ends: Sequence[np.ndarray]) -> np.ndarray:
+        """The largest steps whose aliases stay below e^-39 of every integrand's size: of some contours `[U]`.
 
-    def _step(self, j: int, log_t: np.ndarray) -> float:
-        """Largest step whose aliases stay below e^-39 of every integrand's size at these t, the ends of a segment."""
-        same = np.flatnonzero(self.order == self.order[j])
-        gap = self.abscissa[same] - self.abscissa[j]
-        rise = (self.log_size[:, same] - self.log_size[:, [j]])[:, None, :] - log_t[:, None] * gap
-        with np.errstate(divide="ignore", invalid="ignore"):
-            steps = 2 * np.pi * np.abs(gap) / np.maximum(DIGITS + rise, 1.0)
-        left = steps[..., gap < 0].max(axis=-1, initial=0.0)
-        right = steps[..., gap > 0].max(axis=-1, initial=0.0)
-        return float(np.minimum(left, right).min())
+        Args:
+            chosen: which of them `[U]`.
+            ends: log t at both ends of the segment of each `[U]`.
+        """
+        gap = self.abscissa - self.abscissa[chosen, None]  # [U, J]
+        length = 2 * np.pi * np.abs(gap) * (self.order == self.order[chosen, None])
+        left, right = length * (gap < 0), length * (gap > 0)
+        rise = DIGITS + self.log_size[:, None, :] - self.log_size[:, chosen, None]  # [N, U, J]
+        found = np.full(len(chosen), np.inf)
+        for log_t in ends:
+            room = np.maximum(rise - log_t[:, None] * gap, 1.0)
+            both = np.minimum((left / room).max(axis=-1), (right / room).max(axis=-1))
+            found = np.minimum(found, both.min(axis=0))
+        return found
 
 
 @dataclass
