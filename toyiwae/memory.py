@@ -1,8 +1,11 @@
-"""Memory that comes and goes in large pieces."""
+"""Memory that comes and goes in large pieces, and pieces that need not be large."""
 
 from functools import cache
 
 import numpy as np
+
+CACHED = 2**15
+"""Numbers of an array that stays in a processor's cache with the others of a formula."""
 
 
 @cache

@@ -21,7 +21,9 @@ from toyiwae.oracle.whitened.own_covariances import OwnWhitened
 from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.problems.parameter import Parameter
 
-_MOST_ROWS = 128  # of a batch of bounds, whose transforms have one coordinate: more leave the processor's cache
+_MOST_ROWS = (
+    128  # of a batch of bounds, whose transforms have one coordinate: more leave the processor's cache
+)
 
 
 @dataclass(frozen=True)

@@ -70,24 +70,45 @@ class RowTruth:
         part = -np.expm1(-above) / (1.0 + (k - 1.0) * np.exp(-above))
         return 2.0 * (part @ np.exp(self.law.log_prob - log_sum(self.law.log_prob) + log_w))[None]
 
+    def prepare(self, jobs: Sequence[tuple[Form, Parameter]], logs: Sequence[Parameter] = ()) -> None:
+        """The transforms that several gradients need, all of one power at once.
+
+        Args:
+            jobs: of `moments`.
+            logs: parameters of `log_moments`.
+        """
+        if self.engine is not None:
+            pairs = [(parts, parts) for job in jobs if (parts := self._components(*job))]
+            scores = [self.table("score", kind) for kind in dict.fromkeys(one.moves for one in logs)]
+            pairs += [({1: s}, other) for s in scores for other in ({1: s}, {0: s})]
+            self.engine.prepare(pairs)
+
     def moments(self, form: Form, parameter: Parameter) -> GradientMoments | None:
         """Mean with all terms, variance without log terms; None where there is no coefficient."""
+        kind, path = parameter.moves, self.row.path
+        if parameter.part == "proposal" and form.exponent == 0.0 and form.log_evidence and not path:
+            return self._with_mean_log(form, kind)
+        parts = self._components(form, parameter)
+        found = moments_for_all(self.law, parts, self.particles, self.engine) if parts else None
+        if parameter.part == "model" or path:
+            return found
+        evidence = (form.log_evidence + form.path.get(1, 0.0)) / self.exponent
+        return self._with_log(found, evidence, kind) if evidence else found
+
+    def _components(self, form: Form, parameter: Parameter) -> dict[int, Table]:
+        """Power -> the function that a gradient sums with it.
+
+        ∇ log Ẑ stands in place of its path derivative; the baselines' means are zero.
+        """
+        terms: dict[int, list[tuple[float, tuple[str, str]]]] = {}
         if parameter.part == "model":
             terms = {r: [(factor, ("model", parameter.name))] for r, factor in form.model.items()}
-            return self._polynomial(terms)
-        kind = parameter.moves
-        if self.row.path:
-            form = form_of_mean(form)
-        terms: dict[int, list[tuple[float, tuple[str, str]]]] = {}
-        for part in ("path", "score") if self.row.path else ("score",):
-            for r, factor in getattr(form, part).items():
-                terms.setdefault(r, []).append((factor, (part, kind)))
-        # ∇ log Ẑ in place of its path derivative; the baselines' means are zero
-        if form.exponent == 0.0 and form.log_evidence and not self.row.path:
-            return self._with_mean_log(form, kind)
-        found = self._polynomial(terms)
-        evidence = 0.0 if self.row.path else (form.log_evidence + form.path.get(1, 0.0)) / self.exponent
-        return self._with_log(found, evidence, kind) if evidence else found
+        else:
+            own = form_of_mean(form) if self.row.path else form
+            for part in ("path", "score") if self.row.path else ("score",):
+                for r, factor in getattr(own, part).items():
+                    terms.setdefault(r, []).append((factor, (part, parameter.moves)))
+        return {r: self._combined(tuple(listed)) for r, listed in sorted(terms.items())}
 
     def log_moments(self, form: Form, parameter: Parameter) -> LogMoments:
         """Variance with log terms, and what goes with it: [1, nK, F]."""
@@ -100,10 +121,6 @@ class RowTruth:
         if (part, name) not in self._tables:
             self._tables[part, name] = self.law.table(getattr(self.row, part)[name])
         return self._tables[part, name]
-
-    def _polynomial(self, terms: dict[int, list[tuple[float, tuple[str, str]]]]) -> GradientMoments | None:
-        parts = {r: self._combined(tuple(listed)) for r, listed in sorted(terms.items())}
-        return moments_for_all(self.law, parts, self.particles, self.engine) if parts else None
 
     def _combined(self, listed: tuple[tuple[float, tuple[str, str]], ...]) -> Table:
         if listed not in self._tables:
@@ -170,27 +187,32 @@ class TabulatedSource:
         """Means with all terms, and variances without log terms."""
         moved = {key: self.problem.parameters.record(name) for key, (_, name) in jobs.items()}
         sums = {key: Average(self.x, parameter, len(particles)) for key, parameter in moved.items()}
+        exponents = {key: form_of_mean(form).exponent for key, (form, _) in jobs.items()}
         for n in range(len(self.rows)):
-            for key, (form, _) in jobs.items():
-                e = form_of_mean(form).exponent
-                moments = self._truth(n, e, particles).moments(form, moved[key])
-                if moments is not None:
-                    sums[key].add(np.array([n]), moments)
+            for e in dict.fromkeys(exponents.values()):
+                truth = self._truth(n, e, particles)
+                own = {key: (form, moved[key]) for key, (form, _) in jobs.items() if exponents[key] == e}
+                truth.prepare(list(own.values()))
+                for key, job in own.items():
+                    moments = truth.moments(*job)
+                    if moments is not None:
+                        sums[key].add(np.array([n]), moments)
         return {key: average.result() for key, average in sums.items()}
 
     def log_variances(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, LogVariances]:
         """Variances of gradients of the proposal with log terms."""
         result = {}
+        moved = {name: self.problem.parameters.record(name) for _, name in jobs.values()}
         for key, (form, name) in jobs.items():
             reason = refusal(form)
             if reason is not None:
                 result[key] = LogVariance(None, f"not derived: {reason}").of_each(len(particles))
                 continue
-            parameter = self.problem.parameters.record(name)
-            average = LogAverage(self.x, parameter, len(particles))
+            average = LogAverage(self.x, moved[name], len(particles))
             for n in range(len(self.rows)):
                 truth = self._truth(n, form.exponent or 1.0, particles)
-                average.add(np.array([n]), truth.log_moments(form, parameter))
+                truth.prepare([], list(moved.values()))
+                average.add(np.array([n]), truth.log_moments(form, moved[name]))
             result[key] = average.result().of_each(len(particles))
         return result
 

@@ -20,15 +20,13 @@ import numpy as np
 from scipy.special import gammaln, loggamma
 
 from toyiwae.errors import PrecisionError
+from toyiwae.memory import CACHED
 from toyiwae.oracle.laws.bounded import Bounded, better, concatenate, matmul, where
 from toyiwae.oracle.laws.discrete import DiscreteLaw
 from toyiwae.oracle.laws.gaussian import GaussianLaw
 from toyiwae.oracle.laws.grid import UNIFORM_TO, Grid, Smoothness, Transform
 from toyiwae.oracle.laws.protocol import Function, Law
 from toyiwae.oracle.laws.spectrum import log1pmx
-
-_CACHED = 2**15
-"""Numbers of an array that stays in a processor's cache with the others of a formula."""
 
 TAIL = 44.0
 """Natural logarithm of the relative size at which a grid ends."""
@@ -192,7 +190,7 @@ class FiniteK:
 
     def _each(self, function: Callable[[np.ndarray], Bounded]) -> Bounded:
         """A function of numbers of particles `[nK, 1]`, of which it is given so many as stay in a processor's cache."""
-        at_once = max(1, _CACHED // (len(self.law) * len(self.grid.log_t)))
+        at_once = max(1, CACHED // (len(self.law) * len(self.grid.log_t)))
         k = self.particles[:, None]
         return concatenate([function(k[i : i + at_once]) for i in range(0, len(k), at_once)], axis=1)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from scipy.special import digamma, expi, gammainc, gammaln
 
 from toyiwae.oracle.laws import contour
 from toyiwae.oracle.laws.bounded import EPS, Bounded, concatenate, stack
-from toyiwae.oracle.laws.discrete import DiscreteLaw
+from toyiwae.oracle.laws.discrete import DiscreteLaw, blocks
 from toyiwae.oracle.laws.gaussian import GaussianLaw, Segment
 from toyiwae.oracle.laws.grid import Grid
 from toyiwae.oracle.laws.tilted import TiltedNoise
@@ -28,6 +29,7 @@ EULER = float(np.euler_gamma)
 _COLUMNS = 4096  # of one matrix product
 _NODES = 1024  # of one matrix product
 _MORE_LAGS = 64  # by which tables of atoms grow
+_Terms = tuple[list[np.ndarray], np.ndarray]  # of some kinds at some rows, and their relative rounding
 _MOST_KEPT = 4_000_000  # powers t^{-iy} of one contour
 
 
@@ -48,14 +50,25 @@ class Kernel:
 
 def _mixed(y: np.ndarray) -> np.ndarray:
     """∫_0^1 κ(py) e^{-(1-p)y} dp/p = e^{-y} Σ_{n≥2} y^n/(n n!)."""
-    small, middle, large = np.minimum(y, 1.0), np.clip(y, 1.0, 40.0), np.maximum(y, 40.0)
-    series, far = np.zeros_like(y), np.zeros_like(y)
+    return np.asarray(np.piecewise(y, [y < 1.0, (y >= 1.0) & (y < 40.0)], [_near, _between, _far]))
+
+
+def _near(y: np.ndarray) -> np.ndarray:
+    series = np.zeros_like(y)
     for n in range(20, 1, -1):
-        series = (series + 1.0 / n) * small / n
+        series = (series + 1.0 / n) * y / n
+    return np.exp(-y) * y * series
+
+
+def _between(y: np.ndarray) -> np.ndarray:
+    return np.exp(-y) * (expi(y) - np.log(y) - EULER - y)
+
+
+def _far(y: np.ndarray) -> np.ndarray:
+    series = np.zeros_like(y)
     for n in range(30, 0, -1):
-        far = (far + 1.0) * n / large
-    exact = np.exp(-middle) * (expi(middle) - np.log(middle) - EULER - middle)
-    return np.where(y < 1.0, np.exp(-small) * small * series, np.where(y < 40.0, exact, (1.0 + far) / large))
+        series = (series + 1.0) * n / y
+    return (1.0 + series) / y
 
 
 LOG_WEIGHT = Kernel((-2.0, np.inf), lambda s: -(1.0 + s), lambda y: gammainc(2.0, y))
@@ -225,27 +238,44 @@ class DiscreteKernels:
     def __init__(self, law: DiscreteLaw, grid: Grid):
         self.law, self.grid = law, grid
         self._direct = grid.log_t > 0.0
-        self._lags, self._table = 0, _AtomTable(grid.log_t, law.log_w)
+        self._lags = 0
+
+    @cached_property
+    def _table(self) -> _AtomTable:
+        return _AtomTable(self.grid.log_t, self.law.log_w)
 
     def single(self, kernel: Kernel, score: Any) -> Bounded:
         """E[g k(tw)]: [1, T, F]."""
-        return self._mean(kernel.plain(self._table.y), self._table.rounding, score)
+
+        def terms(rows: slice, _: bool) -> _Terms:
+            y, rounding = _arguments(self.grid.log_t[rows], self.law.log_w)
+            return [kernel.plain(y)], rounding
+
+        return self._means(terms, 1, score)[0]
 
     def joint(self, lags: np.ndarray) -> tuple[Bounded, np.ndarray]:
         """As of Gaussian laws."""
         found = []
         for t, u in self._shifted(lags):
-            terms = np.where(self._direct[:, None], t.decay * u.decay, t.growth * u.growth)
-            found.append(self._mean(terms, t.rounding + u.rounding, None)[..., 0])
+
+            def terms(rows: slice, direct: bool, t: _AtomTable = t, u: _AtomTable = u) -> _Terms:
+                left, right = (t.decay, u.decay) if direct else (t.growth, u.growth)
+                return [left[rows] * right[rows]], t.rounding[rows] + u.rounding[rows]
+
+            found.append(self._means(terms, 1, None)[0][..., 0])
         return stack(found), self._direct
 
     def pairs(self, score: Any, lags: np.ndarray) -> tuple[Bounded, Bounded, np.ndarray]:
         """As of Gaussian laws."""
-        direct, found = self._direct[:, None], []
+        found = []
         for t, u in self._shifted(lags):
-            first = t.log_weight * np.where(direct, u.decay, u.growth)
-            second = t.growth * np.where(direct, (1.0 + u.y) * u.decay, u.log_weight)
-            found.append([self._mean(terms, t.rounding + u.rounding, score) for terms in (first, second)])
+
+            def terms(rows: slice, direct: bool, t: _AtomTable = t, u: _AtomTable = u) -> _Terms:
+                first = t.log_weight[rows] * (u.decay if direct else u.growth)[rows]
+                right = (1.0 + u.y[rows]) * u.decay[rows] if direct else u.log_weight[rows]
+                return [first, t.growth[rows] * right], t.rounding[rows] + u.rounding[rows]
+
+            found.append(self._means(terms, 2, score))
         first, second = (stack(list(sums)) for sums in zip(*found, strict=True))
         return first, second, self._direct
 
@@ -262,26 +292,48 @@ class DiscreteKernels:
             start = self._lags - int(lag)
             yield self._table[start : start + count], u
 
-    def _mean(self, terms: np.ndarray, rounding: np.ndarray, score: Any) -> Bounded:
-        """Σ p g terms: [1, T, F]."""
+    def _means(self, terms: Callable[[slice, bool], _Terms], count: int, score: Any) -> list[Bounded]:
+        """Σ p g terms for so many kinds of terms: [1, T, F] each.
+
+        Args:
+            terms: of some rows of the grid, all `direct` or none.
+            count: how many kinds.
+            score: g; None for 1.
+        """
         prob = np.exp(self.law.log_prob)
-        factor, error = prob[:, None], 0.0 * prob[:, None]
+        factor, error = prob[:, None], None
         if score is not None:
-            factor, error = (prob * score.plain).T, (prob * score.error * np.ones_like(score.plain)).T
-        size = np.abs(terms)
-        bound = EPS * ((size * rounding) @ np.abs(factor))
-        return Bounded((terms @ factor)[None], (bound + size @ error)[None])
+            factor = (prob * score.plain).T
+            error = (prob * score.error * np.ones_like(score.plain)).T if np.any(score.error) else None
+        size_of = np.abs(factor)
+        found = np.empty((count, 2, 1, len(self.grid.log_t), factor.shape[1]))
+        middle = int(np.searchsorted(self._direct, True))
+        for first, end, direct in ((0, middle, False), (middle, len(self._direct), True)):
+            for part in blocks(end - first, len(prob)):
+                rows = slice(first + part.start, min(first + part.stop, end))
+                kinds, rounding = terms(rows, direct)
+                for (value, bound), own in zip(found, kinds, strict=True):
+                    size = np.abs(own)
+                    value[0, rows], bound[0, rows] = own @ factor, EPS * ((size * rounding) @ size_of)
+                    if error is not None:
+                        bound[0, rows] += size @ error
+        return [Bounded(*pair) for pair in found]
+
+
+def _arguments(log_t: np.ndarray, log_w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Arguments tw at the atoms, and the relative rounding of functions of them in machine precisions: [T, n]."""
+    log_y = np.minimum(log_t[:, None] + log_w, 300.0)
+    y = np.exp(log_y)
+    return y, 8.0 + 2.0 * (1.0 + np.minimum(y, 700.0)) * (1.0 + np.abs(log_y))
 
 
 class _AtomTable:
-    """Functions of y = tw [T, n] at the atoms, and their relative rounding in machine precisions."""
+    """Functions of y = tw [T, n] at the atoms, and their relative rounding."""
 
     def __init__(self, log_t: np.ndarray, log_w: np.ndarray):
-        log_y = np.minimum(log_t[:, None] + log_w, 300.0)
-        self.y = np.exp(log_y)
+        self.y, self.rounding = _arguments(log_t, log_w)
         self.decay, self.growth = np.exp(-self.y), -np.expm1(-self.y)
         self.log_weight = LOG_WEIGHT.plain(self.y)
-        self.rounding = 8.0 + 2.0 * (1.0 + np.minimum(self.y, 700.0)) * (1.0 + np.abs(log_y))
 
     def __getitem__(self, rows: slice) -> _AtomTable:
         """Some of the t."""

@@ -172,11 +172,7 @@ class Ratios:
 def _complex_moment(law: Any, s: np.ndarray, factors: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
     """E[w^s Π g] for complex s [S], and a bound on its error: [N, S, F]."""
     if isinstance(law, DiscreteLaw):
-        product = law._product(factors)
-        weight = np.exp(law.log_prob + np.multiply.outer(s, law.log_w))  # [S, n]
-        size = EPS * (16.0 + np.abs(s)[:, None] * np.abs(law.log_w)) * np.abs(weight)
-        error = size @ np.abs(product.value).T + np.abs(weight) @ product.error.T
-        return (weight @ product.value.T)[None], error[None]
+        return law.complex_moment(s, factors)
     moment = np.exp(law.log_moment(s))[:, :, None]
     if not factors:
         return moment, np.abs(moment) * law.log_moment_error(s)[:, :, None]

@@ -9,13 +9,14 @@ so that nothing but round-off stands between it and the truth of the atoms.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from scipy.special import logsumexp
 
+from toyiwae.memory import CACHED
 from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.oracle.laws.grid import Grid, Transform
 
@@ -109,6 +110,18 @@ class DiscreteLaw:
         value = factors[0].base if known else (product.value @ weight)[None]
         return Bounded(value, (EPS * (sizes @ (size * weight)) + product.error @ weight)[None])
 
+    def complex_moment(self, s: np.ndarray, factors: tuple[Table, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """E[w^s Π g] for complex s [S] of one real part, and a bound on its error: [1, S, F]."""
+        product, weight = self._product(factors), np.exp(self.log_prob + np.real(s[0]) * self.log_w)
+        parts, sizes = (product.value * weight).T, (np.abs(product.value) * weight).T
+        turned = EPS * (np.abs(self.log_w) @ sizes)
+        error = 16.0 * EPS * sizes.sum(axis=0) + np.abs(s)[:, None] * turned + product.error @ weight
+        value = np.empty((len(s), parts.shape[1]), complex)
+        for some in blocks(len(s), len(weight)):
+            angle = np.multiply.outer(np.imag(s[some]), self.log_w)
+            value[some] = np.cos(angle) @ parts + 1j * (np.sin(angle) @ parts)
+        return value[None], error[None]
+
     def moment_less_one(self, power: int) -> Bounded:
         """E[w^power] - 1: [1, 1]."""
         return self.moment(power) - 1.0
@@ -149,44 +162,69 @@ class DiscreteLaw:
 
     def deviation(self, power: int, grid: Grid) -> Bounded:
         """`t^a (E[w^a e^{-tw}] - e^{-t})` for a = 0 or 1: [1, T]."""
-        t = np.exp(np.minimum(grid.log_t, 300.0))[:, None]
         w = np.exp(self.log_w)
+        value, error = np.empty((2, 1, len(grid.log_t)))
+        for part in blocks(len(grid.log_t), len(self.log_w)):
+            terms, size = self._deviation_terms(
+                power, np.exp(np.minimum(grid.log_t[part], 300.0))[:, None], w
+            )
+            value[0, part], error[0, part] = terms @ self._prob, 4 * EPS * (size @ self._prob)
+        return Bounded(value, error)
+
+    @staticmethod
+    def _deviation_terms(power: int, t: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What each state adds, and the sizes of what it is a difference of: [T, n]."""
         y = t * (w - 1.0)
         near = np.abs(y) < 0.5
         small = np.where(near, y, 0.0)
         with np.errstate(over="ignore", invalid="ignore"):
             decay, direct = np.exp(-t), np.exp(-np.minimum(t * w, 745.0))
-            first = decay * t * (w - 1.0)  # its mean is zero: added where it helps, and dropped from the sum
             if power == 0:
+                first = (
+                    decay * t * (w - 1.0)
+                )  # its mean is zero: added where it helps, and dropped from the sum
                 terms = np.where(near, decay * _second_order(small), direct - decay + first)
-                size = np.abs(terms) + np.where(near, 0.0, direct + decay + np.abs(first))
-            else:
-                terms = t * w * np.where(near, decay * np.expm1(-small), direct - decay)
-                size = np.abs(terms) + np.where(near, 0.0, t * w * (direct + decay))
-        return Bounded((terms @ self._prob)[None], (4 * EPS * (size @ self._prob))[None])
+                return terms, np.abs(terms) + np.where(near, 0.0, direct + decay + np.abs(first))
+            terms = t * w * np.where(near, decay * np.expm1(-small), direct - decay)
+            return terms, np.abs(terms) + np.where(near, 0.0, t * w * (direct + decay))
 
     def transform(
         self, power: float, requests: Sequence[tuple[Table, ...]], grid: Grid, p: float = 1.0
     ) -> list[Transform]:
         """`t^{a/p} E[w^a Π g e^{-t w^p}]` for each tuple of factors: see `Transform`. Formula: states."""
-        log_y = grid.log_t[:, None] + p * self.log_w  # [T, n]
+        products = [self._product(factors) for factors in requests]
+        split = np.empty(len(grid.log_t), bool)
+        found = [np.empty((2, 1, len(grid.log_t), len(values.value))) for values in products]
+        for part in blocks(len(grid.log_t), len(self.log_w)):
+            weights, size, split[part] = self._weights(power, p, grid.log_t[part, None])
+            for (remainder, error), values in zip(found, products, strict=True):
+                remainder[0, part] = weights @ values.value.T
+                error[0, part] = EPS * (size @ np.abs(values.value).T)
+                if values.error.any():
+                    error[0, part] += np.abs(weights) @ values.error.T
+        rise = np.where(split, np.exp(np.minimum((power / p) * grid.log_t, 600.0)), 0.0)[:, None]
+        moments = [self.moment(power, factors) for factors in requests]
+        return [
+            Transform(Bounded(*parts), split, Bounded((rise * m.value)[None], (rise * m.error)[None]))
+            for parts, m in zip(found, moments, strict=True)
+        ]
+
+    def _weights(self, power: float, p: float, log_t: np.ndarray) -> tuple[np.ndarray, ...]:
+        """What each state adds, that times its rounding [T, n], and where the Taylor term is left out [T]."""
+        log_y = log_t + p * self.log_w
         with np.errstate(over="ignore"):
             y = np.exp(np.minimum(log_y, 300.0))
             log_scaled = self.log_prob + (power / p) * log_y
             whole, less = np.exp(log_scaled - y), np.expm1(-y) * np.exp(np.minimum(log_scaled, 600.0))
             split = -less.sum(axis=1) < whole.sum(axis=1)  # the smaller of the two is the more accurate
-            rise = np.where(split, np.exp(np.minimum((power / p) * grid.log_t, 600.0)), 0.0)[:, None]
         weights = np.where(split[:, None], less, whole)
-        size = np.abs(weights) * (8.0 + np.abs(log_y))
-        result = []
-        for factors in requests:
-            values = self._product(factors)
-            moment = self.moment(power, factors)
-            leading = Bounded((rise * moment.value)[None], (rise * moment.error)[None])
-            error = EPS * (size @ np.abs(values.value).T) + np.abs(weights) @ values.error.T
-            remainder = Bounded((weights @ values.value.T)[None], error[None])
-            result.append(Transform(remainder, split, leading))
-        return result
+        return weights, np.abs(weights) * (8.0 + np.abs(log_y)), split
+
+
+def blocks(rows: int, states: int) -> Iterator[slice]:
+    """So many rows of a table at a time as stay in a processor's cache with all states."""
+    size = max(1, CACHED // states)
+    return (slice(i, i + size) for i in range(0, rows, size))
 
 
 def _second_order(y: np.ndarray) -> np.ndarray:
