@@ -157,6 +157,25 @@ def test_what_cannot_be_told_has_an_infinite_bound() -> None:
     assert Bounded(np.array(-1e5), np.array(1e3)).exp().error == 0.0
 
 
+@pytest.mark.parametrize("error", [1e-12, 0.5, 1.0, 1.5])
+@pytest.mark.parametrize("value", [-40.0, -36.8, -30.0, -1e-9, 700.0])
+def test_the_ends_of_an_exponential_are_within_its_bound(value: float, error: float) -> None:
+    """Where e^x - 1 has no digit left of e^x, and beside one of a larger error."""
+    x = Bounded(np.array([value, value]), np.array([error, 2.0]))
+    with mpmath.workdps(50):
+        for end in (-error, error):
+            truth = mpmath.exp(mpmath.mpf(value) + mpmath.mpf(end))
+            assert holds(x.exp()[0], truth)
+            assert holds(x[:1].exp()[0], truth)
+            assert holds(x[:1].expm1()[0], truth - 1)
+
+
+def test_an_end_at_infinity_tells_nothing_of_the_error() -> None:
+    x = Bounded(np.array([0.5, 0.5]), np.array([3.0, 3.0]))
+    np.testing.assert_array_equal(x.clip(0.0, np.array([np.inf, 1.0])).error, [3.0, 3.0])
+    np.testing.assert_array_equal(x.clip(0.0, np.array([2.0, 1.0])).error, [1.5, 0.5])
+
+
 def test_bounds_are_not_much_larger_than_what_happens() -> None:
     """A thousand random terms: errors of one part in 1e12 are not reported a hundred times larger."""
     rng = np.random.default_rng(5)

@@ -13,8 +13,10 @@ from scipy.special import expit, logsumexp
 import toyiwae
 from toyiwae import InputError, estimators
 from toyiwae.estimators import Estimator
+from toyiwae.oracle.finite_k.score_function import LogEngine, refusal
 from toyiwae.problems.binary import DiscreteModel, DiscreteProblem, DiscreteProposal
 from toyiwae.problems.linear_gaussian import Data
+from toyiwae.truth.finite_states import EnumeratedSource
 
 
 def problem(dim_z: int, *, amortised: bool = False, rows: int | None = None) -> DiscreteProblem:
@@ -173,3 +175,40 @@ def test_what_needs_a_path_derivative_is_refused() -> None:
                 toyiwae.exact(made, K=3, estimators=estimator)
     with pytest.raises(InputError, match="covariance"):
         toyiwae.exact(made, K=3, estimators="score_function", covariance=True)
+
+
+def test_transforms_are_made_ahead_and_none_in_vain(monkeypatch):
+    """Of functions: those that moments and variances with logarithms then use, each once."""
+    asked: list[tuple] = []
+    plain, seen = LogEngine.request, LogEngine.get
+
+    def request(engine, wanted):
+        asked.extend(("made", power, *map(id, factors)) for power, factors in wanted if factors)
+        return plain(engine, wanted)
+
+    def get(engine, power, *factors):
+        asked.append(("used", power, *map(id, factors)))
+        return seen(engine, power, *factors)
+
+    monkeypatch.setattr(LogEngine, "request", request)
+    monkeypatch.setattr(LogEngine, "get", get)
+    made = problem(3)
+    parameters = [made.parameters.record(name) for name in ("prior_logit", "proposal_logit")]
+    truth = EnumeratedSource(made)._truth(0, 1.0, (2, 8))
+    forms = [e.form for e in estimators.all() if e.form is not None and e.form.exponent == 1.0]
+    jobs = [(form, parameter) for form in forms for parameter in parameters]
+    logs = [(form, parameters[1]) for form in forms if form.has_log_terms and refusal(form) is None]
+    truth.prepare(jobs)
+    truth.prepare_logs(logs)
+    ahead = {key[1:] for key in asked if key[0] == "made"}
+    assert truth.engine is not None
+    known = dict(truth.engine._transforms)
+    for job in jobs:
+        truth.moments(*job)
+    for form, parameter in logs:
+        truth.log_moments(form, parameter)
+    used = {key[1:] for key in asked if key[0] == "used"}
+    assert len(ahead) > 20
+    # those of power 0 go with others of one estimator, and squares of the score with some logarithms alone
+    assert {frozenset(key) for key in ahead if key[0]} <= {frozenset(key) for key in used}
+    assert not any(power for power, factors in truth.engine._transforms.keys() - known.keys() if factors)

@@ -1,11 +1,18 @@
-"""Memory that comes and goes in large pieces, and pieces that need not be large."""
+"""Memory that comes and goes in large pieces, and sizes of pieces that fit a processor's cache."""
 
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
 
 CACHED = 2**15
-"""Numbers of an array that stays in a processor's cache with the others of a formula."""
+"""Float64 numbers of an array that share a core's cache with a formula's other arrays."""
+
+
+def blocks(first: int, end: int, width: int) -> Iterator[slice]:
+    """The rows from `first` to `end` of a table so wide, as many at a time as make `CACHED` numbers, at least one."""
+    size = max(1, CACHED // max(width, 1))
+    return (slice(i, min(i + size, end)) for i in range(first, end, size))
 
 
 @cache

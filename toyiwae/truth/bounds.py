@@ -67,6 +67,6 @@ def mean(bound: Bound, name: str, gradients: Mapping[Job, Averaged], particles: 
 
 
 def deviation(gradients: Mapping[Job, Averaged], job: Job, at: int | slice = slice(None)) -> np.ndarray:
-    """The natural scale of a mean `[nK, *shape]`: the larger deviation of its gradient and of the IWAE gradient."""
+    """The natural scale of a mean, at each K `[nK, *shape]` or at one: the larger deviation of it and of IWAE's."""
     variances = [gradients[one].var.value[at] for one in (job, (reference(1.0), job[1]))]
     return np.sqrt(np.maximum(np.maximum(*variances), 0.0))

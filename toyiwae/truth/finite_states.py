@@ -70,36 +70,43 @@ class RowTruth:
         part = -np.expm1(-above) / (1.0 + (k - 1.0) * np.exp(-above))
         return 2.0 * (part @ np.exp(self.law.log_prob - log_sum(self.law.log_prob) + log_w))[None]
 
-    def prepare(self, jobs: Sequence[tuple[Form, Parameter]], logs: Sequence[Parameter] = ()) -> None:
-        """The transforms that several gradients need, all of one power at once.
+    def prepare(self, jobs: Sequence[tuple[Form, Parameter]]) -> None:
+        """The transforms that `moments` needs for several gradients, all of one power at once."""
+        components = [self._components(*job) for job in jobs if not self._of_logs_alone(*job)]
+        self._prepare([(parts, parts) for parts in components if parts])
 
-        Args:
-            jobs: of `moments`.
-            logs: parameters of `log_moments`.
-        """
-        if self.engine is not None:
-            pairs = [(parts, parts) for job in jobs if (parts := self._components(*job))]
-            scores = [self.table("score", kind) for kind in dict.fromkeys(one.moves for one in logs)]
-            pairs += [({1: s}, other) for s in scores for other in ({1: s}, {0: s})]
+    def prepare_logs(self, jobs: Sequence[tuple[Form, Parameter]]) -> None:
+        """Those that `log_moments` needs."""
+        forms = [(LogForm.of(form), parameter.moves) for form, parameter in jobs if form.exponent != 0.0]
+        kinds = dict.fromkeys(kind for form, kind in forms if form.evidence or form.others + form.weight)
+        scores = [self.table("score", kind) for kind in kinds]
+        self._prepare([({1: s}, other) for s in scores for other in ({1: s}, {0: s})])
+
+    def _prepare(self, pairs: Sequence[tuple[dict[int, Table], dict[int, Table]]]) -> None:
+        if pairs and self.engine is not None:
             self.engine.prepare(pairs)
 
     def moments(self, form: Form, parameter: Parameter) -> GradientMoments | None:
-        """Mean with all terms, variance without log terms; None where there is no coefficient."""
-        kind, path = parameter.moves, self.row.path
-        if parameter.part == "proposal" and form.exponent == 0.0 and form.log_evidence and not path:
-            return self._with_mean_log(form, kind)
-        parts = self._components(form, parameter)
-        found = moments_for_all(self.law, parts, self.particles, self.engine) if parts else None
-        if parameter.part == "model" or path:
-            return found
-        evidence = (form.log_evidence + form.path.get(1, 0.0)) / self.exponent
-        return self._with_log(found, evidence, kind) if evidence else found
-
-    def _components(self, form: Form, parameter: Parameter) -> dict[int, Table]:
-        """Power -> the function that a gradient sums with it.
+        """Mean with all terms, variance without log terms; None where there is no coefficient.
 
         ∇ log Ẑ stands in place of its path derivative; the baselines' means are zero.
         """
+        if self._of_logs_alone(form, parameter):
+            return self._with_mean_log(form, parameter.moves)
+        parts = self._components(form, parameter)
+        found = moments_for_all(self.law, parts, self.particles, self.engine) if parts else None
+        if parameter.part == "model" or self.row.path:
+            return found
+        evidence = (form.log_evidence + form.path.get(1, 0.0)) / self.exponent
+        return self._with_log(found, evidence, parameter.moves) if evidence else found
+
+    def _of_logs_alone(self, form: Form, parameter: Parameter) -> bool:
+        """Whether the mean is that of the log-weights times the score, in closed form."""
+        proposal = parameter.part == "proposal" and not self.row.path
+        return proposal and form.exponent == 0.0 and bool(form.log_evidence)
+
+    def _components(self, form: Form, parameter: Parameter) -> dict[int, Table]:
+        """Power -> the function that a gradient sums with it."""
         terms: dict[int, list[tuple[float, tuple[str, str]]]] = {}
         if parameter.part == "model":
             terms = {r: [(factor, ("model", parameter.name))] for r, factor in form.model.items()}
@@ -146,6 +153,14 @@ class RowTruth:
         return GradientMoments(limit + found.limit, shift + found.shift, found.var, mean + found.mean)
 
 
+def _by_exponent(forms: dict[Any, Form]) -> list[tuple[float, list[Any]]]:
+    """Exponent -> the keys of its forms, in their order."""
+    found: dict[float, list[Any]] = {}
+    for key, form in forms.items():
+        found.setdefault(form.exponent, []).append(key)
+    return list(found.items())
+
+
 class TabulatedSource:
     """The truths of a problem given by rows of states."""
 
@@ -185,13 +200,11 @@ class TabulatedSource:
 
     def gradients(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, Averaged]:
         """Means with all terms, and variances without log terms."""
-        moved = {key: self.problem.parameters.record(name) for key, (_, name) in jobs.items()}
-        sums = {key: Average(self.x, parameter, len(particles)) for key, parameter in moved.items()}
-        exponents = {key: form_of_mean(form).exponent for key, (form, _) in jobs.items()}
-        for n in range(len(self.rows)):
-            for e in dict.fromkeys(exponents.values()):
-                truth = self._truth(n, e, particles)
-                own = {key: (form, moved[key]) for key, (form, _) in jobs.items() if exponents[key] == e}
+        sums = {key: Average(self.x, self._record(name), len(particles)) for key, (_, name) in jobs.items()}
+        for exponent, keys in _by_exponent({key: form_of_mean(form) for key, (form, _) in jobs.items()}):
+            own = {key: (jobs[key][0], self._record(jobs[key][1])) for key in keys}
+            for n in range(len(self.rows)):
+                truth = self._truth(n, exponent, particles)
                 truth.prepare(list(own.values()))
                 for key, job in own.items():
                     moments = truth.moments(*job)
@@ -201,20 +214,27 @@ class TabulatedSource:
 
     def log_variances(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, LogVariances]:
         """Variances of gradients of the proposal with log terms."""
-        result = {}
-        moved = {name: self.problem.parameters.record(name) for _, name in jobs.values()}
-        for key, (form, name) in jobs.items():
-            reason = refusal(form)
-            if reason is not None:
-                result[key] = LogVariance(None, f"not derived: {reason}").of_each(len(particles))
-                continue
-            average = LogAverage(self.x, moved[name], len(particles))
+        reasons = {key: refusal(form) for key, (form, _) in jobs.items()}
+        known = {key: jobs[key] for key, reason in reasons.items() if reason is None}
+        sums = {
+            key: LogAverage(self.x, self._record(name), len(particles)) for key, (_, name) in known.items()
+        }
+        for exponent, keys in _by_exponent({key: form for key, (form, _) in known.items()}):
+            own = {key: (known[key][0], self._record(known[key][1])) for key in keys}
             for n in range(len(self.rows)):
-                truth = self._truth(n, form.exponent or 1.0, particles)
-                truth.prepare([], list(moved.values()))
-                average.add(np.array([n]), truth.log_moments(form, moved[name]))
-            result[key] = average.result().of_each(len(particles))
-        return result
+                truth = self._truth(n, exponent or 1.0, particles)
+                truth.prepare_logs(list(own.values()))
+                for key, job in own.items():
+                    sums[key].add(np.array([n]), truth.log_moments(*job))
+        return {
+            key: (
+                sums[key].result() if reason is None else LogVariance(None, f"not derived: {reason}")
+            ).of_each(len(particles))
+            for key, reason in reasons.items()
+        }
+
+    def _record(self, name: str) -> Parameter:
+        return self.problem.parameters.record(name)
 
     def subset_variances(
         self, jobs: Sequence[tuple[int, str]], particles: Sequence[int]

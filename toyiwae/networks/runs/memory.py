@@ -28,7 +28,7 @@ PARTICLE = 14
 """Numbers of a particle that live through a step: log-weight, coefficients, and what these are computed from."""
 
 PIXEL = 2
-"""Numbers of a pixel of a batch that live at once: ink, and the uniform one or the observation."""
+"""Numbers of a pixel of a batch that live at once: ink, and the uniform number or the observation."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import numpy as np
 from scipy.special import gammaln, loggamma
 
 from toyiwae.errors import PrecisionError
-from toyiwae.memory import CACHED
+from toyiwae.memory import blocks
 from toyiwae.oracle.laws.bounded import Bounded, better, concatenate, matmul, where
 from toyiwae.oracle.laws.discrete import DiscreteLaw
 from toyiwae.oracle.laws.gaussian import GaussianLaw
@@ -188,11 +188,10 @@ class FiniteK:
         """Λ^n for each n, 1 for those of 0 and below: [N, nK, T]."""
         return _powers(self.log_base[0], self._highest, exponents)
 
-    def _each(self, function: Callable[[np.ndarray], Bounded]) -> Bounded:
-        """A function of numbers of particles `[nK, 1]`, of which it is given so many as stay in a processor's cache."""
-        at_once = max(1, CACHED // (len(self.law) * len(self.grid.log_t)))
-        k = self.particles[:, None]
-        return concatenate([function(k[i : i + at_once]) for i in range(0, len(k), at_once)], axis=1)
+    def _each(self, function: Callable[[np.ndarray], Bounded], grid: Grid | None = None) -> Bounded:
+        """A function of numbers of particles `[nK, 1]` and points of a grid: of as many K at a time as fit a cache."""
+        k, points = self.particles[:, None], len((grid or self.grid).log_t)
+        return concatenate([function(k[some]) for some in blocks(0, len(k), len(self.law) * points)], axis=1)
 
     @cached_property
     def weights(self) -> tuple[Bounded, Bounded]:
@@ -207,13 +206,13 @@ class FiniteK:
     def difference(self) -> Bounded:
         """Λ^K - e^{-Kt}, by Jensen's inequality not negative: [N, nK, T]."""
 
-        def difference(k: np.ndarray) -> Bounded:
+        def of(k: np.ndarray) -> Bounded:
             grown, decay = self.log_base[1][:, None] * k, (self.t * -k).exp()
             close = grown.value < 1.0
             value = where(close, where(close, grown, 0.0).expm1() * decay, self._power(k) - decay)
             return value.clip(0.0, np.exp(k * self._highest[:, None]))
 
-        return self._each(difference)
+        return self._each(of)
 
     # bound and expected sample size ----------------------------------------------------------------------------------
 
@@ -243,7 +242,7 @@ class FiniteK:
             second = _powers(log_value, highest, k - 2) * b * (k * (k - 1))
             return _total(first + second, grid, 1, slope)
 
-        return self._each(size)
+        return self._each(size, grid)
 
 
 def _key(power: float, factors: Sequence[Function]) -> tuple[float, frozenset]:
@@ -263,10 +262,11 @@ def _highest(log_value: Bounded, grid: Grid) -> np.ndarray:
 def _powers(log_value: Bounded, highest: np.ndarray, exponents: np.ndarray) -> Bounded:
     """Λ^n for each exponent n [nK, 1], 1 for those of 0 and below: [N, nK, T]."""
     n = np.maximum(exponents, 0.0)
+    if not n.any():
+        return Bounded.exact(np.ones((len(highest), len(n), highest.shape[-1])))
     power = (log_value[:, None] * n).exp()
-    if (
-        n.max() * log_value.error.max() > 0.5
-    ):  # else known to less than itself, the most that its range could tell
+    # where n δ is at most ½ the bound is below Λ^n itself, and the ends of its range could hardly narrow it
+    if n.max() * log_value.error.max() > 0.5:
         power = power.clip(0.0, np.exp(n * highest[:, None]))
     return power if n.all() else where(n > 0.0, power, 1.0)
 

@@ -170,9 +170,9 @@ class Ratios:
 
 
 def _complex_moment(law: Any, s: np.ndarray, factors: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """E[w^s Π g] for complex s [S], and a bound on its error: [N, S, F]."""
+    """E[w^s Π g] for complex s [S] of one real part, and a bound on its error: [N, S, F]."""
     if isinstance(law, DiscreteLaw):
-        return law.complex_moment(s, factors)
+        return law.complex_moment(float(np.real(s[0])), np.imag(s), factors)
     moment = np.exp(law.log_moment(s))[:, :, None]
     if not factors:
         return moment, np.abs(moment) * law.log_moment_error(s)[:, :, None]

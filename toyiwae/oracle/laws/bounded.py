@@ -156,7 +156,7 @@ class Bounded:
         For δ ≤ 1 it is e^x (δ + δ²/2 + δ³/4): an exponential is dear, and this takes none.
 
         Args:
-            exp: e^x.
+            exp: e^x. What (e^x - 1) + 1 has lost, ε/2 at most, is a part of the 2ε that `_rounded` adds for e^x - 1.
         """
         error = self.error
         if np.all(error <= 1.0):
@@ -183,7 +183,7 @@ class Bounded:
         return _rounded(value, np.where(self.error > 0.0, error, 0.0))
 
     def clip(self, low: Any = -np.inf, high: Any = np.inf) -> Bounded:
-        """The same number, known to lie in [low, high]."""
+        """The same number, known to lie in [low, high]; ends of which some are infinite tell nothing of its error."""
         value, error = np.clip(self.value, low, high), self.error
         if np.all(np.isfinite(low)) and np.all(np.isfinite(high)):
             error = np.minimum(error, np.maximum(value - low, high - value))
@@ -255,22 +255,22 @@ def matmul(left: Any, right: Any, relative: float = 0.0) -> Bounded:
     """A @ x, with one more relative error of every term (of a rule of integration, for one)."""
     a, b = _value(left), _value(right)
     size_a, size_b = np.abs(a), np.abs(b)
-    rounding = relative + _sum_rounding(np.shape(a)[-1])
+    rounding = relative + dot_rounding(np.shape(a)[-1])
     with np.errstate(over="ignore", invalid="ignore"):
         if not isinstance(right, Bounded):  # one product of sizes, where only one factor is uncertain
-            return _rounded(_product(a, b), (rounding * size_a + left.error) @ size_b, 0.0)
+            return _rounded(dot(a, b), (rounding * size_a + left.error) @ size_b, 0.0)
         error = size_a @ (rounding * size_b + right.error)
         if isinstance(left, Bounded):
             error = error + np.broadcast_to(left.error, np.shape(a)) @ (size_b + right.error)
-        return _rounded(_product(a, b), error, 0.0)
+        return _rounded(dot(a, b), error, 0.0)
 
 
-def _sum_rounding(count: int) -> float:
-    """Of `_product`, relative to the sum of sizes."""
+def dot_rounding(count: int) -> float:
+    """Of `dot`, relative to the sum of sizes."""
     return EPS * (1.0 + count**0.5)
 
 
-def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """A @ x in √n blocks of √n terms."""
     count = np.shape(a)[-1]
     size = max(1, math.isqrt(count - 1) + 1) if count else 1

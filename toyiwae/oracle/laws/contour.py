@@ -144,15 +144,17 @@ class Contours:
             chosen: which of them `[U]`.
             ends: log t at both ends of the segment of each `[U]`.
         """
-        gap = self.abscissa - self.abscissa[chosen, None]  # [U, J]
-        length = 2 * np.pi * np.abs(gap) * (self.order == self.order[chosen, None])
-        left, right = length * (gap < 0), length * (gap > 0)
-        rise = DIGITS + self.log_size[:, None, :] - self.log_size[:, chosen, None]  # [N, U, J]
         found = np.full(len(chosen), np.inf)
-        for log_t in ends:
-            room = np.maximum(rise - log_t[:, None] * gap, 1.0)
-            both = np.minimum((left / room).max(axis=-1), (right / room).max(axis=-1))
-            found = np.minimum(found, both.min(axis=0))
+        for order in np.unique(self.order[chosen]):  # other Taylor terms make another integrand
+            own, same = self.order[chosen] == order, self.order == order
+            gap = self.abscissa[same] - self.abscissa[chosen[own], None]  # [U, J]
+            length = 2 * np.pi * np.abs(gap)
+            left, right = length * (gap < 0), length * (gap > 0)
+            rise = DIGITS + self.log_size[:, None, same] - self.log_size[:, chosen[own], None]  # [N, U, J]
+            for log_t in ends:
+                room = np.maximum(rise - log_t[own, None] * gap, 1.0)
+                both = np.minimum((left / room).max(axis=-1), (right / room).max(axis=-1))
+                found[own] = np.minimum(found[own], both.min(axis=0))
         return found
 
 

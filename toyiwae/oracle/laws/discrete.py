@@ -9,6 +9,7 @@ so that nothing but round-off stands between it and the truth of the atoms.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,8 +17,8 @@ from functools import cached_property
 import numpy as np
 from scipy.special import logsumexp
 
-from toyiwae.memory import CACHED
-from toyiwae.oracle.laws.bounded import EPS, Bounded
+from toyiwae.memory import blocks
+from toyiwae.oracle.laws.bounded import EPS, Bounded, dot, dot_rounding
 from toyiwae.oracle.laws.grid import Grid, Transform
 
 
@@ -86,7 +87,7 @@ class DiscreteLaw:
     def table(self, values: np.ndarray | Bounded) -> Table:
         """A function of the state, given by its values `[F, n]`, centred under the posterior."""
         given, posterior = Bounded.exact(values), np.exp(self.log_prob + self.log_w)
-        base = given.value @ posterior
+        base = dot(given.value, posterior)
         error = 0.0
         if given.error.any():
             error = given.error + (given.error @ (posterior + self._prob))[:, None]
@@ -101,26 +102,28 @@ class DiscreteLaw:
         """E[w^power Π g]: [1, F]."""
         # beyond e^600 a moment is larger than any use for it
         weight = np.exp(np.minimum(self.log_prob + power * self.log_w, 600.0))
-        size = 8.0 + np.abs(self.log_prob) + abs(power) * np.abs(self.log_w)
+        size = self._rounding(8.0) + np.abs(self.log_prob) + abs(power) * np.abs(self.log_w)
         sizes = np.ones((1, len(self.log_w)))
         for factor in factors:
             sizes = sizes * (np.abs(factor.base[0])[:, None] + np.abs(factor.values))
         product = self._product(factors)
         known = power == 1 and len(factors) == 1
-        value = factors[0].base if known else (product.value @ weight)[None]
+        value = factors[0].base if known else dot(product.value, weight)[None]
         return Bounded(value, (EPS * (sizes @ (size * weight)) + product.error @ weight)[None])
 
-    def complex_moment(self, s: np.ndarray, factors: tuple[Table, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """E[w^s Π g] for complex s [S] of one real part, and a bound on its error: [1, S, F]."""
-        product, weight = self._product(factors), np.exp(self.log_prob + np.real(s[0]) * self.log_w)
+    def complex_moment(
+        self, c: float, y: np.ndarray, factors: tuple[Table, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """E[w^s Π g] for s = c + iy, y [S], and a bound on its error: [1, S, F]."""
+        product, weight = self._product(factors), np.exp(self.log_prob + c * self.log_w)
         parts, sizes = (product.value * weight).T, (np.abs(product.value) * weight).T
-        turned = EPS * (np.abs(self.log_w) @ sizes)
-        error = 16.0 * EPS * sizes.sum(axis=0) + np.abs(s)[:, None] * turned + product.error @ weight
-        value = np.empty((len(s), parts.shape[1]), complex)
-        for some in blocks(len(s), len(weight)):
-            angle = np.multiply.outer(np.imag(s[some]), self.log_w)
-            value[some] = np.cos(angle) @ parts + 1j * (np.sin(angle) @ parts)
-        return value[None], error[None]
+        turned, s = EPS * (np.abs(self.log_w) @ sizes), np.hypot(c, y)
+        error = EPS * self._rounding(16.0) * sizes.sum(axis=0) + product.error @ weight
+        value = np.zeros((len(y), parts.shape[1]), complex)
+        for some, states in tiles(0, len(y), len(weight)):
+            angle = np.multiply.outer(y[some], self.log_w[states])
+            value[some] += np.cos(angle) @ parts[states] + 1j * (np.sin(angle) @ parts[states])
+        return value[None], (error + s[:, None] * turned)[None]
 
     def moment_less_one(self, power: int) -> Bounded:
         """E[w^power] - 1: [1, 1]."""
@@ -137,9 +140,9 @@ class DiscreteLaw:
         found = []
         for j in range(order + 1):
             weight = self._prob * log_w**j
-            size_of = np.abs(weight) * (8.0 + 2.0 * j + np.abs(self.log_prob))
+            size_of = np.abs(weight) * (self._rounding(8.0) + 2.0 * j + np.abs(self.log_prob))
             error = EPS * (size @ size_of) + product.error @ np.abs(weight)
-            found.append(Bounded((product.value @ weight)[None], error[None]))
+            found.append(Bounded(dot(product.value, weight)[None], error[None]))
         return found
 
     def _product(self, factors: tuple[Table, ...]) -> Bounded:
@@ -162,13 +165,12 @@ class DiscreteLaw:
 
     def deviation(self, power: int, grid: Grid) -> Bounded:
         """`t^a (E[w^a e^{-tw}] - e^{-t})` for a = 0 or 1: [1, T]."""
-        w = np.exp(self.log_w)
-        value, error = np.empty((2, 1, len(grid.log_t)))
-        for part in blocks(len(grid.log_t), len(self.log_w)):
-            terms, size = self._deviation_terms(
-                power, np.exp(np.minimum(grid.log_t[part], 300.0))[:, None], w
-            )
-            value[0, part], error[0, part] = terms @ self._prob, 4 * EPS * (size @ self._prob)
+        w, t = np.exp(self.log_w), np.exp(np.minimum(grid.log_t, 300.0))[:, None]
+        value, error = np.zeros((2, 1, len(t)))
+        for rows, states in tiles(0, len(t), len(w)):
+            terms, size = self._deviation_terms(power, t[rows], w[states])
+            value[0, rows] += terms @ self._prob[states]
+            error[0, rows] += EPS * self._rounding(4.0) * (size @ self._prob[states])
         return Bounded(value, error)
 
     @staticmethod
@@ -180,9 +182,8 @@ class DiscreteLaw:
         with np.errstate(over="ignore", invalid="ignore"):
             decay, direct = np.exp(-t), np.exp(-np.minimum(t * w, 745.0))
             if power == 0:
-                first = (
-                    decay * t * (w - 1.0)
-                )  # its mean is zero: added where it helps, and dropped from the sum
+                # the mean of the first order is zero: it is added where it helps, and dropped from the sum
+                first = decay * t * (w - 1.0)
                 terms = np.where(near, decay * _second_order(small), direct - decay + first)
                 return terms, np.abs(terms) + np.where(near, 0.0, direct + decay + np.abs(first))
             terms = t * w * np.where(near, decay * np.expm1(-small), direct - decay)
@@ -193,15 +194,18 @@ class DiscreteLaw:
     ) -> list[Transform]:
         """`t^{a/p} E[w^a Π g e^{-t w^p}]` for each tuple of factors: see `Transform`. Formula: states."""
         products = [self._product(factors) for factors in requests]
-        split = np.empty(len(grid.log_t), bool)
-        found = [np.empty((2, 1, len(grid.log_t), len(values.value))) for values in products]
-        for part in blocks(len(grid.log_t), len(self.log_w)):
-            weights, size, split[part] = self._weights(power, p, grid.log_t[part, None])
-            for (remainder, error), values in zip(found, products, strict=True):
-                remainder[0, part] = weights @ values.value.T
-                error[0, part] = EPS * (size @ np.abs(values.value).T)
-                if values.error.any():
-                    error[0, part] += np.abs(weights) @ values.error.T
+        columns = [(x.value.T, np.abs(x.value).T, x.error.T if x.error.any() else None) for x in products]
+        points, end = len(grid.log_t), self._taylor_end(power, p, grid.log_t)
+        found = [np.zeros((2, 1, points, value.shape[1])) for value, _, _ in columns]
+        for first, last, less in ((0, end, True), (end, points, False)):
+            for rows, states in tiles(first, last, len(self.log_w)):
+                weights, size = self._weights(power, p, grid.log_t[rows, None], states, less=less)
+                for (remainder, error), (value, of_value, uncertain) in zip(found, columns, strict=True):
+                    remainder[0, rows] += weights @ value[states]
+                    error[0, rows] += EPS * (size @ of_value[states])
+                    if uncertain is not None:
+                        error[0, rows] += np.abs(weights) @ uncertain[states]
+        split = np.arange(points) < end
         rise = np.where(split, np.exp(np.minimum((power / p) * grid.log_t, 600.0)), 0.0)[:, None]
         moments = [self.moment(power, factors) for factors in requests]
         return [
@@ -209,22 +213,50 @@ class DiscreteLaw:
             for parts, m in zip(found, moments, strict=True)
         ]
 
-    def _weights(self, power: float, p: float, log_t: np.ndarray) -> tuple[np.ndarray, ...]:
-        """What each state adds, that times its rounding [T, n], and where the Taylor term is left out [T]."""
-        log_y = log_t + p * self.log_w
+    def _taylor_end(self, power: float, p: float, log_t: np.ndarray) -> int:
+        """The point of the grid from which on the Taylor term is larger than the transform, and is not taken off.
+
+        E[w^a e^{-t w^p}] falls with t, and what is left of E[w^a] grows: the smaller of the two is the more accurate.
+        """
+        weight = self.log_prob + power * self.log_w
+        weight = np.exp(weight - weight.max())
+        half, low, high = 0.5 * weight.sum(), 0, len(log_t)
+        while low < high:
+            middle = (low + high) // 2
+            y = np.exp(np.minimum(log_t[middle] + p * self.log_w, 300.0))
+            low, high = (middle + 1, high) if np.exp(-y) @ weight > half else (low, middle)
+        return low
+
+    def _weights(
+        self, power: float, p: float, log_t: np.ndarray, states: slice, *, less: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What some states add to a transform, and the sizes of its round-off in machine precisions: [T, n] each.
+
+        Args:
+            power: a.
+            p: p.
+            log_t: [T, 1].
+            states: which.
+            less: whether the Taylor term is taken off.
+        """
+        log_y = log_t + p * self.log_w[states]
         with np.errstate(over="ignore"):
             y = np.exp(np.minimum(log_y, 300.0))
-            log_scaled = self.log_prob + (power / p) * log_y
-            whole, less = np.exp(log_scaled - y), np.expm1(-y) * np.exp(np.minimum(log_scaled, 600.0))
-            split = -less.sum(axis=1) < whole.sum(axis=1)  # the smaller of the two is the more accurate
-        weights = np.where(split[:, None], less, whole)
-        return weights, np.abs(weights) * (8.0 + np.abs(log_y)), split
+            log_scaled = self.log_prob[states] + (power / p) * log_y
+            weights = np.expm1(-y) * np.exp(np.minimum(log_scaled, 600.0)) if less else np.exp(log_scaled - y)
+        return weights, np.abs(weights) * (self._rounding(8.0) + np.abs(log_y))
+
+    def _rounding(self, own: float) -> float:
+        """Of a sum over the states whose terms have been rounded so often, in machine precisions."""
+        return own + dot_rounding(len(self.log_w)) / EPS
 
 
-def blocks(rows: int, states: int) -> Iterator[slice]:
-    """So many rows of a table at a time as stay in a processor's cache with all states."""
-    size = max(1, CACHED // states)
-    return (slice(i, i + size) for i in range(0, rows, size))
+def tiles(first: int, end: int, states: int) -> Iterator[tuple[slice, slice]]:
+    """Tiles of some rows of a table of states, √n wide: sums over one after another round no more than `dot`."""
+    width = math.isqrt(states - 1) + 1
+    for rows in blocks(first, end, width):
+        for i in range(0, states, width):
+            yield rows, slice(i, i + width)
 
 
 def _second_order(y: np.ndarray) -> np.ndarray:
