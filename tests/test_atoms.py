@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from toyiwae import memory
+from toyiwae.oracle.finite_k.atom_kernels import DiscreteKernels
 from toyiwae.oracle.finite_k.gradients import GradientEngine
 from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm
-from toyiwae.oracle.finite_k.weight_kernels import LOG_WEIGHT, DiscreteKernels
+from toyiwae.oracle.finite_k.weight_kernels import LOG_WEIGHT
 from toyiwae.oracle.laws.bounded import Bounded
 from toyiwae.oracle.laws.discrete import DiscreteLaw, Table
 from toyiwae.oracle.laws.gaussian import GaussianLaw
@@ -127,8 +128,8 @@ def test_other_means_of_many_states_keep_their_bounds(many: tuple) -> None:
         truth = [
             sum(p * g * mpmath.exp(mpmath.mpc(-0.4, y) * w) for p, w, g in kinds) for y in (0.0, 1.3, 40.0)
         ]
-        for x, e, known in zip(value.ravel(), error.ravel(), truth, strict=True):
-            assert abs(mpmath.mpc(x) - known) <= e < 1e-12
+        for x, e, exact in zip(value.ravel(), error.ravel(), truth, strict=True):
+            assert abs(mpmath.mpc(x) - exact) <= e < 1e-12
         lags = np.array([2])
         joint, direct = kernels.joint(lags)
         first, second, _ = kernels.pairs(table, lags)

@@ -10,9 +10,10 @@ import numpy as np
 
 from toyiwae.errors import PrecisionError
 from toyiwae.forms import Form
-from toyiwae.oracle.finite_k.bounds import FiniteK, Grids, first_gap
+from toyiwae.oracle.finite_k.bounds import FiniteK, Grids
 from toyiwae.oracle.finite_k.every_k import insert_single, joined, moments_for_all
 from toyiwae.oracle.finite_k.gradients import GradientEngine, GradientMoments
+from toyiwae.oracle.finite_k.one_particle import first_gap
 from toyiwae.oracle.laws.bounded import EPS, Bounded
 from toyiwae.oracle.laws.gaussian import GaussianLaw
 from toyiwae.oracle.laws.grid import Grid

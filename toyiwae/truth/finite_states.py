@@ -20,9 +20,10 @@ from scipy.special import expit
 
 from toyiwae.errors import InputError
 from toyiwae.forms import Form, form_of_mean
-from toyiwae.oracle.finite_k.bounds import common_grid, first_gap
+from toyiwae.oracle.finite_k.bounds import common_grid
 from toyiwae.oracle.finite_k.every_k import insert_single, joined, log_moments, moments_for_all
 from toyiwae.oracle.finite_k.gradients import GradientMoments, mean_of
+from toyiwae.oracle.finite_k.one_particle import first_gap
 from toyiwae.oracle.finite_k.score_function import LogEngine, LogForm, LogMoments, mean_of_one, refusal
 from toyiwae.oracle.laws.bounded import Bounded, concatenate, stack
 from toyiwae.oracle.laws.discrete import DiscreteLaw, Table
@@ -153,14 +154,6 @@ class RowTruth:
         return GradientMoments(limit + found.limit, shift + found.shift, found.var, mean + found.mean)
 
 
-def _by_exponent(forms: dict[Any, Form]) -> list[tuple[float, list[Any]]]:
-    """Exponent -> the keys of its forms, in their order."""
-    found: dict[float, list[Any]] = {}
-    for key, form in forms.items():
-        found.setdefault(form.exponent, []).append(key)
-    return list(found.items())
-
-
 class TabulatedSource:
     """The truths of a problem given by rows of states."""
 
@@ -200,9 +193,14 @@ class TabulatedSource:
 
     def gradients(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, Averaged]:
         """Means with all terms, and variances without log terms."""
-        sums = {key: Average(self.x, self._record(name), len(particles)) for key, (_, name) in jobs.items()}
-        for exponent, keys in _by_exponent({key: form_of_mean(form) for key, (form, _) in jobs.items()}):
-            own = {key: (jobs[key][0], self._record(jobs[key][1])) for key in keys}
+        record, exponents = (
+            self.problem.parameters.record,
+            [form_of_mean(form).exponent for form, _ in jobs.values()],
+        )
+        sums = {key: Average(self.x, record(name), len(particles)) for key, (_, name) in jobs.items()}
+        for exponent in dict.fromkeys(exponents):
+            chosen = [key for key, own in zip(jobs, exponents, strict=True) if own == exponent]
+            own = {key: (jobs[key][0], record(jobs[key][1])) for key in chosen}
             for n in range(len(self.rows)):
                 truth = self._truth(n, exponent, particles)
                 truth.prepare(list(own.values()))
@@ -214,27 +212,24 @@ class TabulatedSource:
 
     def log_variances(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, LogVariances]:
         """Variances of gradients of the proposal with log terms."""
-        reasons = {key: refusal(form) for key, (form, _) in jobs.items()}
-        known = {key: jobs[key] for key, reason in reasons.items() if reason is None}
-        sums = {
-            key: LogAverage(self.x, self._record(name), len(particles)) for key, (_, name) in known.items()
-        }
-        for exponent, keys in _by_exponent({key: form for key, (form, _) in known.items()}):
-            own = {key: (known[key][0], self._record(known[key][1])) for key in keys}
+        record, reasons = (
+            self.problem.parameters.record,
+            {key: refusal(form) for key, (form, _) in jobs.items()},
+        )
+        known = {key: (form, record(name)) for key, (form, name) in jobs.items() if reasons[key] is None}
+        sums = {key: LogAverage(self.x, parameter, len(particles)) for key, (_, parameter) in known.items()}
+        for exponent in dict.fromkeys(form.exponent for form, _ in known.values()):
+            own = {key: job for key, job in known.items() if job[0].exponent == exponent}
             for n in range(len(self.rows)):
                 truth = self._truth(n, exponent or 1.0, particles)
                 truth.prepare_logs(list(own.values()))
                 for key, job in own.items():
                     sums[key].add(np.array([n]), truth.log_moments(*job))
-        return {
-            key: (
-                sums[key].result() if reason is None else LogVariance(None, f"not derived: {reason}")
-            ).of_each(len(particles))
-            for key, reason in reasons.items()
+        found = {key: average.result() for key, average in sums.items()}
+        found |= {
+            key: LogVariance(None, f"not derived: {reason}") for key, reason in reasons.items() if reason
         }
-
-    def _record(self, name: str) -> Parameter:
-        return self.problem.parameters.record(name)
+        return {key: found[key].of_each(len(particles)) for key in jobs}
 
     def subset_variances(
         self, jobs: Sequence[tuple[int, str]], particles: Sequence[int]

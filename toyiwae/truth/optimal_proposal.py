@@ -16,7 +16,8 @@ from scipy.optimize import minimize
 
 from toyiwae.errors import InputError, PrecisionError
 from toyiwae.forms import Form
-from toyiwae.oracle.finite_k.bounds import FiniteK, first_gap
+from toyiwae.oracle.finite_k.bounds import FiniteK
+from toyiwae.oracle.finite_k.one_particle import first_gap
 from toyiwae.oracle.laws.gaussian import GaussianLaw
 from toyiwae.oracle.laws.polynomials import Polynomial
 from toyiwae.oracle.whitened.algebra import Double

@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 
 from toyiwae.oracle.finite_k import weight_ratios
+from toyiwae.oracle.finite_k.atom_kernels import DiscreteKernels
 from toyiwae.oracle.finite_k.bounds import FiniteK
-from toyiwae.oracle.finite_k.weight_kernels import LOG_WEIGHT, MIXED, DiscreteKernels, GaussianKernels
+from toyiwae.oracle.finite_k.weight_kernels import LOG_WEIGHT, MIXED, GaussianKernels
 from toyiwae.oracle.laws.bounded import EPS, Bounded, concatenate, where
 from toyiwae.oracle.laws.discrete import DiscreteLaw
 from toyiwae.oracle.laws.grid import Grid

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from toyiwae.forms import Form
-from toyiwae.oracle.finite_k.bounds import mean_log, var_log
 from toyiwae.oracle.finite_k.gradients import GradientEngine
 from toyiwae.oracle.finite_k.log_weights import LogWeights
+from toyiwae.oracle.finite_k.one_particle import mean_log, var_log
 from toyiwae.oracle.laws.bounded import EPS, Bounded, where
 from toyiwae.oracle.laws.discrete import DiscreteLaw
 from toyiwae.oracle.laws.gaussian import GaussianLaw
