@@ -185,8 +185,7 @@ STUDY = Study(
     question="Which order α of VR-IWAE is best at each number of particles?",
     settings=AlphaSettings,
     quick={"k": (2, 512, 32_768, 1_000_000), "points": 9},
-    # two rows as ever: with a third the ELBO is best at small K, with more the laws in K begin beyond 10⁶
-    full={"points": 25, "replicates": 5000, "blocks": 20},
+    full={"points": 25, "rows": 8, "replicates": 5000, "blocks": 20},
     experiments=(SAMPLES,),
     compute=compute,
     draw=draw,

@@ -223,8 +223,7 @@ STUDY = Study(
     question="How should a fixed number of particles be split into groups, for the model and for the proposal?",
     settings=BudgetSettings,
     quick={"betas": (0.0, 0.1, 0.5, 1.0), "sizes": (1, 2, 64)},
-    # two rows as ever: the average of eight is best served by one logarithm of all particles
-    full={"sizes": (1, 2, 4, 8, 16, 32, 64), "replicates": 1000, "blocks": 20},
+    full={"rows": 8, "sizes": (1, 2, 4, 8, 16, 32, 64), "replicates": 1000, "blocks": 20},
     experiments=(SAMPLES,),
     compute=compute,
     draw=draw,

@@ -22,9 +22,8 @@ from toyiwae.oracle.whitened.own_covariances import OwnWhitened
 from toyiwae.oracle.whitened.whitening import Whitened
 from toyiwae.problems.parameter import Parameter
 
-_MOST_ROWS = (
-    128  # of a batch of bounds, whose transforms have one coordinate: more leave the processor's cache
-)
+_MOST_ROWS = 128
+"""Of a batch of bounds, whose transforms have one coordinate: more would leave the processor's cache."""
 
 
 @dataclass(frozen=True)

@@ -193,10 +193,8 @@ class TabulatedSource:
 
     def gradients(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, Averaged]:
         """Means with all terms, and variances without log terms."""
-        record, exponents = (
-            self.problem.parameters.record,
-            [form_of_mean(form).exponent for form, _ in jobs.values()],
-        )
+        record = self.problem.parameters.record
+        exponents = [form_of_mean(form).exponent for form, _ in jobs.values()]
         sums = {key: Average(self.x, record(name), len(particles)) for key, (_, name) in jobs.items()}
         for exponent in dict.fromkeys(exponents):
             chosen = [key for key, own in zip(jobs, exponents, strict=True) if own == exponent]
@@ -212,10 +210,8 @@ class TabulatedSource:
 
     def log_variances(self, jobs: Jobs, particles: Sequence[int]) -> dict[Any, LogVariances]:
         """Variances of gradients of the proposal with log terms."""
-        record, reasons = (
-            self.problem.parameters.record,
-            {key: refusal(form) for key, (form, _) in jobs.items()},
-        )
+        record = self.problem.parameters.record
+        reasons = {key: refusal(form) for key, (form, _) in jobs.items()}
         known = {key: (form, record(name)) for key, (form, name) in jobs.items() if reasons[key] is None}
         sums = {key: LogAverage(self.x, parameter, len(particles)) for key, (_, parameter) in known.items()}
         for exponent in dict.fromkeys(form.exponent for form, _ in known.values()):

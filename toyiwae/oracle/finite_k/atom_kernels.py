@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from toyiwae.memory import blocks
 from toyiwae.oracle.finite_k.weight_kernels import LOG_WEIGHT, Kernel
-from toyiwae.oracle.laws.bounded import EPS, Bounded, dot_rounding, stack
+from toyiwae.oracle.laws.bounded import EPS, Bounded, dot_rounding, dot_width, stack
 from toyiwae.oracle.laws.discrete import DiscreteLaw
 from toyiwae.oracle.laws.grid import Grid
 
@@ -32,13 +31,16 @@ class DiscreteKernels:
         self.law, self.grid = law, grid
         self._direct = grid.log_t > 0.0
         self._lags = 0
-        self._log_w = self._tiled(law.log_w[:, None])[..., 0]
 
     def _tiled(self, values: np.ndarray) -> np.ndarray:
         """Values of the atoms `[n, F]` in tiles `[C, √n, F]`."""
         n, f = values.shape
-        width = math.isqrt(n - 1) + 1
+        width = dot_width(n)
         return np.concatenate([values, np.zeros((-n % width, f))]).reshape(-1, width, f)
+
+    @cached_property
+    def _log_w(self) -> np.ndarray:
+        return self._tiled(self.law.log_w[:, None])[..., 0]
 
     @cached_property
     def _table(self) -> _AtomTable:

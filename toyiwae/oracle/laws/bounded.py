@@ -265,6 +265,11 @@ def matmul(left: Any, right: Any, relative: float = 0.0) -> Bounded:
         return _rounded(dot(a, b), error, 0.0)
 
 
+def dot_width(count: int) -> int:
+    """Terms of a block of `dot`: √n, rounded up."""
+    return math.isqrt(count - 1) + 1 if count else 1
+
+
 def dot_rounding(count: int) -> float:
     """Of `dot`, relative to the sum of sizes."""
     return EPS * (1.0 + count**0.5)
@@ -273,13 +278,9 @@ def dot_rounding(count: int) -> float:
 def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """A @ x in √n blocks of √n terms."""
     count = np.shape(a)[-1]
-    size = max(1, math.isqrt(count - 1) + 1) if count else 1
-    if size < 3:
-        return np.asarray(a @ b)
-    parts = (slice(i, i + size) for i in range(0, count, size))
-    if np.ndim(b) == 1:
-        return np.asarray(sum(a[..., part] @ b[part] for part in parts))
-    return np.asarray(sum(a[..., part] @ b[..., part, :] for part in parts))
+    width = dot_width(count)
+    parts = [slice(i, i + width) for i in range(0, count, width)] if width > 2 else [slice(None)]
+    return np.asarray(sum(a[..., p] @ (b[p] if np.ndim(b) == 1 else b[..., p, :]) for p in parts))
 
 
 def _rounded(value: Any, error: Any, roundings: float = 1.0) -> Bounded:

@@ -9,7 +9,6 @@ so that nothing but round-off stands between it and the truth of the atoms.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +17,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from toyiwae.memory import blocks
-from toyiwae.oracle.laws.bounded import EPS, Bounded, dot, dot_rounding
+from toyiwae.oracle.laws.bounded import EPS, Bounded, dot, dot_rounding, dot_width
 from toyiwae.oracle.laws.grid import Grid, Transform
 
 
@@ -253,7 +252,7 @@ class DiscreteLaw:
 
 def tiles(first: int, end: int, states: int) -> Iterator[tuple[slice, slice]]:
     """Tiles of some rows of a table of states, √n wide: sums over one after another round no more than `dot`."""
-    width = math.isqrt(states - 1) + 1
+    width = dot_width(states)
     for rows in blocks(first, end, width):
         for i in range(0, states, width):
             yield rows, slice(i, i + width)
