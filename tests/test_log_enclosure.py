@@ -40,6 +40,13 @@ def test_variances_of_wide_proposals_agree_with_double_precision(name: str, coun
         _compare(as_problem(Toy.wide()), name, parameter, [count], [coordinate])
 
 
+def test_pairs_under_weights_of_large_variance() -> None:
+    """Their A_0(t) reaches its t² only far below 1/K; a grid that ends at e^-10/K misses 2e-11 of the variance."""
+    model = Model(np.zeros(1), np.eye(1), np.eye(1), np.zeros(1), np.eye(1))
+    far = Proposal(np.array([[0.4]]), mean=[0.5 + 5.0 * np.sqrt(0.5)])
+    _compare(Problem(model, far, Data(np.ones(1))), "ovis", "proposal_chol", [100, 10**4])
+
+
 def _compare(
     problem: Problem,
     name: str,

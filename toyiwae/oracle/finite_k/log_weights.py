@@ -112,7 +112,7 @@ class LogWeights:
     def _double_integral(self, many: np.ndarray) -> Bounded:
         """The same for the K ≥ 3 at these positions, by one rule in log u and in the lag between log t and log u."""
         grid, slope = self.engine.grid, min(2.0, self.engine.law.max_power)
-        places = self._places(0.5 * _TAIL / slope, many)
+        places = self._places(many)
         at = grid.log_t[places]
         kernels = self._make(Grid.spanning(at[0] + 1e-3, at[-1] - 1e-3, grid.step))
         total: Any = 0
@@ -128,24 +128,28 @@ class LogWeights:
                 break
         return total.widened(2.0 / np.expm1(slope * grid.step) * size + 2 * _ROUNDING * np.abs(total.value))
 
-    def _places(self, depth: float, many: np.ndarray) -> np.ndarray:
-        """Points u of the grid that a pair integral needs.
+    def _places(self, many: np.ndarray) -> np.ndarray:
+        """Points u of the grid that a pair integral needs, with t ≤ u.
 
-        Its terms are of the size of Λ(u)^{K-2} A_0(u) times A_0(u) or, for t about 1/K, Λ(u) or O((Ku)^{-2}).
+        Its terms are of the size of Λ(u)^{K-2} A_0(u) times A_0(u) or, for t about 1/K, Λ(u) or O((Ku)^{-2}). Below,
+        both factors fall: with u² in the end, but under weights of large variance more slowly over many decades.
         """
-        log_t, k = self.engine.grid.log_t, self._k[many]
+        k = self._k[many]
         single = np.abs(self._single.value)[:, None]
         power = [self.engine.power(drop).value[:, many, :, None] for drop in (1, 2)]
         far = 1.0 / (1.0 + np.minimum(k * self.engine.t.value, 1e150)[..., None] ** 2)
-        size = single * np.maximum(
+        rising = single * power[0]
+        falling = single * np.maximum(
             power[0],
             power[1] * np.maximum(single / np.maximum(single.max(axis=2, keepdims=True), 1e-300), far),
         )
-        size = (size / np.maximum(size.max(axis=2, keepdims=True), 1e-300)).max(axis=(0, 1, 3))
-        first = np.searchsorted(log_t, -np.log(k.max()) - depth)
-        last = np.max(
-            np.flatnonzero(size > np.exp(-_TAIL)), initial=first + 1
-        )  # all are zero for equal weights
+        rising, falling = (
+            (size / np.maximum(size.max(axis=2, keepdims=True), 1e-300)).max(axis=(0, 1, 3))
+            for size in (rising, falling)
+        )
+        # equal weights have nothing at all
+        first = np.min(np.flatnonzero(rising > np.exp(-0.5 * _TAIL)), initial=len(rising) - 2)
+        last = np.max(np.flatnonzero(falling > np.exp(-_TAIL)), initial=first + 1)
         return np.arange(first, last + 1)
 
     def _lags(
@@ -170,10 +174,10 @@ class LogWeights:
             moved, single = weight * (-apart.clip(high=0.0).expm1()).clip(0.0, 1.0), small * large
             part = weight @ product + moved @ single
             size = weight.value @ np.abs(product.value) + moved.value @ np.abs(single.value)
-            end = (
-                weight[..., -1:].value * product.value[:, -1:] + moved[..., -1:].value * single.value[:, -1:]
-            )
-            found.append((part.widened(10.0 * np.abs(end)), size))
+            ends = [0, -1]  # beyond which terms fall further
+            cut = weight.value[..., ends] @ np.abs(product.value[:, ends])
+            cut = cut + moved.value[..., ends] @ np.abs(single.value[:, ends])
+            found.append((part.widened(10.0 * cut), size))
         return found
 
 
