@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from flint import arb
+from flint import arb, ctx
 
 from tests import certify, quadrature
 from tests.quadrature import Toy
@@ -69,9 +69,22 @@ def test_equal_weights_have_closed_forms() -> None:
     """The proposal is the posterior: OVIS(0) has the variance of Σ f(1/K) g_k."""
     model = Model(np.zeros(2), np.eye(2), np.eye(2), np.zeros(2), np.eye(2))
     problem = Problem(model, Proposal(0.5 * np.eye(2), mean=[0.0, 0.0]), Data(np.zeros(2)))
-    found = log_variances(problem, {0: (form_of("ovis:0"), "proposal_mean", [(0,)])}, [2, 10], digits=12)[0]
-    for k, ball in zip((2, 10), found[:, 0], strict=True):
-        assert ball.overlaps(2 * k * (-(1 - 1 / arb(k)).log() - 1 / arb(k)) ** 2)
+    job = (form_of("ovis:0"), "proposal_mean")
+    for ball, right in zip(
+        log_variances(problem, {0: (*job, [(0,)])}, [2, 10], digits=12)[0][:, 0],
+        map(_of_equal_weights, (2, 10)),
+        strict=True,
+    ):
+        assert ball.overlaps(right)
+    counts = [2, 3, 10, 100]
+    for k, one in zip(counts, GaussianSource(problem).log_variances({0: job}, counts)[0], strict=True):
+        assert one.var is not None
+        assert abs(_of_equal_weights(k) - one.var.value[0]) < one.var.error[0] < 1e-9
+
+
+def _of_equal_weights(k: int) -> arb:
+    with ctx.workprec(100):
+        return 2 * k * (-(1 - 1 / arb(k)).log() - 1 / arb(k)) ** 2
 
 
 def form_of(name: str) -> Form:

@@ -131,24 +131,26 @@ class LogWeights:
     def _places(self, many: np.ndarray) -> np.ndarray:
         """Points u of the grid that a pair integral needs, with t ≤ u.
 
-        Its terms are of the size of Λ(u)^{K-2} A_0(u) times A_0(u) or, for t about 1/K, Λ(u) or O((Ku)^{-2}). Below,
-        both factors fall: with u² in the end, but under weights of large variance more slowly over many decades.
+        Its terms are of the size of Λ(u)^{K-2} A_0(u) times A_0(u) or, for t about 1/K, Λ(u) or O((Ku)^{-2}). Below
+        1/K both factors fall like u², but under weights of large variance more slowly over many decades.
         """
-        k = self._k[many]
+        log_t, k = self.engine.grid.log_t, self._k[many]
         single = np.abs(self._single.value)[:, None]
         power = [self.engine.power(drop).value[:, many, :, None] for drop in (1, 2)]
         far = 1.0 / (1.0 + np.minimum(k * self.engine.t.value, 1e150)[..., None] ** 2)
-        rising = single * power[0]
         falling = single * np.maximum(
             power[0],
             power[1] * np.maximum(single / np.maximum(single.max(axis=2, keepdims=True), 1e-300), far),
         )
-        rising, falling = (
+        rising = (single - self._single.error[:, None]).clip(0.0) * power[0]
+        falling, rising = (
             (size / np.maximum(size.max(axis=2, keepdims=True), 1e-300)).max(axis=(0, 1, 3))
-            for size in (rising, falling)
+            for size in (falling, rising)
         )
-        # equal weights have nothing at all
-        first = np.min(np.flatnonzero(rising > np.exp(-0.5 * _TAIL)), initial=len(rising) - 2)
+        below = np.searchsorted(
+            log_t, -np.log(k.max()) - 0.25 * _TAIL
+        )  # u⁴ of a pair, or weights that are equal
+        first = np.min(np.flatnonzero(rising > np.exp(-0.5 * _TAIL)), initial=below)
         last = np.max(np.flatnonzero(falling > np.exp(-_TAIL)), initial=first + 1)
         return np.arange(first, last + 1)
 
