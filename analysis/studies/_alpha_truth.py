@@ -48,12 +48,13 @@ def moments(
             for family, one in chosen.items():
                 found = cell.gradients[one.name]
                 bound = np.nan if found.target_bound is None else found.target_bound
-                bounds.append((alpha, cell.K, family, truth.log_evidence - bound))
+                error = found.target_bound_error or 0.0
+                bounds.append((alpha, cell.K, family, truth.log_evidence - bound, error))
                 rows += [
                     moments_of(found.parameters[name], alpha, cell.K, family, name)
                     for name in (MODEL, PROPOSAL)
                 ]
-    columns = ["alpha", "K", "estimator", "gap"]
+    columns = ["alpha", "K", "estimator", "gap", "error"]
     return pd.concat(rows, ignore_index=True), pd.DataFrame(bounds, columns=columns)
 
 
@@ -67,7 +68,8 @@ def moments_of(found: Any, alpha: float, k: int, name: str, parameter: str) -> p
         "parameter": parameter,
         "index": np.arange(len(mean)),
     }
-    return pd.DataFrame(labels | {"mean": mean, "var": np.ravel(found.var)})
+    error = np.ravel(found.mean_error)
+    return pd.DataFrame(labels | {"mean": mean, "mean_error": error, "var": np.ravel(found.var)})
 
 
 def near_the_ends(problem: Problem, counts: Sequence[int], distance: float) -> pd.DataFrame:
@@ -160,7 +162,7 @@ def _best(of: Any, sign: float, shown: Sequence[float]) -> float:
     place = int(values.argmin())
     low, high = shown[max(place - 1, 0)], shown[min(place + 1, len(shown) - 1)]
     found = minimize_scalar(
-        lambda alpha: sign * of(alpha), bounds=(low, high), method="bounded", options={"xatol": 1e-10}
+        lambda alpha: sign * of(alpha), bounds=(low, high), method="bounded", options={"xatol": 1e-15}
     )
     ends = [end for end in ENDS if sign * of(end) <= found.fun]
     return ends[0] if ends else float(found.x)
@@ -195,17 +197,21 @@ def sampled(found: pd.DataFrame, exact: pd.DataFrame, slope: np.ndarray) -> pd.D
 
 
 def limits(problem: Problem, alphas: Sequence[float]) -> pd.DataFrame:
-    """At K → ∞: the gap left and its term of order 1/K, and the model's bias, by closed Gaussian integrals."""
+    """At K → ∞, by closed Gaussian integrals: the gap left, its terms of order 1/K and 1/K², and the model's bias.
+
+    With the variance v and third cumulant m of w^{1-α} over its mean, `L_K = L_∞ - (v/2K + (3v²/4 - m/3)/K²)/(1-α)`.
+    """
     closed, rows = ClosedLimits(problem), []
     for alpha in alphas:
         e = 1 - alpha
         if e == 0:
             continue
-        ratio = closed.tilted(2 * e).mass / closed.tilted(e).mass ** 2 - 1
-        gap = -np.log(closed.tilted(e).mass).mean() / e
+        one, two, three = (closed.tilted(power * e).mass for power in (1, 2, 3))
+        v, m = two / one**2 - 1, three / one**3 - 3 * two / one**2 + 2
+        gap = -np.log(one).mean() / e
         bias = np.linalg.norm(closed.average(_bias(closed, alpha), MODEL))
-        rows.append((alpha, gap, ratio.mean() / (2 * e), bias))
-    return pd.DataFrame(rows, columns=["alpha", "gap", "next", "model_bias"])
+        rows.append((alpha, gap, v.mean() / (2 * e), (0.75 * v**2 - m / 3).mean() / e, bias))
+    return pd.DataFrame(rows, columns=["alpha", "gap", "next", "second", "model_bias"])
 
 
 def _bias(closed: ClosedLimits, alpha: float) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,6 +87,16 @@ def moments(
                     continue
                 rows.append(_coordinates(part, labels | {"parameter": name}))
     return pd.concat(rows, ignore_index=True), pd.DataFrame(bounds), pd.DataFrame(missing)
+
+
+def each(problem: Problem, budget: int, name: str) -> pd.DataFrame:
+    """RMSE to ∇ log Z of the model's gradient for each observation alone, at every split."""
+    rows = []
+    for n, (groups, k) in itertools.product(range(len(problem.data.x)), splits(budget)):
+        truth = toyiwae.exact(problem.row(n), K=k, M=groups, estimators=name, parameters=[MODEL])
+        error = truth.results[0].gradients[name].parameters[MODEL].rmse_evidence
+        rows.append((n, groups, k, float(np.linalg.norm(error))))
+    return pd.DataFrame(rows, columns=["row", "M", "K", "model_rmse"])
 
 
 def _coordinates(part: Any, labels: dict[str, Any]) -> pd.DataFrame:

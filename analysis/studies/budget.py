@@ -13,7 +13,7 @@ from analysis import style
 from analysis.closed_limits import ClosedLimits
 from analysis.settings import Settings
 from analysis.studies import _budget_truth as truth
-from analysis.studies._budget_claims import verdicts
+from analysis.studies._budget_claims import GROUPED, verdicts
 from analysis.studies._sampled_gradients import SAMPLES, samples
 from analysis.study import Study, Table
 from toyiwae import estimators, plot
@@ -65,6 +65,7 @@ def compute(settings: BudgetSettings) -> Table:
         "bounds": bounds,
         "missing": missing,
         "together": together,
+        "each": truth.each(problem, settings.budget, GROUPED),
         "samples": found,
         "sampled": truth.sampled(found, slope),
     }
