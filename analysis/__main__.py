@@ -226,9 +226,11 @@ def audit_(
 
 
 @app.command("bench")
-def bench_() -> None:
-    """Time the exact answers and the sampler on this machine; the same as `python -m analysis.benchmarks`."""
-    importlib.import_module("analysis.benchmarks.__main__").main()
+def bench_(
+    names: Annotated[list[str] | None, typer.Argument(help="Which benchmarks; by default all.")] = None,
+) -> None:
+    """Time the exact answers, samplers and networks on this machine; the same as `python -m analysis.benchmarks`."""
+    importlib.import_module("analysis.benchmarks.__main__").main(names or ())
 
 
 def _write(folder: Path, outcome: runner.Outcome) -> None:
