@@ -27,9 +27,14 @@ def main(names: Sequence[str] = ()) -> None:
         print(f"{name}: {(module.__doc__ or '').splitlines()[0]}")
         for timing in module.run():
             share = "" if timing.share is None else f"   {timing.share:.2f} of the limit"
-            print(f"  {timing.benchmark:34} {timing.rate:14,.0f} {timing.unit}{share}", flush=True)
+            print(f"  {timing.benchmark:34} {_readable(timing.rate):>14} {timing.unit}{share}", flush=True)
     versions = {key: value for key, value in provenance().items() if isinstance(value, str)}
     print("  ".join(f"{key} {value}" for key, value in versions.items()))
+
+
+def _readable(rate: float) -> str:
+    """Three digits at least."""
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 The limit is the rate at which the same generator merely fills memory with float32 normals, taken in turns with all
 others. Peers draw their own noise and form the same first-order gradients: torch by hand without autograd, by autograd,
-and by `vmap(grad)`; where they are installed, JAX by hand, NumPyro by `vmap` and Pyro one by one. The growth of our
-time with the particles of all replicates is the slope of a line through logarithms. `results/benchmarks/sampling.json`
-and `.svg` keep all of it.
+and by `vmap(grad)`; where they are installed, JAX by hand, NumPyro by `vmap` and Pyro one by one. How our time
+grows with each of K, R, D and N is the slope of a line through logarithms. `results/benchmarks/sampling.json` and `.svg`
+keep all of it.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def run() -> Iterator[Timing]:
         yield from _group("1,024 observations, K = 64", many, every.n_rows * every.dim_z * 64, table)
         costly = {name: _ours(one, 64, name=name, normals=SLOW) for name in COSTLY}
         yield from _group("K = 64, by function", costly, one.dim_z * 64, table)
-        slope = _slope(one)
-        table["slope"] = slope
-        yield Timing("slope of time in K·R, K = 64 to 10⁶", slope, "(1 is linear)")
+        table["slopes"] = _slopes()
+        for name, slope in table["slopes"].items():
+            yield Timing(f"slope of time in {name}", slope, "(1 is linear)")
         table["two threads"] = _two_threads(one)
         yield Timing("two threads over one, wall time", table["two threads"], "times")
         _keep(table)
@@ -182,17 +182,31 @@ def _by_autograd(problem: Problem, particles: int, *, vectorised: bool) -> tuple
     return count, lambda: timed(call)
 
 
-def _slope(problem: Problem) -> float:
-    """Of log seconds over log K·R, each R fixed so that K = 64 takes 1/64 of the numbers of K = 10⁶."""
-    sizes = [(64, 4096), (512, 4096), (4096, 2048), (32_768, 512), (10**6, 32)]
-    seconds: dict[int, list[float]] = {k: [] for k, _ in sizes}
-    for _ in range(15):
-        for particles, count in sizes:
-            call = _ours(problem, particles, normals=particles * count * problem.dim_z)[1]
-            seconds[particles].append(call())
-    x = np.log([k * count for k, count in sizes])
-    y = np.log([statistics.median(seconds[k]) for k, _ in sizes])
-    return float(np.polyfit(x, y, 1)[0])
+def _slopes() -> dict[str, float]:
+    """Of log CPU seconds over the logarithm of K, R, D or N, the others fixed: 1 is linear."""
+    one = paper_problem(N=1).row(0)
+    grown = {
+        "K from 64 to 10⁶, R = 4,096": {k: (one, k, 4096) for k in (64, 512, 4096, 32_768, 10**6)},
+        "R from 4,096 to 2²⁰, K = 64": {r: (one, 64, r) for r in (2**12, 2**14, 2**16, 2**18, 2**20)},
+        "D from 5 to 80, K = 4,096": {
+            d: (paper_problem(d, 1).row(0), 4096, 256) for d in (5, 10, 20, 40, 80)
+        },
+        "N from 16 to 1,024, K = 64": {n: (paper_problem(N=n), 64, 256) for n in (16, 64, 256, 1024)},
+    }
+    return {name: _slope(cases) for name, cases in grown.items()}
+
+
+def _slope(cases: dict[int, tuple[Problem, int, int]]) -> float:
+    """Through medians, in turns, of at most 15 calls; what draws more than 10⁹ particles is called once."""
+    seconds: dict[int, list[float]] = {size: [] for size in cases}
+    for turn in range(15):
+        for size, (problem, particles, count) in cases.items():
+            drawn = particles * count * problem.n_rows
+            if turn * drawn < 10**9:
+                call = _ours(problem, particles, normals=drawn * problem.dim_z)[1]
+                seconds[size].append(call())
+    y = [math.log(statistics.median(own)) for own in seconds.values()]
+    return float(np.polyfit(np.log(list(cases)), y, 1)[0])
 
 
 def _two_threads(problem: Problem) -> float:
