@@ -3,8 +3,8 @@
 The limit is the rate at which the same generator merely fills memory with float32 normals, taken in turns with all
 others. Peers draw their own noise and form the same first-order gradients: torch by hand without autograd, by autograd,
 and by `vmap(grad)`; where they are installed, JAX by hand, NumPyro by `vmap` and Pyro one by one. How our time
-grows with each of K, R, D and N is the slope of a line through logarithms. `results/benchmarks/sampling.json` and `.svg`
-keep all of it.
+grows with each of K, R, D and N is the slope of a line through logarithms. All of it is kept in
+`results/benchmarks/sampling.json` and `.svg`.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from toyiwae.montecarlo.formed import Called, Terms
 from toyiwae.montecarlo.kernels.blockwise import HELD_NUMBERS, Blockwise
 from toyiwae.montecarlo.kernels.moments import moments
 from toyiwae.montecarlo.kernels.one_row import OneRow, take_in
-from toyiwae.montecarlo.kernels.room import Room, fours, tile_of
+from toyiwae.montecarlo.kernels.room import Room, aligned, fours, tile_of
 from toyiwae.montecarlo.kernels.streams import key_of
 from toyiwae.montecarlo.kernels.tasks import Stopped, in_order
 from toyiwae.montecarlo.sampler import Sampler, refuse_noise
@@ -244,7 +244,7 @@ class Cell:
         held = count if self._one_row is None else min(count, tile_of(dim) // each + 2)
         values, ess = np.zeros((2, count, rows))
         room, first, second = self._room(held, rows)
-        at, most = np.zeros(7, np.int64), MOST_NUMBERS // dim
+        at, most = aligned(7, precision=np.int64), MOST_NUMBERS // dim
         maps = begun = None
         if self._one_row is not None:
             maps, begun = self._one_row.maps, self._one_row.begin(count)

@@ -25,9 +25,9 @@ def fours(dim: int) -> int:
 
 
 def aligned(*shape: int, precision: np.dtype | type = np.float64) -> np.ndarray:
-    """Zeros whose first stands at the start of a line of the cache, which vectors of 512 bits ask for."""
+    """Zeros in lines of the cache of their own: vectors of 512 bits ask for whole ones, and so do other threads."""
     size = math.prod(shape) * np.dtype(precision).itemsize
-    raw = np.zeros(size + LINE, np.uint8)
+    raw = np.zeros(size + 2 * LINE, np.uint8)
     first = -raw.ctypes.data % LINE
     return raw[first : first + size].view(precision).reshape(shape)
 
@@ -65,9 +65,9 @@ class Room:
         )
         self.running, pool = (
             (
-                np.empty(exponents),
-                np.empty(exponents + 1),
-                np.empty((powers, 1 + dim)),
+                aligned(exponents),
+                aligned(exponents + 1),
+                aligned(powers, 1 + dim),
                 aligned(powers, four, four),
             )
             for _ in range(2)

@@ -1,7 +1,8 @@
-"""Tasks on threads, their results in order."""
+"""Tasks on threads, the caller's among them; their results in order."""
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -39,9 +40,11 @@ class Stopped:
 def in_order(
     run: Callable[[Task], Found], tasks: Iterable[Task], threads: int, stopped: Stopped
 ) -> Iterator[Found]:
-    """The results of all tasks, in order; on one thread without any of its own.
+    """The results of all tasks, in order, by so many threads, of which the caller's is one.
 
-    Each thread takes the next task as soon as it is free, so that one whose core is taken away holds up no other.
+    Each thread takes the next task as soon as it is free, so that one whose core is taken away holds up no other. The
+    caller's does, too, while the result that it wants next is not there: it would wake up for every result, and each
+    time take a core from one of the others.
     """
     if threads == 1:
         for task in tasks:
@@ -49,15 +52,32 @@ def in_order(
                 found = run(task)
             yield found
         return
-    waiting: deque[Future[Found]] = deque()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="toyiwae")
+    waiting: deque[tuple[Task, Future[Found]]] = deque()
+    left, pool = iter(tasks), ThreadPoolExecutor(threads - 1, thread_name_prefix="toyiwae")
     try:
-        for task in tasks:
-            waiting.append(pool.submit(run, task))
-            if len(waiting) > _AHEAD * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        while True:
+            for task in itertools.islice(left, max(0, _AHEAD * threads - len(waiting))):
+                waiting.append((task, pool.submit(run, task)))
+            if not waiting:
+                return
+            while not waiting[0][1].done() and _helped(run, waiting):
+                pass
+            yield waiting.popleft()[1].result()
     finally:
         stopped.say()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _helped(run: Callable[[Task], Found], waiting: deque[tuple[Task, Future[Found]]]) -> bool:
+    """Runs the first task that no thread has begun; false if there is none."""
+    for place, (task, future) in enumerate(waiting):
+        if future.cancel():  # the pool passes it over
+            own: Future[Found] = Future()
+            waiting[place] = task, own
+            with heard():
+                try:
+                    own.set_result(run(task))
+                except Exception as error:
+                    own.set_exception(error)  # raised when its turn comes
+            return True
+    return False
