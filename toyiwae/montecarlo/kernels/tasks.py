@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -39,7 +39,7 @@ class Stopped:
 
 def in_order(
     run: Callable[[Task], Found], tasks: Iterable[Task], threads: int, stopped: Stopped
-) -> Iterator[Found]:
+) -> Generator[Found, None, None]:
     """The results of all tasks, in order, by so many threads, of which the caller's is one.
 
     Each thread takes the next task as soon as it is free, so that one whose core is taken away holds up no other. The
