@@ -146,7 +146,7 @@ def _best(axes: Axes, table: Table) -> None:
         "proposal_snr": (r"SNR in $\phi$", style.GREEN, "^"),
     }
     for name, (label, color, marker) in looks.items():
-        part = best[(best.measure == name) & (best.estimator == first)]
+        part = best[(best.measure == name) & (best.estimator == first) & (best.alpha > 0)]
         axes.plot(part.K, part.alpha, label=label, color=color, marker=marker, markersize=3.6, linewidth=1.0)
     model = best[(best.measure == "model_rmse") & (best.estimator == first)]
     k = model.K.to_numpy()
@@ -157,7 +157,7 @@ def _best(axes: Axes, table: Table) -> None:
         yscale="log",
         xlabel="particles $K$",
         ylabel=r"best $\alpha$",
-        ylim=(model.alpha.min() / 20, 2.0),
+        ylim=(model.alpha[model.alpha > 0].min() / 20, 2.0),
     )
     axes.legend(loc="lower left", fontsize="x-small")
     style.label_panel(axes, "d", rf"Best order ({plot.short(first)})")
@@ -174,8 +174,17 @@ def caption(table: Table) -> str:
         "polynomials through "
         f"exact values at {table['facts'].points[0]} orders. Dashed where it differs: doubly reparameterised. Stars: "
         f"best order; circles: {table['samples'].replicates.iloc[0]:,} replicates. (d) The best order against $K$ by "
-        "each measure, and its law for the model (dashed)."
+        f"each measure, and its law for the model (dashed){_at_zero(table)}."
     )
+
+
+def _at_zero(table: Table) -> str:
+    """What a logarithmic axis does not show."""
+    best = table["best"]
+    none = best[
+        (best.measure == "model_rmse") & (best.estimator == best.estimator.iloc[0]) & (best.alpha == 0)
+    ]
+    return f"; up to $K$ = {report.in_prose(none.K.max()).strip('$')} the model's is 0" if len(none) else ""
 
 
 STUDY = Study(

@@ -152,6 +152,9 @@ def _plane(axes: Axes, frame: pd.DataFrame, *, lines: bool = True) -> None:
         xscale="log", yscale="log", ylabel=r"RMSE to $\nabla_\theta\log Z$",
         xlabel=r"$\|\nabla_\phi\,$target$\|\,/\,$RMSE",
     )  # fmt: skip
+    axes.margins(
+        0.14 if lines else 0.05, 0.18 if lines else 0.1
+    )  # for the names of the ends, and for whole markers
     _plain_ticks(axes.yaxis, ERROR)
     _plain_ticks(axes.xaxis, RATIO if lines else WIDE)
 
@@ -175,11 +178,14 @@ RING = {
 def _ends(axes: Axes, family: str, part: pd.DataFrame, color: str) -> None:
     """Writes at the ends of a path where it begins and ends."""
     letter = "K" if family == "iwae" else r"\beta"
-    for row, offset in ((part.iloc[0], (3, 4)), (part.iloc[-1], (3, -8))):
+    below = family == "ciwae"
+    for row, other in ((part.iloc[0], part.iloc[-1]), (part.iloc[-1], part.iloc[0])):
         value = row.K if family == "iwae" else estimators.get(row.estimator).parameter
+        right = row.proposal_worth > other.proposal_worth
         axes.annotate(
-            f"${letter}={value:g}$", (row.proposal_worth, row.model_rmse), xytext=offset,
-            textcoords="offset points", fontsize="x-small", color=color,
+            f"${letter}={value:g}$", (row.proposal_worth, row.model_rmse), fontsize="x-small", color=color,
+            xytext=(6 if right else 0, (-8 if below else 4) if right else (-14 if below else 8)),
+            textcoords="offset points", ha="left" if right else "center",
         )  # fmt: skip
 
 
