@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from toyiwae.montecarlo.kernels.tasks import Stopped, in_order
@@ -50,27 +51,67 @@ def test_an_error_waits_for_its_turn(threads):
 
 @pytest.mark.parametrize("threads", THREADS)
 def test_whoever_goes_leaves_no_thread_and_nothing_much_was_done_ahead(threads):
-    before, begun, stopped = threading.active_count(), [], Stopped()
-    found = in_order(lambda task: begun.append(task), itertools.count(), threads, stopped)
+    begun: list[int] = []
+    found = in_order(begun.append, itertools.count(), threads, Stopped())
     next(found)
     found.close()
-    assert threading.active_count() == before
-    assert len(begun) <= 1 + 4 * threads
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("toyiwae")]
+    assert len(begun) <= (3 * threads if threads > 1 else 1)
 
 
-def test_the_caller_takes_tasks_while_another_threads_is_not_done():
-    """Of two threads one holds the first task; all the others that may be ahead are done by the caller."""
-    release, done = threading.Event(), []
+def held(own):
+    """A task's function: other threads hold their first task until the caller's has done `own` with five of its."""
+    caller, release, done = threading.get_ident(), threading.Event(), []
 
     def run(task):
-        if threading.current_thread() is not threading.main_thread() and not release.is_set():
-            release.wait(timeout=20)
+        if threading.get_ident() != caller and not release.is_set():
+            assert release.wait(timeout=20)
             return "held"
         done.append(task)
         if len(done) == 5:
             release.set()
-        return "caller"
+        return own(task)
 
-    ran = list(in_order(run, range(6), 2, Stopped()))
-    assert ran.count("caller") >= 5
+    return run
+
+
+def test_the_caller_takes_tasks_while_another_threads_is_not_done():
+    ran = list(in_order(held(lambda _: "caller"), range(6), 2, Stopped()))
     assert len(ran) == 6
+    assert ran.count("caller") >= 5
+
+
+def test_an_error_of_the_callers_own_task_waits_for_its_turn_too():
+    def own(task):
+        raise ValueError(f"task {task}")
+
+    found = in_order(held(own), range(6), 2, Stopped())
+    with pytest.raises(ValueError, match=r"task [01]"):  # the first, unless another thread held it
+        list(found)
+
+
+def test_ctrl_c_in_the_callers_own_task_ends_it_at_once():
+    caller = threading.get_ident()
+
+    def run(task):
+        if threading.get_ident() == caller:
+            raise KeyboardInterrupt
+        time.sleep(0.01)  # so that the caller has to help
+
+    with pytest.raises(KeyboardInterrupt):
+        for _ in in_order(run, itertools.count(), 2, Stopped()):
+            pass
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("toyiwae")]
+
+
+def test_all_threads_run_in_the_callers_context():
+    together = threading.Barrier(2)
+
+    def run(task):
+        together.wait(timeout=20)
+        return threading.get_ident(), np.geterr()["over"]
+
+    with np.errstate(over="raise"):
+        ran = set(in_order(run, range(2), 2, Stopped()))
+    assert len(ran) == 2
+    assert {over for _, over in ran} == {"raise"}

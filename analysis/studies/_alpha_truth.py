@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.polynomial import Chebyshev
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
 
 import toyiwae
 from analysis.closed_limits import ClosedLimits
@@ -120,6 +121,12 @@ class Curve:
         mean, var = self.at(alpha)
         return float(np.sqrt((mean**2).sum() / var.sum()))
 
+    def steepness(self, alpha: float, target: np.ndarray) -> float:
+        """The derivative of the mean squared error's trace by α, whose root rounding moves less than the minimum."""
+        slopes = ([one.deriv()(alpha) for one in parts] for parts in (self.mean, self.var))
+        mean, var = map(np.array, slopes)
+        return float((2.0 * (self.at(alpha)[0] - target) * mean + var).sum())
+
     def at(self, alpha: float) -> tuple[np.ndarray, np.ndarray]:
         """Mean and variance of every coordinate."""
         mean, var = (np.array([one(alpha) for one in parts]) for parts in (self.mean, self.var))
@@ -141,28 +148,31 @@ def curves(
         model, proposal = (Curve.through(part[part.parameter == name]) for name in (MODEL, PROPOSAL))
         target = proposal.at(0.0)[0]
         size = float(np.linalg.norm(target))
-        measures = {
-            "model_rmse": lambda alpha, model=model: model.rmse(alpha, slope),
-            "proposal_rmse": lambda alpha, proposal=proposal, target=target: proposal.rmse(alpha, target),
-            "proposal_snr": lambda alpha, proposal=proposal: proposal.snr(alpha),
-        }
+        errors = {"model_rmse": (model, slope), "proposal_rmse": (proposal, target)}
+        measures: dict[str, Any] = {
+            name: functools.partial(curve.rmse, target=to) for name, (curve, to) in errors.items()
+        } | {"proposal_snr": proposal.snr}
         values = {name: [of(alpha) for alpha in shown] for name, of in measures.items()}
         lines.append(pd.DataFrame({"K": k, "estimator": family, "alpha": shown, "target": size} | values))
         for name, of in measures.items():
-            alpha = _best(of, -1.0 if name == "proposal_snr" else 1.0, shown)
+            curve, to = errors.get(name, (None, slope))
+            derivative = curve and functools.partial(curve.steepness, target=to)
+            alpha = _best(of, 1.0 if curve else -1.0, shown, derivative)
             ends = [of(end) for end in ENDS]
             best.append((k, family, name, alpha, of(alpha), *ends))
     columns = ["K", "estimator", "measure", "alpha", "value", "at_0", "at_1"]
     return pd.concat(lines, ignore_index=True), pd.DataFrame(best, columns=columns)
 
 
-def _best(of: Any, sign: float, shown: Sequence[float]) -> float:
-    """Where `sign·of` is least on [0, 1]."""
+def _best(of: Any, sign: float, shown: Sequence[float], derivative: Any = None) -> float:
+    """Where `sign·of` is least on [0, 1]: at an end or, between, at the root of a derivative of that sign."""
     values = sign * np.array([of(alpha) for alpha in shown])
     place = int(values.argmin())
     low, high = shown[max(place - 1, 0)], shown[min(place + 1, len(shown) - 1)]
+    if derivative is not None and derivative(low) < 0.0 < derivative(high):
+        return float(brentq(derivative, low, high, xtol=1e-18, maxiter=1000))
     found = minimize_scalar(
-        lambda alpha: sign * of(alpha), bounds=(low, high), method="bounded", options={"xatol": 1e-15}
+        lambda alpha: sign * of(alpha), bounds=(low, high), method="bounded", options={"xatol": 1e-10}
     )
     ends = [end for end in ENDS if sign * of(end) <= found.fun]
     return ends[0] if ends else float(found.x)

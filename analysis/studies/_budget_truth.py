@@ -92,7 +92,7 @@ def moments(
 def each(problem: Problem, budget: int, name: str) -> pd.DataFrame:
     """RMSE to ∇ log Z of the model's gradient for each observation alone, at every split."""
     rows = []
-    for n, (groups, k) in itertools.product(range(len(problem.data.x)), splits(budget)):
+    for n, (groups, k) in itertools.product(range(problem.n_rows), splits(budget)):
         truth = toyiwae.exact(problem.row(n), K=k, M=groups, estimators=name, parameters=[MODEL])
         error = truth.results[0].gradients[name].parameters[MODEL].rmse_evidence
         rows.append((n, groups, k, float(np.linalg.norm(error))))

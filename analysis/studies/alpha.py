@@ -157,7 +157,7 @@ def _best(axes: Axes, table: Table) -> None:
         yscale="log",
         xlabel="particles $K$",
         ylabel=r"best $\alpha$",
-        ylim=(model.alpha[model.alpha > 0].min() / 20, 2.0),
+        ylim=(model.alpha[model.alpha > 0].min() / 20 if model.alpha.any() else None, 2.0),
     )
     axes.legend(loc="lower left", fontsize="x-small")
     style.label_panel(axes, "d", rf"Best order ({plot.short(first)})")
@@ -184,7 +184,8 @@ def _at_zero(table: Table) -> str:
     none = best[
         (best.measure == "model_rmse") & (best.estimator == best.estimator.iloc[0]) & (best.alpha == 0)
     ]
-    return f"; up to $K$ = {report.in_prose(none.K.max()).strip('$')} the model's is 0" if len(none) else ""
+    where = ", ".join(f"{k:,}" for k in sorted(none.K))
+    return f"; the model's is 0 at $K$ = {where}" if where else ""
 
 
 STUDY = Study(

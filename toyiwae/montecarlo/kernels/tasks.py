@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -44,7 +45,7 @@ def in_order(
 
     Each thread takes the next task as soon as it is free, so that one whose core is taken away holds up no other. The
     caller's does, too, while the result that it wants next is not there: it would wake up for every result, and each
-    time take a core from one of the others.
+    time take a core from one of the others. Tasks of all threads run in the caller's context (NumPy's `errstate`, say).
     """
     if threads == 1:
         for task in tasks:
@@ -57,7 +58,7 @@ def in_order(
     try:
         while True:
             for task in itertools.islice(left, max(0, _AHEAD * threads - len(waiting))):
-                waiting.append((task, pool.submit(run, task)))
+                waiting.append((task, pool.submit(contextvars.copy_context().run, run, task)))
             if not waiting:
                 return
             while not waiting[0][1].done() and _helped(run, waiting):

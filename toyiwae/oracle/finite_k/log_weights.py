@@ -147,9 +147,8 @@ class LogWeights:
             (size / np.maximum(size.max(axis=2, keepdims=True), 1e-300)).max(axis=(0, 1, 3))
             for size in (falling, rising)
         )
-        below = np.searchsorted(
-            log_t, -np.log(k.max()) - 0.25 * _TAIL
-        )  # u⁴ of a pair, or weights that are equal
+        # where u⁴ has fallen, which is enough for light weights, and for equal ones, whose A_0 is noise
+        below = np.searchsorted(log_t, -np.log(k.max()) - 0.25 * _TAIL)
         first = np.min(np.flatnonzero(rising > np.exp(-0.5 * _TAIL)), initial=below)
         last = np.max(np.flatnonzero(falling > np.exp(-_TAIL)), initial=first + 1)
         return np.arange(first, last + 1)
@@ -177,8 +176,8 @@ class LogWeights:
             part = weight @ product + moved @ single
             size = weight.value @ np.abs(product.value) + moved.value @ np.abs(single.value)
             ends = [0, -1]  # beyond which terms fall further
-            cut = weight.value[..., ends] @ np.abs(product.value[:, ends])
-            cut = cut + moved.value[..., ends] @ np.abs(single.value[:, ends])
+            sizes = [np.abs(x.value[:, ends]) + x.error[:, ends] for x in (product, single)]
+            cut = weight.value[..., ends] @ sizes[0] + moved.value[..., ends] @ sizes[1]
             found.append((part.widened(10.0 * cut), size))
         return found
 
