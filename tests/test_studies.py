@@ -12,7 +12,7 @@ import pytest
 import toyiwae
 from analysis import measures, runner
 from analysis.closed_limits import ClosedLimits
-from analysis.studies import _expansion_terms
+from analysis.studies import _budget_truth, _expansion_terms
 from analysis.study import discover, settings_of
 from tests.problems import random_problem
 from toyiwae import estimators
@@ -203,3 +203,12 @@ def test_measures():
     assert 5 < limit < 5.3
     assert np.isnan(measures.agreement([np.nan, 1.0], 10)[0])
     assert measures.detectable(2.0, 1) == 2 * measures.detectable(1.0, 1)
+
+
+@pytest.mark.parametrize("sampled_k", [2, 16])
+def test_what_a_budget_samples_is_named_once_where_one_group_has_all_of_it_too(sampled_k):
+    asked = _budget_truth.asked(16, (0.0, 0.5, 1.0), [1, 2, 16])
+    places = _budget_truth.sampled_at(asked, sampled_k)
+    assert set(places) == {(16 // sampled_k, sampled_k), (1, 16)}
+    assert all(len(set(names)) == len(names) for names in places.values())
+    assert {"ciwae:0.5", "u_statistic:2"} <= set(places[1, 16])

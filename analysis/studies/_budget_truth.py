@@ -55,8 +55,10 @@ def sampled_at(asked: dict[tuple[int, int], list[Estimator]], k: int) -> dict[tu
     families: dict[str, list[str]] = {}
     for one in asked[whole]:
         families.setdefault(one.family, []).append(one.name)
-    places = {split: [one.name for one in asked[split]]}
-    places.setdefault(whole, []).extend(names[1] for names in families.values() if len(names) > 1)
+    second = [names[1] for names in families.values() if len(names) > 1]
+    places = {whole: second} | {
+        split: [one.name for one in asked[split]]
+    }  # these have them where both are one
     return places
 
 
