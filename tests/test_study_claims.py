@@ -173,7 +173,10 @@ def test_wrong_numbers_fail_the_claims_of_a_budget():
     assert failed("budget", "exact", var=exact["var"].where(~partial, 2 * exact["var"])) == [4, 8]
     assert failed("budget", "together", proposal_snr=-together.proposal_snr) == []
     assert failed("budget", "together", proposal_snr=1 / together.proposal_snr) == [2, 6]
-    assert failed("budget", "together", model_rmse=1 / together.model_rmse) == [3, 7]
+    assert failed("budget", "together", model_rmse=1 / together.model_rmse) == [7]
+    each = table["each"]
+    for wrong in (1 / each.model_rmse, each.K, each.M):  # the inner splits worst, one particle best, all best
+        assert failed("budget", "each", model_rmse=wrong.astype(float)) == [3]
 
 
 @pytest.mark.slow
