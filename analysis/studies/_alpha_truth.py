@@ -49,7 +49,7 @@ def moments(
             for family, one in chosen.items():
                 found = cell.gradients[one.name]
                 bound = np.nan if found.target_bound is None else found.target_bound
-                error = found.target_bound_error or 0.0
+                error = np.nan if found.target_bound_error is None else found.target_bound_error
                 bounds.append((alpha, cell.K, family, truth.log_evidence - bound, error))
                 rows += [
                     moments_of(found.parameters[name], alpha, cell.K, family, name)
@@ -155,9 +155,11 @@ def curves(
         values = {name: [of(alpha) for alpha in shown] for name, of in measures.items()}
         lines.append(pd.DataFrame({"K": k, "estimator": family, "alpha": shown, "target": size} | values))
         for name, of in measures.items():
-            curve, to = errors.get(name, (None, slope))
-            derivative = curve and functools.partial(curve.steepness, target=to)
-            alpha = _best(of, 1.0 if curve else -1.0, shown, derivative)
+            if name in errors:
+                curve, to = errors[name]
+                alpha = _best(of, 1.0, shown, functools.partial(curve.steepness, target=to))
+            else:
+                alpha = _best(of, -1.0, shown)
             ends = [of(end) for end in ENDS]
             best.append((k, family, name, alpha, of(alpha), *ends))
     columns = ["K", "estimator", "measure", "alpha", "value", "at_0", "at_1"]

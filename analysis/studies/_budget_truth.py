@@ -56,10 +56,8 @@ def sampled_at(asked: dict[tuple[int, int], list[Estimator]], k: int) -> dict[tu
     for one in asked[whole]:
         families.setdefault(one.family, []).append(one.name)
     second = [names[1] for names in families.values() if len(names) > 1]
-    places = {whole: second} | {
-        split: [one.name for one in asked[split]]
-    }  # these have them where both are one
-    return places
+    # where both are one place, all that is asked there has the second values among it
+    return {whole: second} | {split: [one.name for one in asked[split]]}
 
 
 def sampled(found: pd.DataFrame, slope: np.ndarray) -> pd.DataFrame:

@@ -153,8 +153,8 @@ def _plane(axes: Axes, frame: pd.DataFrame, *, lines: bool = True) -> None:
         xlabel=r"$\|\nabla_\phi\,$target$\|\,/\,$RMSE",
     )  # fmt: skip
     axes.margins(
-        0.14 if lines else 0.05, 0.18 if lines else 0.1
-    )  # for the names of the ends, and for whole markers
+        *((0.14, 0.18) if lines else (0.05, 0.1))
+    )  # room for the names of ends, and for whole markers
     _plain_ticks(axes.yaxis, ERROR)
     _plain_ticks(axes.xaxis, RATIO if lines else WIDE)
 
