@@ -13,7 +13,8 @@ import pytest
 
 import toyiwae
 from tests.problems import random_problem
-from tests.test_truth import FORMS, KINDS, scaled_problem
+from tests.test_truth import FORMS, KINDS
+from tests.test_truth_limits import scaled_problem
 from toyiwae import estimators
 from toyiwae.estimators import Estimator
 from toyiwae.forms import Bound

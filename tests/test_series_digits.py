@@ -9,7 +9,8 @@ import pytest
 from flint import arb, ctx
 
 from tests.test_enclosure import OneDimension
-from tests.test_series import IWAE, MANY, SMALL, form_of
+from tests.test_series import IWAE, MANY, SMALL
+from tests.test_series_gradients import form_of
 from toyiwae import Problem
 from toyiwae.oracle.series import expansions
 
